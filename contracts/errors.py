@@ -1,0 +1,137 @@
+"""The catalogue of error codes and the one error shape of htdag.
+
+Every refusal and failure that leaves a service carries a code from `CATALOGUE`. On the wire an error is
+`{"class": …, "code": …, "message": …, "hint": …, …detail}`. A message never holds a secret, a traceback or a
+path of the host.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+
+class ErrorKind(NamedTuple):
+    """What is true of every error with one code."""
+
+    error_class: str
+    message: str
+    hint: str
+    exit_code: int
+
+
+OK, FAILED, USAGE, NOT_FOUND, DENIED, CONFLICT, BUDGET = 0, 1, 2, 3, 4, 5, 6
+UNAVAILABLE, RETRY_LATER, BAD_CONFIG, TIMED_OUT = 69, 75, 78, 124
+
+CATALOGUE: Final[Mapping[str, ErrorKind]] = {
+    # requests
+    "bad_request": ErrorKind("bad_request", "the request has the wrong shape", "compare it with subjects.md", USAGE),
+    "bad_json": ErrorKind("bad_request", "the request is not JSON", "send one JSON object, UTF-8", USAGE),
+    "bad_id": ErrorKind("bad_request", "an id is malformed", "use 1 to 64 of A-Z a-z 0-9 _ -", USAGE),
+    "too_large": ErrorKind("bad_request", "the request is larger than allowed", "split it, or refer to a file", USAGE),
+    "empty_goal": ErrorKind("bad_request", "the goal is empty", "say in a sentence what should be reached", USAGE),
+    "unknown_role": ErrorKind(
+        "bad_request", "no such role", "roles: coder, tester, critic, researcher, architect, admin", USAGE
+    ),
+    "unknown_node_type": ErrorKind("bad_request", "no such node type", "`htdag workflows types` lists them", USAGE),
+    "unknown_verb": ErrorKind("bad_request", "no such request", "subjects.md lists every request", USAGE),
+    "unknown_type": ErrorKind("bad_request", "no such message type", "subjects.md lists every type", USAGE),
+    # graphs
+    "cycle": ErrorKind("bad_graph", "the dependencies form a cycle", "remove one of the edges shown", USAGE),
+    "unknown_dependency": ErrorKind("bad_graph", "a task depends on no task of this graph", "add it or drop it", USAGE),
+    "duplicate_id": ErrorKind("conflict", "the id is taken by something else", "choose another id", CONFLICT),
+    # look-ups and concurrency
+    "not_found": ErrorKind("not_found", "there is no such thing", "list what there is", NOT_FOUND),
+    "epic_not_found": ErrorKind("not_found", "there is no such epic", "`htdag epics list`", NOT_FOUND),
+    "run_not_found": ErrorKind("not_found", "there is no such run", "`htdag runs list`", NOT_FOUND),
+    "task_not_found": ErrorKind("not_found", "there is no such task", "`htdag tasks graph`", NOT_FOUND),
+    "strategy_not_found": ErrorKind("not_found", "there is no such strategy", "`htdag strategies list`", NOT_FOUND),
+    "not_completed": ErrorKind("conflict", "the task has no result yet", "wait for it: `htdag runs watch`", CONFLICT),
+    "conflict": ErrorKind("conflict", "somebody else changed it first", "look again and repeat", CONFLICT),
+    "already_finished": ErrorKind("conflict", "the run is over", "`htdag runs resume` or a new run", CONFLICT),
+    "mailbox_full": ErrorKind("unavailable", "too many messages wait for this actor", "try again later", RETRY_LATER),
+    # strategies and Lua
+    "lua_error": ErrorKind("lua", "the Lua script failed", "run it with `htdag strategies try`", FAILED),
+    "lua_syntax": ErrorKind("lua", "the Lua script does not compile", "mend the line shown; tables use =", USAGE),
+    "lua_restricted": ErrorKind(
+        "policy_violation", "the Lua script reaches for what the sandbox does not have", "use plain Lua only", DENIED
+    ),
+    "lua_memory": ErrorKind("lua", "the Lua script used too much memory", "build smaller values", FAILED),
+    "lua_timeout": ErrorKind("lua", "the Lua script ran past its deadline", "bound its loops", TIMED_OUT),
+    "lua_bad_result": ErrorKind("lua", "the Lua script returned the wrong shape", "return the table shown", FAILED),
+    "no_agents": ErrorKind("lua", "the strategy spawned no agent", "return at least one agent", FAILED),
+    # execution
+    "timeout": ErrorKind("timeout", "it did not end before its deadline", "raise the timeout or look why", TIMED_OUT),
+    "cancelled": ErrorKind("cancelled", "it was cancelled", "", FAILED),
+    "rework_exhausted": ErrorKind("failed", "the completion gate refused every rework", "see required_fixes", FAILED),
+    "attempts_exhausted": ErrorKind("failed", "every attempt failed", "see the last error", FAILED),
+    "child_failed": ErrorKind("failed", "a child failed", "see the child", FAILED),
+    "child_timeout": ErrorKind("timeout", "a child did not end in time", "see the child", TIMED_OUT),
+    "dependency_failed": ErrorKind("failed", "a task it depends on failed", "see blocked_by", FAILED),
+    "forbidden_subject": ErrorKind(
+        "policy_violation", "a nats node may not speak to this subject", "use a subject outside htdag.> and $>", DENIED
+    ),
+    "no_responders": ErrorKind("unavailable", "nobody answers on this subject", "start the responder", UNAVAILABLE),
+    "bad_reply": ErrorKind("failed", "the responder's reply is not JSON", "answer with JSON", FAILED),
+    # llm
+    "invalid_request": ErrorKind("llm", "the LLM request is invalid", "see field", USAGE),
+    "missing_param": ErrorKind("llm", "the LLM request lacks a parameter", "see param", USAGE),
+    "model_mismatch": ErrorKind("llm", "the subject and the body name different models", "name one", USAGE),
+    "unknown_model": ErrorKind("llm", "no such model", "`htdag llm models` lists them", NOT_FOUND),
+    "llm_unavailable": ErrorKind("llm", "no llm-worker answers", "`htdag ps`; start llm-worker", UNAVAILABLE),
+    "provider_auth": ErrorKind("llm", "the provider refused the key", "check the key of this provider", BAD_CONFIG),
+    "provider_rejected": ErrorKind("llm", "the provider refused the request", "see detail", FAILED),
+    "provider_overloaded": ErrorKind("llm", "the provider is overloaded", "it is tried again by itself", RETRY_LATER),
+    "provider_error": ErrorKind("llm", "the provider failed", "it is tried again by itself", RETRY_LATER),
+    "provider_unreachable": ErrorKind("llm", "the provider cannot be reached", "check its URL and the network", FAILED),
+    "provider_malformed": ErrorKind("llm", "the provider's answer cannot be read", "look at its log", FAILED),
+    "provider_missing": ErrorKind("llm", "the provider's program or key is not there", "see detail", BAD_CONFIG),
+    "model_missing": ErrorKind("llm", "the model's weights are not there", "`htdag models pull smollm2`", BAD_CONFIG),
+    # infrastructure
+    "nats_unavailable": ErrorKind("unavailable", "no NATS server answers", "start it: `htdag up`", UNAVAILABLE),
+    "jetstream_unavailable": ErrorKind("unavailable", "NATS has no JetStream", "start it with -js", UNAVAILABLE),
+    "nats_denied": ErrorKind("unavailable", "NATS refused these credentials", "check NATS_URL", BAD_CONFIG),
+    "service_unavailable": ErrorKind("unavailable", "the service does not answer", "`htdag ps`", UNAVAILABLE),
+    "storage_full": ErrorKind("unavailable", "the broker cannot store more", "free disk space; nothing is lost", FAILED),
+    "stream_differs": ErrorKind("conflict", "a stream exists with other settings", "`htdag bus apply --diff`", CONFLICT),
+    "port_in_use": ErrorKind("config", "the port is taken", "choose another with --port, or --port 0", BAD_CONFIG),
+    "already_running": ErrorKind("config", "this home is running already", "`htdag down`, or another --home", CONFLICT),
+    "not_running": ErrorKind("not_found", "nothing runs in this home", "`htdag up`", NOT_FOUND),
+    "bad_config": ErrorKind("config", "the configuration is wrong", "`htdag config show`", BAD_CONFIG),
+    "missing_dependency": ErrorKind("config", "something needed is not installed", "see detail", BAD_CONFIG),
+    "poison": ErrorKind("internal", "a stored message cannot be read", "`htdag bus dlq`", FAILED),
+    "replay_differs": ErrorKind("internal", "the replay does not reach the recorded state", "report it", FAILED),
+    "internal": ErrorKind("internal", "htdag made a mistake", "see the service's log for this id", FAILED),
+}
+
+
+class Rejected(Exception):
+    """A refusal with a code of the catalogue. It is a value of the protocol, not a crash.
+
+    `detail` is merged into the wire error and must be JSON data.
+    """
+
+    def __init__(self, code: str, message: str | None = None, **detail: Any) -> None:
+        self.code = code
+        self.kind = CATALOGUE[code]
+        self.message = message if message is not None else self.kind.message
+        self.detail = detail
+        super().__init__(f"{code}: {self.message}")
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as it stands in a reply, an answer or an event."""
+        return failure(self.code, self.message, **self.detail)
+
+
+def failure(code: str, message: str | None = None, **detail: Any) -> dict[str, Any]:
+    """Build a wire error: class, code, message, hint, then the detail."""
+    kind = CATALOGUE[code]
+    wire: dict[str, Any] = {"class": kind.error_class, "code": code, "message": message or kind.message}
+    if kind.hint:
+        wire["hint"] = kind.hint
+    wire.update(detail)
+    return wire
+
+
+def exit_code_of(error: Mapping[str, Any]) -> int:
+    """The process exit code that belongs to a wire error; 1 for a code of a newer version."""
+    kind = CATALOGUE.get(str(error.get("code")))
+    return kind.exit_code if kind else FAILED

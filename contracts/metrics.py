@@ -1,0 +1,48 @@
+"""Every metric htdag exposes: name, kind, labels, meaning. Dashboards and services are checked against this list.
+
+Labels have few values: never an id of a run, task, epic or user.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+
+class MetricSpec(NamedTuple):
+    """One metric family; `name` is the exposed one (counters end in _total)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    meaning: str
+
+
+METRICS: Final[tuple[MetricSpec, ...]] = (
+    MetricSpec("htdag_build_info", "gauge", ("version", "service"), "always 1"),
+    MetricSpec("htdag_events_appended_total", "counter", ("stream", "type"), "events in acknowledged commits"),
+    MetricSpec("htdag_commits_total", "counter", ("stream", "outcome"), "commits: stored, conflict, failed"),
+    MetricSpec("htdag_commit_seconds", "histogram", ("stream",), "append to acknowledgement"),
+    MetricSpec("htdag_commit_batch_size", "histogram", ("stream",), "commits sent together"),
+    MetricSpec("htdag_actors_active", "gauge", ("aggregate",), "actors in memory"),
+    MetricSpec("htdag_mailbox_messages", "gauge", ("aggregate",), "messages waiting in mailboxes"),
+    MetricSpec("htdag_actor_conflicts_total", "counter", ("aggregate",), "turns decided again after a lost race"),
+    MetricSpec("htdag_dead_letters_total", "counter", ("stream", "reason"), "messages put aside"),
+    MetricSpec("htdag_requests_total", "counter", ("service", "verb", "outcome"), "request verbs answered"),
+    MetricSpec("htdag_request_seconds", "histogram", ("service", "verb"), "request to reply"),
+    MetricSpec("htdag_projection_lag_messages", "gauge", ("projection",), "messages a projection is behind"),
+    MetricSpec("htdag_tasks_total", "counter", ("outcome",), "tasks that ended"),
+    MetricSpec("htdag_task_seconds", "histogram", ("node_type", "outcome"), "start to end of a task"),
+    MetricSpec("htdag_runs_total", "counter", ("outcome",), "runs that ended"),
+    MetricSpec("htdag_runs_running", "gauge", (), "runs this executor holds in memory and that are not over"),
+    MetricSpec("htdag_lua_executions_total", "counter", ("stage", "outcome"), "Lua calls"),
+    MetricSpec("htdag_lua_seconds", "histogram", ("stage",), "duration of a Lua call"),
+    MetricSpec("htdag_llm_requests_total", "counter", ("provider", "model", "outcome"), "LLM calls that ended"),
+    MetricSpec("htdag_llm_seconds", "histogram", ("provider", "model"), "duration at the provider"),
+    MetricSpec("htdag_llm_tokens_total", "counter", ("provider", "model", "type"), "tokens: input, output"),
+    MetricSpec("htdag_llm_tokens_streamed_total", "counter", ("model",), "chunks published"),
+    MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),
+    MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
+    MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),
+    MetricSpec("htdag_llm_reused_total", "counter", ("model",), "requests answered from the journal, free"),
+    MetricSpec("htdag_nats_reconnects_total", "counter", (), "connections regained"),
+)
+
+BY_NAME: Final[dict[str, MetricSpec]] = {metric.name: metric for metric in METRICS}

@@ -1,0 +1,225 @@
+"""Streams and durable consumers as data, in the broker's own JSON words. Durations are nanoseconds.
+
+`services.runtime.provision` creates what is missing and shows what differs; nothing else makes streams.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from contracts.limits import DEAD_LETTER_DELIVERIES_MAX, PARTITIONS
+from contracts.subjects import LLM_RESPONSE_EDGE, LLM_TOKENS_EDGE, ROOT
+
+S: Final = 1_000_000_000
+DAY: Final = 86_400 * S
+MB: Final = 1 << 20
+GROUP: Final = "own"
+"""The one priority group of every partitioned consumer."""
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream: its name, who writes it, why it exists, and its broker configuration."""
+
+    name: str
+    owner: str
+    meaning: str
+    config: dict[str, Any]
+
+
+class ConsumerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One durable consumer: the stream, the durable name, who pulls it, and its broker configuration."""
+
+    stream: str
+    name: str
+    owner: str
+    meaning: str
+    config: dict[str, Any]
+
+
+def _file(**config: Any) -> dict[str, Any]:
+    return {"storage": "file", "discard": "new", "allow_direct": True, "retention": "limits", **config}
+
+
+def _events(service: str) -> dict[str, Any]:
+    return _file(
+        subjects=[f"{ROOT}.evt.{service}.*.*"],
+        compression="s2",
+        deny_delete=True,
+        deny_purge=True,
+        allow_atomic=True,
+        duplicate_window=120 * S,
+    )
+
+
+EVENTS_PLANNER: Final = "HTDAG_EVT_PLANNER"
+EVENTS_EXECUTOR: Final = "HTDAG_EVT_EXECUTOR"
+EVENTS_LLM_WORKER: Final = "HTDAG_EVT_LLM_WORKER"
+COMMANDS: Final = "HTDAG_CMD"
+TIMERS: Final = "HTDAG_TIMERS"
+SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
+LLM_REQUESTS: Final = "HTDAG_LLM_REQ"
+LLM_RESPONSES: Final = "HTDAG_LLM_RESP"
+LLM_TOKENS: Final = "HTDAG_LLM_TOKENS"
+DEAD_LETTERS: Final = "HTDAG_DLQ"
+
+STREAMS: Final[tuple[StreamSpec, ...]] = (
+    StreamSpec(
+        name=EVENTS_PLANNER,
+        owner="planner",
+        meaning="commits of epics and strategies",
+        config=_events("planner"),
+    ),
+    StreamSpec(name=EVENTS_EXECUTOR, owner="executor", meaning="commits of runs", config=_events("executor")),
+    StreamSpec(
+        name=COMMANDS,
+        owner="everyone",
+        meaning="durable mailbox messages, stored by partition",
+        config=_file(
+            subjects=[f"{ROOT}.cmd.*.*.*.*"],
+            retention="workqueue",
+            allow_atomic=True,
+            subject_transform={
+                "src": f"{ROOT}.cmd.*.*.*.*",
+                "dest": f"{ROOT}.in.{{{{partition({PARTITIONS},3)}}}}"
+                ".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
+            },
+            duplicate_window=3600 * S,
+            max_age=7 * DAY,
+        ),
+    ),
+    StreamSpec(
+        name=TIMERS,
+        owner="executor, planner",
+        meaning="armed and fired timers (message schedules); schedules demand discard old",
+        config=_file(
+            subjects=[f"{ROOT}.timer.armed.>", f"{ROOT}.timer.fired.>"],
+            discard="old",
+            allow_msg_schedules=True,
+            allow_msg_ttl=True,
+            max_bytes=256 * MB,
+        ),
+    ),
+    StreamSpec(
+        name=SNAPSHOTS,
+        owner="executor",
+        meaning="newest snapshot per aggregate; losing it loses nothing",
+        config=_file(
+            subjects=[f"{ROOT}.snapshot.*.*.*"],
+            discard="old",
+            max_msgs_per_subject=1,
+            max_age=30 * DAY,
+            max_bytes=512 * MB,
+        ),
+    ),
+    StreamSpec(
+        name=LLM_REQUESTS,
+        owner="executor, llm-worker",
+        meaning="LLM requests that are not answered yet",
+        config=_file(
+            subjects=[f"{ROOT}.llm.req.>"],
+            retention="workqueue",
+            allow_atomic=True,
+            duplicate_window=3600 * S,
+            max_age=DAY,
+        ),
+    ),
+    StreamSpec(
+        name=LLM_RESPONSES,
+        owner="llm-worker",
+        meaning="the journal: final LLM answers, each paid once",
+        config=_file(
+            subjects=[f"{ROOT}.llm.resp.*.*"],
+            compression="s2",
+            allow_atomic=True,
+            duplicate_window=3600 * S,
+            max_age=30 * DAY,
+            republish={"src": f"{ROOT}.llm.resp.>", "dest": f"{LLM_RESPONSE_EDGE}.>"},
+        ),
+    ),
+    StreamSpec(
+        name=LLM_TOKENS,
+        owner="llm-worker",
+        meaning="tokens as they come, for 15 minutes",
+        config={
+            "subjects": [f"{ROOT}.llm.tokens.*.*"],
+            "storage": "memory",
+            "retention": "limits",
+            "discard": "old",
+            "allow_direct": True,
+            "max_age": 900 * S,
+            "max_bytes": 64 * MB,
+            "republish": {"src": f"{ROOT}.llm.tokens.>", "dest": f"{LLM_TOKENS_EDGE}.>"},
+        },
+    ),
+    StreamSpec(
+        name=DEAD_LETTERS,
+        owner="runtime",
+        meaning="messages that could not be read or were tried too often, with the reason",
+        config=_file(subjects=[f"{ROOT}.dlq.*"], max_age=90 * DAY, max_bytes=256 * MB, discard="old"),
+    ),
+)
+
+_PULL: Final[dict[str, Any]] = {
+    "ack_policy": "explicit",
+    "deliver_policy": "all",
+    "replay_policy": "instant",
+}
+
+
+def _mailbox(service: str, number: int) -> ConsumerSpec:
+    return ConsumerSpec(
+        stream=COMMANDS,
+        name=f"{service}-{number}",
+        owner=service,
+        meaning=f"mailbox partition {number} of {service}",
+        config={
+            **_PULL,
+            "filter_subject": f"{ROOT}.in.{number}.{service}.>",
+            "ack_wait": 10 * S,
+            "max_deliver": -1,
+            "max_ack_pending": 4096,
+            "priority_policy": "prioritized",
+            "priority_groups": [GROUP],
+        },
+    )
+
+
+CONSUMERS: Final[tuple[ConsumerSpec, ...]] = (
+    *(_mailbox("executor", number) for number in range(PARTITIONS)),
+    ConsumerSpec(
+        stream=TIMERS,
+        name="executor-timers",
+        owner="executor",
+        meaning="fired timers of runs",
+        config={
+            **_PULL,
+            "filter_subject": f"{ROOT}.timer.fired.executor.>",
+            "ack_wait": 10 * S,
+            "max_deliver": -1,
+            "max_ack_pending": 1024,
+        },
+    ),
+    ConsumerSpec(
+        stream=LLM_REQUESTS,
+        name="llm-worker",
+        owner="llm-worker",
+        meaning="LLM requests, shared by all workers",
+        config={
+            **_PULL,
+            "ack_wait": 30 * S,
+            "max_deliver": -1,
+            "max_ack_pending": 1024,
+        },
+    ),
+)
+
+POISON_DELIVERIES_MAX: Final = DEAD_LETTER_DELIVERIES_MAX
+
+
+def stream_of(service: str) -> str:
+    """The event stream of a service."""
+    return {
+        "planner": EVENTS_PLANNER,
+        "executor": EVENTS_EXECUTOR,
+        "llm-worker": EVENTS_LLM_WORKER,
+    }[service]

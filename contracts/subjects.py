@@ -1,0 +1,146 @@
+"""The grammar of subjects: build, parse, validate. Subjects are public and versioned by their root.
+
+An id is one token of `[A-Za-z0-9_-]{1,64}`. A model id may hold dots and takes the rest of the subject.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from contracts.errors import Rejected
+from contracts.limits import ID_CHARS_MAX, PARTITIONS
+
+ROOT: Final = "htdag.v1"
+ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+MODEL_ID: Final = re.compile(r"[A-Za-z0-9_:/=,@+-]+(\.[A-Za-z0-9_:/=,@+-]+)*\Z")
+MODEL_ID_CHARS_MAX: Final = 200
+SERVICES: Final = (
+    "planner",
+    "executor",
+    "llm-worker",
+    "policy-gateway",
+    "identity",
+    "evolution",
+    "console",
+)
+
+LLM_REQUEST_EDGE: Final = "llm.req"
+LLM_RESPONSE_EDGE: Final = "llm.resp"
+LLM_TOKENS_EDGE: Final = "llm.tokens"
+LLM_HEALTH: Final = "llm.health"
+LLM_LEGACY: Final = "ai.llm.request"
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """Return `value` if it is a well-formed id, else raise Rejected("bad_id")."""
+    if not isinstance(value, str) or not ID.match(value):
+        raise Rejected("bad_id", f"{what} is malformed", field=what, value=str(value)[: ID_CHARS_MAX * 2])
+    return value
+
+
+def check_model_id(value: str) -> str:
+    """Return `value` if it can name a model on a subject, else raise Rejected("bad_id")."""
+    if not isinstance(value, str) or len(value) > MODEL_ID_CHARS_MAX or not MODEL_ID.match(value):
+        raise Rejected("bad_id", "model_id is malformed", field="model_id", value=str(value)[:MODEL_ID_CHARS_MAX])
+    return value
+
+
+def partition(actor_id: str, partitions: int = PARTITIONS) -> int:
+    """The partition of an actor: FNV-1a 32 bit of its id, the same as the server's `{{partition(n,…)}}`."""
+    digest = 0x811C9DC5
+    for byte in actor_id.encode():
+        digest = ((digest ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return digest % partitions
+
+
+def rpc(service: str, noun: str, verb: str) -> str:
+    """Subject of one request verb."""
+    return f"{ROOT}.{service}.{noun}.{verb}"
+
+
+def events(service: str, aggregate: str, aggregate_id: str) -> str:
+    """Subject of all commits of one aggregate, for its whole life."""
+    return f"{ROOT}.evt.{service}.{aggregate}.{aggregate_id}"
+
+
+def command(service: str, aggregate: str, aggregate_id: str, verb: str) -> str:
+    """Subject on which a durable mailbox message is published."""
+    return f"{ROOT}.cmd.{service}.{aggregate}.{aggregate_id}.{verb}"
+
+
+def mailbox(partition_no: int | str, service: str, aggregate: str, aggregate_id: str, verb: str) -> str:
+    """Subject under which the broker stores a durable mailbox message: `command` with its partition."""
+    return f"{ROOT}.in.{partition_no}.{service}.{aggregate}.{aggregate_id}.{verb}"
+
+
+def timer_armed(service: str, aggregate: str, aggregate_id: str) -> str:
+    """Subject of the one armed timer of an aggregate; publishing again moves it."""
+    return f"{ROOT}.timer.armed.{service}.{aggregate}.{aggregate_id}"
+
+
+def timer_fired(service: str, aggregate: str, aggregate_id: str) -> str:
+    """Subject under which a timer arrives when it is due."""
+    return f"{ROOT}.timer.fired.{service}.{aggregate}.{aggregate_id}"
+
+
+def snapshot(service: str, aggregate: str, aggregate_id: str) -> str:
+    """Subject of the newest snapshot of one aggregate."""
+    return f"{ROOT}.snapshot.{service}.{aggregate}.{aggregate_id}"
+
+
+def llm_request(model_id: str) -> str:
+    """Subject of a durable LLM request."""
+    return f"{ROOT}.llm.req.{model_id}"
+
+
+def llm_response(run_id: str, node_id: str) -> str:
+    """Subject of the final answers of one node."""
+    return f"{ROOT}.llm.resp.{run_id}.{node_id}"
+
+
+def llm_tokens(run_id: str, node_id: str) -> str:
+    """Subject of the token stream of one node."""
+    return f"{ROOT}.llm.tokens.{run_id}.{node_id}"
+
+
+def dead_letter(stream: str) -> str:
+    """Subject of the dead letters of one stream."""
+    return f"{ROOT}.dlq.{stream}"
+
+
+class EventSubject(NamedTuple):
+    """The parts of an `evt` subject."""
+
+    service: str
+    aggregate: str
+    aggregate_id: str
+
+
+class MailboxSubject(NamedTuple):
+    """The parts of a stored mailbox subject."""
+
+    partition: int
+    service: str
+    aggregate: str
+    aggregate_id: str
+    verb: str
+
+
+def parse_events(subject: str) -> EventSubject:
+    """Parse `htdag.v1.evt.<service>.<aggregate>.<id>`; raises Rejected("bad_request")."""
+    tokens = subject.split(".")
+    if len(tokens) != 6 or not subject.startswith(f"{ROOT}.evt."):
+        raise Rejected("bad_request", "not an event subject", subject=subject)
+    return EventSubject(*tokens[3:])
+
+
+def parse_mailbox(subject: str) -> MailboxSubject:
+    """Parse a stored mailbox subject; raises Rejected("bad_request")."""
+    tokens = subject.split(".")
+    if len(tokens) != 8 or not subject.startswith(f"{ROOT}.in.") or not tokens[3].isdecimal():
+        raise Rejected("bad_request", "not a mailbox subject", subject=subject)
+    return MailboxSubject(int(tokens[3]), *tokens[4:])
+
+
+def model_of(subject: str, prefix: str) -> str:
+    """The model id of a request subject: everything behind `prefix.`, dots included."""
+    return subject[len(prefix) + 1 :]

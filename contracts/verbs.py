@@ -1,0 +1,91 @@
+"""Every request verb as data: subject, request and reply type, meaning, example. subjects.md is made from this."""
+
+from typing import Any, Final
+
+import msgspec
+
+from contracts import epic, llm, requests, run, strategy
+from contracts.subjects import rpc
+
+
+class VerbSpec(msgspec.Struct, frozen=True):
+    """One request verb. `reply` is the type of the envelope's `value`."""
+
+    service: str
+    noun: str
+    verb: str
+    request: Any
+    reply: Any
+    meaning: str
+    example: str
+
+    @property
+    def subject(self) -> str:
+        """The subject people and services send the request to."""
+        return rpc(self.service, self.noun, self.verb)
+
+
+_TASKS = '[{"id":"a","description":"Draft"},{"id":"b","description":"Check","role":"tester","depends_on":["a"]}]'
+
+VERBS: Final[tuple[VerbSpec, ...]] = (
+    VerbSpec("planner", "goal", "submit", requests.GoalSubmit, epic.Plan, "decompose a goal and run it",
+             '{"goal":"Build user authentication with JWT","run_id":"auth-build-1"}'),
+    VerbSpec("planner", "goal", "plan", requests.GoalSubmit, epic.Plan, "decompose a goal without running it",
+             '{"goal":"Build user authentication with JWT"}'),
+    VerbSpec("planner", "epic", "create", requests.EpicCreate, epic.EpicView, "create an epic",
+             '{"title":"Auth","epic_id":"auth"}'),
+    VerbSpec("planner", "epic", "get", requests.EpicRef, epic.EpicView, "one epic with its progress",
+             '{"epic_id":"auth"}'),
+    VerbSpec("planner", "epic", "list", requests.Page, list[epic.EpicView], "epics, newest first", '{"limit":20}'),
+    VerbSpec("planner", "task", "enqueue", requests.TaskEnqueue, list[str], "accept tasks and run them in their epic",
+             '{"tasks":' + _TASKS + "}"),
+    VerbSpec("planner", "task", "status", requests.TaskRef, str, "state of one task", '{"task_id":"a"}'),
+    VerbSpec("planner", "task", "result", requests.TaskRef, Any, "result of a completed task", '{"task_id":"a"}'),
+    VerbSpec("planner", "task", "graph", requests.GraphRef, dict[str, str], "state of every task, by id", "{}"),
+    VerbSpec("planner", "strategy", "put", requests.StrategyPutRequest, strategy.StrategyView,
+             "store and activate a new version", '{"name":"quick","pattern":"hotfix","priority":10,'
+             '"scripts":{"decomposition":"return {subtasks={}, strategy=\\"atomic\\", reasoning=\\"hotfix\\"}"}}'),
+    VerbSpec("planner", "strategy", "get", requests.StrategyRef, strategy.StrategyPut, "one version with its scripts",
+             '{"name":"standard"}'),
+    VerbSpec("planner", "strategy", "list", requests.Nothing, list[strategy.StrategyView], "all strategies", "{}"),
+    VerbSpec("planner", "strategy", "activate", requests.StrategyRef, strategy.StrategyView,
+             "make a stored version the active one", '{"name":"standard","version":1}'),
+    VerbSpec("planner", "strategy", "rollback", requests.StrategyRef, strategy.StrategyView,
+             "go back to the version that was active before", '{"name":"standard"}'),
+    VerbSpec("planner", "strategy", "try", requests.StrategyTry, strategy.StrategyTrial, "run one stage without effect",
+             '{"name":"standard","stage":"decompose","task":{"description":"X","estimated_complexity":10}}'),
+    VerbSpec("planner", "strategy", "seed", requests.Nothing, list[strategy.StrategyView],
+             "store the shipped strategies that are missing", "{}"),
+    VerbSpec("executor", "run", "start", requests.RunStart, run.RunSummary, "start a run of given tasks",
+             '{"run_id":"r1","tasks":' + _TASKS + "}"),
+    VerbSpec("executor", "run", "get", requests.RunRef, run.RunView, "one run as it stands now", '{"run_id":"r1"}'),
+    VerbSpec("executor", "run", "list", requests.Page, list[run.RunSummary], "runs, newest first", '{"limit":20}'),
+    VerbSpec("executor", "run", "cancel", requests.RunCancel, run.RunSummary, "stop a run or one task of it",
+             '{"run_id":"r1","reason":"not needed"}'),
+    VerbSpec("executor", "run", "resume", requests.RunRef, run.RunSummary, "try again what failed or was blocked",
+             '{"run_id":"r1"}'),
+    VerbSpec("executor", "run", "result", requests.RunRef, run.RunResult, "what a run produced", '{"run_id":"r1"}'),
+    VerbSpec("executor", "run", "graph", requests.RunRef, dict[str, str], "state of every task, by id",
+             '{"run_id":"r1"}'),
+    VerbSpec("executor", "run", "replay", requests.RunRef, run.ReplayReport,
+             "fold the stored log again and compare; calls nobody", '{"run_id":"r1"}'),
+    VerbSpec("executor", "run", "audit", requests.RunRef, run.RunAudit, "paid calls, doubles, open waits",
+             '{"run_id":"r1"}'),
+    VerbSpec("executor", "run", "waits", requests.RunWaits, list[run.Wait], "everything that waits, with deadlines",
+             "{}"),
+    VerbSpec("llm-worker", "llm", "models", requests.Nothing, list[llm.ModelView], "models, aliases, availability",
+             "{}"),
+    VerbSpec("llm-worker", "llm", "workers", requests.Nothing, list[llm.WorkerView], "workers by their heartbeats",
+             "{}"),
+    VerbSpec("llm-worker", "llm", "replay", requests.CorrRef, llm.LlmAnswer, "a paid answer, from the journal",
+             '{"corr_id":"c1","run_id":"run-123","node_id":"task-1"}'),
+    VerbSpec("llm-worker", "llm", "tail", requests.TokensRef, list[llm.LlmToken], "tokens of a node that are still kept",
+             '{"run_id":"run-123","node_id":"task-1","from_seq":2}'),
+)
+
+BY_SUBJECT: Final[dict[str, VerbSpec]] = {verb.subject: verb for verb in VERBS}
+
+
+def verbs_of(service: str) -> list[VerbSpec]:
+    """The verbs one service answers."""
+    return [verb for verb in VERBS if verb.service == service]
