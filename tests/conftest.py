@@ -1,0 +1,51 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.nats_server import NatsServer
+
+if TYPE_CHECKING:
+    from services.runtime.clock import FixedClock
+    from services.runtime.ids import CountingIds
+
+
+@pytest.fixture
+def start_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """A function that starts one more private server; its keywords are those of `NatsServer`."""
+    servers: list[NatsServer] = []
+
+    def start(**options: Any) -> NatsServer:
+        server = NatsServer(tmp_path / f"nats-{len(servers)}", **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def nats_server(start_nats_server: Callable[..., NatsServer]) -> NatsServer:
+    """A private, running server with JetStream that fsyncs every message, as the embedded default does."""
+    return start_nats_server()
+
+
+@pytest.fixture
+def clock() -> "FixedClock":
+    """A clock that moves only when the test moves it."""
+    from services.runtime.clock import FixedClock
+
+    return FixedClock()
+
+
+@pytest.fixture
+def ids() -> "CountingIds":
+    """Ids that count: the same in every run of a test."""
+    from services.runtime.ids import CountingIds
+
+    return CountingIds()

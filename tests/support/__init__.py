@@ -1,0 +1,1 @@
+"""What several tests need: a real broker, and waiting without sleeping."""

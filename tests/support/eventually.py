@@ -1,0 +1,34 @@
+"""Waiting for something to become true, with a deadline, instead of sleeping and hoping."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(check: Callable[[], T | Awaitable[T]], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> T:
+    """Call `check` (plain or async) until it returns something true, and return that.
+
+    An AssertionError inside `check` means "not yet". After `timeout_s` raises AssertionError that shows what the last
+    call said. Every other exception is passed on at once.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            value = check()
+            if inspect.isawaitable(value):
+                async with asyncio.timeout(max(deadline_s - time.monotonic(), interval_s)):
+                    value = await value
+            if value:
+                return value  # type: ignore[return-value]  # isawaitable does not narrow a type variable
+            last = f"last value: {value!r}"
+        except AssertionError as error:
+            last = f"last refusal: {error}"
+        except TimeoutError:
+            last = "the check itself did not end"
+        if time.monotonic() >= deadline_s:
+            raise AssertionError(f"not true after {timeout_s} s; {last}")
+        await asyncio.sleep(interval_s)
