@@ -90,8 +90,12 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "jetstream_unavailable": ErrorKind("unavailable", "NATS has no JetStream", "start it with -js", UNAVAILABLE),
     "nats_denied": ErrorKind("unavailable", "NATS refused these credentials", "check NATS_URL", BAD_CONFIG),
     "service_unavailable": ErrorKind("unavailable", "the service does not answer", "`htdag ps`", UNAVAILABLE),
-    "storage_full": ErrorKind("unavailable", "the broker cannot store more", "free disk space; nothing is lost", FAILED),
-    "stream_differs": ErrorKind("conflict", "a stream exists with other settings", "`htdag bus apply --diff`", CONFLICT),
+    "storage_full": ErrorKind(
+        "unavailable", "the broker cannot store more", "free disk space; nothing is lost", FAILED
+    ),
+    "stream_differs": ErrorKind(
+        "conflict", "a stream exists with other settings", "`htdag bus apply --diff`", CONFLICT
+    ),
     "port_in_use": ErrorKind("config", "the port is taken", "choose another with --port, or --port 0", BAD_CONFIG),
     "already_running": ErrorKind("config", "this home is running already", "`htdag down`, or another --home", CONFLICT),
     "not_running": ErrorKind("not_found", "nothing runs in this home", "`htdag up`", NOT_FOUND),

@@ -46,4 +46,6 @@ def parse(data: bytes) -> Any:
         raise Rejected("internal", "the reply is not an htdag reply") from error
     if reply.ok:
         return reply.value
-    raise RemoteRejected(reply.error or {"class": "internal", "code": "internal", "message": "refused without a reason"})
+    raise RemoteRejected(
+        reply.error or {"class": "internal", "code": "internal", "message": "refused without a reason"}
+    )

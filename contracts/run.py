@@ -153,7 +153,9 @@ class TaskFailed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     error: dict[str, Any]
 
 
-class TaskRetryScheduled(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="task.retry_scheduled.v1"):
+class TaskRetryScheduled(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="task.retry_scheduled.v1"
+):
     """An attempt failed; the next one begins at `due_at_ms`."""
 
     task_id: str
@@ -252,7 +254,9 @@ class TaskReworked(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     fixes: list[str]
 
 
-class RunCancelRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.cancel_requested.v1"):
+class RunCancelRequested(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.cancel_requested.v1"
+):
     """Somebody wished the run to end."""
 
     reason: str = ""

@@ -43,7 +43,7 @@ class LlmNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="llm"):
 
 
 class LuaNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="lua"):
-    """A Lua script in the sandbox. Its global `context` holds task, results and input; its return value is the result."""
+    """A Lua script in the sandbox. Global `context` holds task, results and input; its return value is the result."""
 
     src: str
     argv: list[Any] = []
@@ -59,7 +59,7 @@ class NoopNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="noop"):
 class NatsNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="nats"):
     """One request (or, with mode "publish", one message) to a NATS subject outside htdag; the JSON reply is the result.
 
-    The message carries `Nats-Msg-Id: <run>/<task>/<attempt>`, the same after a crash, so that a responder can deduplicate.
+    The message carries `Nats-Msg-Id: <run>/<task>/<attempt>`, the same after a crash: a responder can deduplicate.
     """
 
     subject: str

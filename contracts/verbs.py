@@ -79,7 +79,7 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "{}"),
     VerbSpec("llm-worker", "llm", "replay", requests.CorrRef, llm.LlmAnswer, "a paid answer, from the journal",
              '{"corr_id":"c1","run_id":"run-123","node_id":"task-1"}'),
-    VerbSpec("llm-worker", "llm", "tail", requests.TokensRef, list[llm.LlmToken], "tokens of a node that are still kept",
+    VerbSpec("llm-worker", "llm", "tail", requests.TokensRef, list[llm.LlmToken], "tokens of a node, while kept",
              '{"run_id":"run-123","node_id":"task-1","from_seq":2}'),
 )
 

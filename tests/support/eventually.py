@@ -23,7 +23,7 @@ async def eventually(check: Callable[[], T | Awaitable[T]], *, timeout_s: float 
                 async with asyncio.timeout(max(deadline_s - time.monotonic(), interval_s)):
                     value = await value
             if value:
-                return value  # type: ignore[return-value]  # isawaitable does not narrow a type variable
+                return value
             last = f"last value: {value!r}"
         except AssertionError as error:
             last = f"last refusal: {error}"

@@ -85,7 +85,7 @@ class NatsServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one prctl call, no lock taken
             )
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
