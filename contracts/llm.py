@@ -3,15 +3,27 @@
 These four are spoken by people and by foreign languages, so they carry no type tag: the subject says what they are.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT, LLM_TIMEOUT_DEFAULT_MS
 
+HEADER_ANSWER_TO: Final = "Htdag-Answer-To"
+"""On a durable request: the mailbox subject of a run that takes the answer as `run.answer.v1`."""
+HEADER_MODEL: Final = "Htdag-Model"
+"""On a journaled answer: the model that answered."""
+HEADER_OUTCOME: Final = "Htdag-Outcome"
+"""On a journaled answer: `ok`, or the code of the error."""
+HEADER_REQUEST: Final = "Htdag-Request"
+"""On a journaled answer: the stream sequence of the durable request it answers."""
+
 
 class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Parameters of one call. `timeout_ms` bounds the whole call at the provider."""
+    """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
+
+    `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
+    """
 
     stream: bool = False
     temperature: float = LLM_TEMPERATURE_DEFAULT
@@ -22,6 +34,8 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: list[str] | None = None
     response_schema: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
+    complexity: float | None = None
+    mock: dict[str, Any] | None = None
 
 
 class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):

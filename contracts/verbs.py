@@ -79,6 +79,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "{}"),
     VerbSpec("llm-worker", "llm", "replay", requests.CorrRef, llm.LlmAnswer, "a paid answer, from the journal",
              '{"corr_id":"c1","run_id":"run-123","node_id":"task-1"}'),
+    VerbSpec("llm-worker", "llm", "cancel", requests.CorrRef, bool,
+             "stop a call wherever it runs or waits; true when one was running", '{"corr_id":"c1"}'),
     VerbSpec("llm-worker", "llm", "tail", requests.TokensRef, list[llm.LlmToken], "tokens of a node, while kept",
              '{"run_id":"run-123","node_id":"task-1","from_seq":2}'),
 )
