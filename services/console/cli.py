@@ -1,0 +1,121 @@
+"""The entry point `htdag`: the table of commands, imported only when one is used, and the exit code of each."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError, Group
+
+from contracts.errors import USAGE
+from services.console import failure
+
+_HELP: Final = """Hierarchical task DAGs that improve themselves, on NATS JetStream.
+
+Start here:
+    htdag up -d                         a whole instance on this machine
+    htdag run "Build a login with JWT"  a goal becomes tasks, live
+    htdag doctor                        what is wrong, and what to do
+    htdag COMMAND --help                each command, with an example"""
+
+_WORK: Final = Group("Work", sort_key=1)
+_INSTANCE: Final = Group("Instance", sort_key=2)
+_TOOLS: Final = Group("Tools", sort_key=3)
+
+_COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
+    ("run", "run:app", _WORK, "Carry out a goal, or the tasks of a file, and watch it."),
+    ("runs", "runs:app", _WORK, "Look at runs, cancel, resume, replay and audit them."),
+    ("tasks", "tasks:app", _WORK, "Enqueue tasks and look at them."),
+    ("epics", "epics:app", _WORK, "Create epics and look at their progress."),
+    ("strategies", "strategies:app", _WORK, "Lua strategies: store, try, activate, roll back."),
+    ("llm", "llm:app", _WORK, "Ask a model; look at models, workers, tokens and paid answers."),
+    ("up", "up:up_app", _INSTANCE, "Start a whole instance: broker, services, small local model."),
+    ("down", "up:down_app", _INSTANCE, "Stop the instance of this home."),
+    ("ps", "up:ps_app", _INSTANCE, "Show the processes of this home."),
+    ("serve", "serve:app", _INSTANCE, "Run one service in the foreground."),
+    ("doctor", "doctor:app", _INSTANCE, "Find what is wrong and say what to do."),
+    ("demo", "demo:app", _INSTANCE, "The main job in one command, on a throw-away instance."),
+    ("bus", "bus:app", _TOOLS, "Streams, consumers, messages and dead letters."),
+    ("models", "models:app", _TOOLS, "Local models: what is here, and get one."),
+    ("config", "config:app", _TOOLS, "Show the configuration and where each value is from."),
+    ("bench", "bench:app", _TOOLS, "Measure: W1, W2, W3, replay, llm."),
+    ("completion", "completion:app", _TOOLS, "Print the completion script of a shell."),
+    ("version", "version:app", _TOOLS, "Print the version."),
+)
+"""Name, where it is, group, help: enough to print the help without importing any of it."""
+
+_LEADING_FLAGS: Final = frozenset({"--json"})
+_LEADING_VALUES: Final = frozenset({"--home", "--timeout"})
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("htdag")
+
+
+def application(used: str | None = None) -> App:
+    """All commands. The one that is `used` speaks for itself; the others are only listed, with the help from here."""
+    made = App(name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False)
+    for name, where, group, text in _COMMANDS:
+        listed = None if name == used else text
+        made.command(f"services.console.commands.{where}", name=name, group=group, help=listed)
+    made.register_install_completion_command(group=_TOOLS, help="Install the completion of this shell.")
+    return made
+
+
+def main() -> None:
+    """The console script."""
+    sys.excepthook = failure.report_mistake
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; its exit code. A refusal is printed, never raised."""
+    tokens = _common_options_last(arguments)
+    as_json = "--json" in tokens
+    try:
+        app = application(tokens[0] if tokens else None)
+        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _usage(error, as_json)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it. The interpreter must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failure.BROKEN_PIPE
+    except BaseException as error:
+        wire = failure.wire_of(error)
+        if wire is not None:
+            return failure.report(wire, as_json=as_json)
+        if failure.interrupted(error):
+            return failure.INTERRUPTED
+        raise
+
+
+def _common_options_last(arguments: Sequence[str]) -> list[str]:
+    """`htdag --home X run …` is `htdag run … --home X`: common options may stand in front of the command."""
+    tokens, moved = list(arguments), list[str]()
+    while tokens:
+        name = tokens[0].partition("=")[0]
+        if tokens[0] in _LEADING_FLAGS or (name in _LEADING_VALUES and "=" in tokens[0]):
+            moved.append(tokens.pop(0))
+        elif name in _LEADING_VALUES and len(tokens) > 1:
+            moved += [tokens.pop(0), tokens.pop(0)]
+        else:
+            break
+    return tokens + moved
+
+
+def _usage(error: CycloptsError, as_json: bool) -> int:
+    chain = " ".join(error.command_chain or ())
+    message = " ".join(str(error).split())
+    wire = {
+        "class": "usage",
+        "code": "bad_request",
+        "message": message,
+        "hint": f"htdag {chain} --help" if chain else "htdag --help",
+    }
+    failure.report(wire, as_json=as_json)
+    return USAGE

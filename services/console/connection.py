@@ -1,0 +1,94 @@
+"""The console's connection: which broker a command means, and a bus to it that ends with the command."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from contracts.errors import Rejected
+from contracts.subjects import rpc
+from contracts.verbs import BY_SUBJECT
+from services.console.options import Common
+from services.console.supervision.broker import masked
+
+if TYPE_CHECKING:
+    from services.runtime.bus import Bus
+
+CONNECT_S: Final = 4.0
+DEFAULT_URL: Final = "nats://127.0.0.1:4222"
+
+
+class Console:
+    """A bus, and the request verbs by name."""
+
+    def __init__(self, bus: "Bus", timeout_s: float) -> None:
+        self.bus = bus
+        self.timeout_s = timeout_s
+
+    async def call(self, verb: str, body: Any, *, timeout_s: float | None = None) -> Any:
+        """Ask a verb like `executor.run.get`; its reply as the type the contract names."""
+        service, noun, name = verb.split(".")
+        subject = rpc(service, noun, name)
+        wait_s = timeout_s or self.timeout_s
+        try:
+            return await self.bus.call(subject, body, timeout_s=wait_s, into=BY_SUBJECT[subject].reply)
+        except Rejected as error:
+            if error.code == "timeout":
+                raise Rejected(
+                    "service_unavailable", f"{service} did not answer within {wait_s:g} s", service=service
+                ) from None
+            if error.code == "service_unavailable":
+                # Without JetStream no service can start: then that is what has to be said.
+                await self.bus.api("INFO", timeout_s=wait_s)
+            raise
+
+
+def broker_url(common: Common) -> str:
+    """The broker meant: that of `--home` when given, else NATS_URL, else that of the home, else port 4222."""
+    if common.home is None and os.environ.get("NATS_URL"):
+        return os.environ["NATS_URL"]
+    record = common.place.record()
+    if record is not None and (record.running or common.home is not None):
+        return record.operator_url
+    if common.home is not None and not os.environ.get("NATS_URL"):
+        raise Rejected("not_running", home=str(common.place.root))
+    return os.environ.get("NATS_URL") or DEFAULT_URL
+
+
+@asynccontextmanager
+async def connected(common: Common) -> AsyncIterator[Console]:
+    """A console on the broker that `common` means. Raises nats_unavailable, nats_denied or jetstream_unavailable."""
+    from services.runtime.bus import Bus
+    from services.runtime.nats_client import connect
+
+    url = broker_url(common)
+    # A URL with a user in it says who we are; the environment speaks only when it does not.
+    user, password = (None, None) if "@" in url else (os.environ.get("NATS_USER"), _password())
+    try:
+        client = await connect(url, name="htdag-console", user=user, password=password, deadline_s=CONNECT_S)
+    except Rejected as error:
+        if error.code == "nats_unavailable":
+            raise Rejected("nats_unavailable", f"no NATS server answers at {masked(url)}") from error
+        if error.code == "nats_denied":
+            raise Rejected("nats_denied", f"NATS at {masked(url)} refused these credentials") from error
+        raise
+    bus = Bus(client)
+    await bus.start()
+    try:
+        yield Console(bus, common.timeout)
+    finally:
+        await bus.close()
+
+
+def _password() -> str | None:
+    """NATS_PASSWORD, else the content of NATS_PASSWORD_FILE."""
+    if os.environ.get("NATS_PASSWORD"):
+        return os.environ["NATS_PASSWORD"]
+    path = os.environ.get("NATS_PASSWORD_FILE")
+    if not path:
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected("bad_config", f"NATS_PASSWORD_FILE cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Checks that say what is wrong with an installation and what to do about it."""

@@ -1,0 +1,229 @@
+"""`htdag up -d`: the instance under supervisord, with the conf that operators use (infra/supervisor)."""
+
+import asyncio
+import http.client
+import os
+import sys
+import xmlrpc.client
+from pathlib import Path
+from typing import Any, Final
+
+from contracts.errors import Rejected
+from services.console.home import Home, InstanceRecord, ServiceRecord
+from services.console.processes import Process, ended, identify, stop
+from services.console.supervision.fleet import sweep
+from services.console.supervision.foreground import find_broker
+from services.console.supervision.plan import BROKER, READY_S, UpPlan, environment, program
+from services.console.supervision.readiness import probe
+
+SUPERVISOR_START_S: Final = 10.0
+STOP_S: Final = 60.0
+_SOCKET_PATH_BYTES_MAX: Final = 107
+_POLL_S: Final = 0.1
+_UP_STATES: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
+_STATES: Final = {
+    "RUNNING": "starting",
+    "STARTING": "starting",
+    "BACKOFF": "backoff",
+    "FATAL": "failed",
+    "STOPPED": "stopped",
+    "EXITED": "stopped",
+    "STOPPING": "stopped",
+    "UNKNOWN": "failed",
+}
+
+
+def configuration() -> Path:
+    """The shipped supervisord.conf: of the checkout, else of the installed package."""
+    services = Path(__file__).resolve().parents[2]
+    for folder in (services.parent / "infra", services / "infra"):
+        conf = folder / "supervisor" / "supervisord.conf"
+        if conf.is_file():
+            return conf
+    raise Rejected(
+        "missing_dependency", "infra/supervisor/supervisord.conf is not installed", hint="install htdag again"
+    )
+
+
+class Supervisor:
+    """supervisord of one home, by its socket. Calls are local and quick; they run in a thread all the same."""
+
+    def __init__(self, home: Home) -> None:
+        self._path = str(home.supervisor_socket)
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """One XML-RPC call; raises Rejected("not_running") when nobody answers."""
+        return await asyncio.to_thread(self._call, method, *arguments)
+
+    async def processes(self) -> dict[str, dict[str, Any]]:
+        """What supervisord knows of each program, by name."""
+        return {info["name"]: info for info in await self.call("supervisor.getAllProcessInfo")}
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._path}")  # type: ignore[no-untyped-call]
+        try:
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport, allow_none=True) as proxy:
+                return getattr(proxy, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise Rejected("internal", f"supervisord refuses {method}: {fault.faultString}") from fault
+        except (OSError, http.client.HTTPException) as error:
+            raise Rejected("not_running", "supervisord does not answer") from error
+
+
+async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> InstanceRecord:
+    """Start the instance and return when all of it is ready; nothing is left running when that fails."""
+    if len(os.fsencode(home.supervisor_socket)) > _SOCKET_PATH_BYTES_MAX:
+        raise Rejected("bad_config", "the path of this home is too long for a socket", hint="choose a shorter --home")
+    conf = configuration()
+    with home.lock():
+        await sweep(home)
+        broker, url = await find_broker(home, plan)
+        env = environment(home, broker, plan) | {
+            "HTDAG_BIN": str(program()),
+            "HTDAG_NATS_SERVER": str(broker.program) if broker else "",
+            "HTDAG_NATS_CONF": str(home.nats_conf),
+            "HTDAG_AUTOSTART": "false",
+        }
+        names = [*([BROKER] if broker else []), *plan.services]
+        supervisor = await _start_supervisor(home, conf, env)
+        record = InstanceRecord(str(home.root), "background", supervisor, url)
+        home.write_record(record)
+        try:
+            return await _start_programs(home, record, names, deadline_s)
+        except BaseException:
+            await down(home, record)
+            raise
+
+
+async def current(home: Home, record: InstanceRecord) -> InstanceRecord:
+    """The record with what supervisord and the services say now."""
+    infos = await Supervisor(home).processes()
+    fresh: dict[str, ServiceRecord] = {}
+    for name in [BROKER, *record.services]:
+        info = infos.get(name)
+        old = record.broker if name == BROKER else record.services[name]
+        if info is None or (old is None and info["statename"] not in _UP_STATES):
+            continue
+        fresh[name] = await _service(home, name, info, old)
+    broker = fresh.pop(BROKER, None)
+    return InstanceRecord(record.home, "background", record.supervisor, record.operator_url, broker, fresh)
+
+
+async def down(home: Home, record: InstanceRecord) -> list[Process]:
+    """Drain and end everything; what is left after the deadline is killed. The processes that even that left."""
+    everything = await _with_pids(home, record)
+    try:
+        await Supervisor(home).call("supervisor.shutdown")
+    except Rejected:
+        pass  # it does not answer: then it is ended by signal below
+    else:
+        await ended([record.supervisor], STOP_S)
+    left = await stop(everything, term_s=5.0)
+    if not left:
+        home.instance_file.unlink(missing_ok=True)
+    return left
+
+
+async def _with_pids(home: Home, record: InstanceRecord) -> list[Process]:
+    """Every process of the instance, also those that were restarted since the record was written."""
+    try:
+        now = await current(home, record)
+    except Rejected:
+        now = record
+    return list(dict.fromkeys([p for p in [*now.processes, *record.processes] if p.start_ticks]))
+
+
+async def _start_supervisor(home: Home, conf: Path, env: dict[str, str]) -> Process:
+    argv = [sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
+    starter = await asyncio.create_subprocess_exec(
+        *argv,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(SUPERVISOR_START_S):
+            said, _ = await starter.communicate()
+            if starter.returncode:
+                raise Rejected(
+                    "bad_config", f"supervisord refuses {conf.name}: {said.decode(errors='replace').strip()}"
+                )
+            while True:
+                try:
+                    return identify(await Supervisor(home).call("supervisor.getPID"))
+                except Rejected:
+                    await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        if starter.returncode is None:
+            starter.kill()
+        raise Rejected("internal", "supervisord does not start", hint=f"look at {home.logs}/supervisord.log") from None
+
+
+async def _start_programs(home: Home, record: InstanceRecord, names: list[str], deadline_s: float) -> InstanceRecord:
+    """Start each program and wait until all are ready; supervisord itself restarts what falls."""
+    supervisor = Supervisor(home)
+    known = await supervisor.processes()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise Rejected("bad_config", f"supervisord.conf has no program {', '.join(unknown)}")
+    for name in names:
+        if known[name]["statename"] not in _UP_STATES:
+            await supervisor.call("supervisor.startProcess", name, False)
+    record = InstanceRecord(
+        record.home,
+        record.mode,
+        record.supervisor,
+        record.operator_url,
+        ServiceRecord(Process(0, 0)) if BROKER in names else None,
+        {name: ServiceRecord(Process(0, 0)) for name in names if name != BROKER},
+    )
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline_s
+    while True:
+        record = await current(home, record)
+        home.write_record(record)
+        services = {**({BROKER: record.broker} if record.broker else {}), **record.services}
+        waiting = {name: service for name, service in services.items() if service.state != "ready"}
+        if not waiting:
+            return record
+        if loop.time() > end or any(service.state == "failed" for service in waiting.values()):
+            raise await _why_not(home, waiting)
+        await asyncio.sleep(_POLL_S)
+
+
+async def _service(home: Home, name: str, info: dict[str, Any], old: ServiceRecord | None) -> ServiceRecord:
+    state = _STATES.get(info["statename"], "failed")
+    process = identify(info["pid"]) if info["pid"] else Process(0, 0)
+    # supervisord does not count restarts: a pid that changed since the last look is one.
+    moved = old is not None and old.process.pid not in (0, process.pid) and process.pid != 0
+    restarts = (old.restarts if old else 0) + int(moved)
+    if state != "starting":
+        return ServiceRecord(process, None, state, restarts)
+    if name == BROKER:
+        return ServiceRecord(process, None, "ready" if info["statename"] == "RUNNING" else "starting", restarts)
+    found = await probe(home.run, process.pid)
+    return ServiceRecord(process, found.http, "ready" if found.ready else "starting", restarts)
+
+
+async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:
+    reasons: dict[str, str] = {}
+    for name, service in waiting.items():
+        why = (await probe(home.run, service.process.pid)).reason if service.process.pid else ""
+        reasons[name] = f"{service.state}: {why}".rstrip(": ") + _last_words(home.logs / f"{name}.log")
+    return Rejected(
+        "service_unavailable",
+        f"not ready: {', '.join(waiting)}",
+        hint=f"look at the logs in {home.logs}",
+        services=reasons,
+    )
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = log.read_bytes()[-2048:].decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f" ({lines[-1].strip()})" if lines else ""

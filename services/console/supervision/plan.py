@@ -1,0 +1,81 @@
+"""What one `up` is to run: which services, with which environment, and how each is started."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from contracts.errors import Rejected
+from services.console.home import Home
+from services.console.serve import SERVICES
+from services.console.supervision.broker import DEFAULT_PORT, EmbeddedBroker, Sync
+from services.console.supervision.child import ChildSpec
+
+BROKER: Final = "nats"
+READY_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class UpPlan:
+    """The wishes of one `up`. Port 0 means any free one; `model` is what the fallback uses for every task."""
+
+    services: tuple[str, ...] = tuple(SERVICES)
+    port: int = DEFAULT_PORT
+    sync: Sync = "always"
+    model: str | None = None
+
+
+def chosen_services(only: str | None) -> tuple[str, ...]:
+    """The services named by `--only a,b` in starting order; all when nothing is named."""
+    if only is None:
+        return tuple(SERVICES)
+    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in SERVICES]
+    if unknown or not wanted:
+        raise Rejected(
+            "bad_request",
+            f"no such service: {', '.join(unknown) or '(none named)'}",
+            hint=f"there are {', '.join(SERVICES)}",
+        )
+    return tuple(name for name in SERVICES if name in wanted)
+
+
+def program() -> Path:
+    """The console script `htdag` of this installation."""
+    beside = Path(sys.executable).with_name("htdag")
+    found = str(beside) if beside.exists() else shutil.which("htdag")
+    if not found:
+        raise Rejected("missing_dependency", "the program htdag is not installed", hint="`pip install -e .`")
+    return Path(found)
+
+
+def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict[str, str]:
+    """The environment of every service. Secrets stand here or in files, never in an argument list."""
+    env = dict(os.environ)
+    # An agent's workspace may hold its own `services/`: never import from the working folder.
+    env |= {"HTDAG_HOME": str(home.root), "PYTHONSAFEPATH": "1", "HTDAG_CORE__HTTP_PORT": "0"}
+    if broker is not None:
+        env |= {
+            "NATS_URL": broker.url,
+            "NATS_USER": broker.services_user,
+            "NATS_PASSWORD_FILE": str(broker.services_password_file),
+        }
+        env.pop("NATS_PASSWORD", None)
+    if plan.model is not None:
+        env["HTDAG_EXECUTOR__MODEL"] = plan.model
+    return env
+
+
+def service_specs(home: Home, names: Sequence[str], env: dict[str, str]) -> list[ChildSpec]:
+    """How to start each service."""
+    binary = str(program())
+    return [ChildSpec(name, (binary, "serve", name), env, home.logs / f"{name}.log") for name in names]
+
+
+def broker_spec(home: Home, broker: EmbeddedBroker) -> ChildSpec:
+    """How to start the embedded broker; its argument list holds only the path of its configuration."""
+    argv = (str(broker.program), "-c", str(broker.conf))
+    return ChildSpec(BROKER, argv, dict(os.environ), home.logs / f"{BROKER}.log")

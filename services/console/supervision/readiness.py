@@ -1,0 +1,82 @@
+"""Whether a service process is ready: the address it wrote down, and what it answers at /readyz."""
+
+import asyncio
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+_ANSWER_S: Final = 2.0
+_BODY_BYTES_MAX: Final = 1 << 20
+
+
+class Readiness(NamedTuple):
+    """`ready`, and if not, why. `http` is None until the process has written its address down."""
+
+    ready: bool
+    reason: str = ""
+    http: str | None = None
+
+
+class _RunFile(msgspec.Struct):
+    pid: int
+    http: str | None = None
+
+
+class _Check(msgspec.Struct):
+    name: str
+    ok: bool
+    reason: str | None = None
+
+
+def http_of(run_dir: Path, pid: int) -> str | None:
+    """The HTTP address that process `pid` wrote into `<home>/run/*.json`; None as long as it has not."""
+    for path in run_dir.glob("*.json"):
+        try:
+            entry = msgspec.json.decode(path.read_bytes(), type=_RunFile)
+        except (OSError, msgspec.MsgspecError):
+            continue  # another kind of file, or one that is being replaced
+        if entry.pid == pid and entry.http:
+            return entry.http if "//" in entry.http else f"http://{entry.http}"
+    return None
+
+
+async def probe(run_dir: Path, pid: int) -> Readiness:
+    """Ask the process `pid` whether it is ready."""
+    http = http_of(run_dir, pid)
+    if http is None:
+        return Readiness(False, "it has not opened its health port yet")
+    try:
+        status, body = await get(f"{http}/readyz")
+    except (OSError, TimeoutError, ValueError) as error:
+        return Readiness(False, f"its health port does not answer ({type(error).__name__})", http)
+    return Readiness(status == 200, "" if status == 200 else reasons(body), http)
+
+
+def reasons(body: bytes) -> str:
+    """The failing checks in an answer of /readyz, in one line."""
+    try:
+        checks = msgspec.json.decode(body, type=list[_Check])
+    except msgspec.MsgspecError:
+        return body.decode("utf-8", "replace").strip()[:200] or "not ready"
+    return "; ".join(f"{check.name}: {check.reason or 'not ready'}" for check in checks if not check.ok) or "not ready"
+
+
+async def get(url: str) -> tuple[int, bytes]:
+    """Status and body of a plain HTTP GET on loopback. Raises OSError, TimeoutError or ValueError."""
+    host_port, _, path = url.removeprefix("http://").partition("/")
+    host, _, port = host_port.rpartition(":")
+    async with asyncio.timeout(_ANSWER_S):
+        reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        try:
+            writer.write(f"GET /{path} HTTP/1.1\r\nHost: {host_port}\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+            answer = await reader.read(_BODY_BYTES_MAX)
+            while chunk := await reader.read(_BODY_BYTES_MAX):
+                answer += chunk
+                if len(answer) > _BODY_BYTES_MAX:
+                    raise ValueError("the answer is too long")
+        finally:
+            writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), body

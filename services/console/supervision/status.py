@@ -1,0 +1,64 @@
+"""How the state of an instance is shown: as the public JSON, as a table, and live on a terminal."""
+
+from typing import Any
+
+from services.console.home import InstanceRecord, ServiceRecord
+from services.console.output import Output, columns, size
+from services.console.processes import alive, rss_bytes
+from services.console.supervision.broker import masked
+
+HEADERS = ("SERVICE", "STATE", "PID", "HTTP", "RSS", "RESTARTS")
+
+
+def document(record: InstanceRecord) -> dict[str, Any]:
+    """The public JSON of an instance, as `up -d --json` and `ps --json` print it."""
+    entries = {name: _entry(service) for name, service in record.services.items()}
+    broker = {"broker": _entry(record.broker)} if record.broker else {}
+    return {
+        "home": record.home,
+        "mode": record.mode,
+        "operator_url": record.operator_url,
+        "supervisor": {"pid": record.supervisor.pid},
+        "services": entries,
+        **broker,
+    }
+
+
+def rows(record: InstanceRecord, output: Output) -> list[tuple[object, ...]]:
+    """One row per process."""
+    named = {**({"nats": record.broker} if record.broker else {}), **record.services}
+    return [
+        (
+            name,
+            output.state(state_of(service)),
+            service.process.pid or None,
+            service.http,
+            size(rss_bytes(service.process.pid)) if alive(service.process) else None,
+            service.restarts,
+        )
+        for name, service in named.items()
+    ]
+
+
+def table(record: InstanceRecord, output: Output) -> str:
+    """The instance as text: where it is, then one line per process."""
+    who = f"{record.mode}, supervisor pid {record.supervisor.pid}"
+    head = f"home {record.home}   broker {masked(record.operator_url)}   {who}"
+    return head + "\n" + columns(HEADERS, rows(record, output))
+
+
+def state_of(service: ServiceRecord) -> str:
+    """The recorded state, corrected by what the process table says now."""
+    if service.state in ("ready", "starting") and not alive(service.process):
+        return "dead"
+    return service.state
+
+
+def _entry(service: ServiceRecord) -> dict[str, Any]:
+    return {
+        "pid": service.process.pid or None,
+        "http": service.http,
+        "state": state_of(service),
+        "restarts": service.restarts,
+        "rss_bytes": rss_bytes(service.process.pid) if alive(service.process) else 0,
+    }
