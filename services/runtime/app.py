@@ -1,0 +1,252 @@
+"""The harness of one service process: configuration, logs, health, NATS, request verbs and the life cycle, wired once.
+
+A service is `async def build(app: App) -> None`. When it is called the broker is connected and its streams exist;
+when it returns the process is ready and its request verbs answer.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+
+from contracts.errors import UNAVAILABLE, Rejected
+from services.runtime import faults, logs, nats_client, provision, telemetry
+from services.runtime.bus import Bus
+from services.runtime.clock import Clock, SystemClock, rfc3339
+from services.runtime.config import Config, mask_url
+from services.runtime.health import Check, HealthServer
+from services.runtime.ids import Ids, RandomIds
+from services.runtime.lifecycle import Lifecycle, Phase
+from services.runtime.metrics import Metrics
+from services.runtime.rpc import Handler, Rpc
+
+CONNECT_LOG_S: Final = 5.0
+"""While the broker is away, one line per so many seconds says so."""
+JETSTREAM_WAIT_S: Final = 15.0
+PRIVATE: Final = 0o077
+
+Build = Callable[["App"], Awaitable[None]]
+Readiness = Callable[[], str | None]
+
+
+class RunFile(msgspec.Struct, frozen=True):
+    """`<home>/run/<instance>.json`: how others on this machine find a running service."""
+
+    pid: int
+    http: int
+    service: str
+    instance: str
+    started_at: str
+
+
+class App:
+    """What a service gets to build itself from. `bus` is there once `build` is called."""
+
+    bus: Bus
+    rpc: Rpc
+
+    def __init__(self, name: str, config: Config, *, clock: Clock | None = None, ids: Ids | None = None) -> None:
+        self.name = name
+        self.config = config
+        self.core = config.core
+        self.clock: Clock = clock or SystemClock()
+        self.ids: Ids = ids or RandomIds()
+        self.instance = f"{name}-{self.ids.new()[-8:].lower()}"
+        self.version = version()
+        self.faults = faults
+        self.metrics = Metrics()
+        self.log = logs.configure(name, self.instance, level=self.core.log_level, fmt=self.core.log_format)
+        self.life = Lifecycle(drain_s=self.core.drain_s, grace_s=self.core.grace_s, log=self.log)
+        self.health = HealthServer(checks=self._checks, metrics=self.metrics.render)
+        self._readiness: dict[str, Readiness] = {}
+        self._waits_for: str | None = "not started"
+
+    @property
+    def home(self) -> Path:
+        """The folder of this instance of htdag."""
+        return self.core.home_path
+
+    def handle(self, noun: str, verb: str, fn: Handler) -> None:
+        """Answer one verb of `contracts.verbs`; KeyError when this service has none of that name."""
+        self.rpc.handle(noun, verb, fn)
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Own a background task; its crash stops the service with an exit code that is not 0."""
+        return self.life.spawn(coro, name)
+
+    def on_ready(self, name: str, check: Readiness) -> None:
+        """Add a line to `/readyz`: None is well, a text is the reason why not."""
+        self._readiness[name] = check
+
+    def on_drain(self, fn: Callable[[], Awaitable[None]]) -> None:
+        """Hand over work at a soft stop, after the request verbs; the last registered goes first."""
+        self.life.on_drain(fn)
+
+    def on_stop(self, fn: Callable[[], Awaitable[None]]) -> None:
+        """Close something at the end, while the broker is still connected; the last registered goes first."""
+        self.life.on_stop(fn)
+
+    async def serve(self, build: Build) -> int:
+        """Live until told to stop; the exit code."""
+
+        async def start() -> None:
+            await self._start(build)
+
+        return await self.life.run(start)
+
+    async def _start(self, build: Build) -> None:
+        telemetry.start(self.name, self.instance)
+        self.metrics.set("htdag_build_info", 1, version=self.version, service=self.name)
+        await self._open_health()
+        client = await self._connect()
+        self.bus = Bus(
+            client, sync=self.core.nats_sync, log=self._bus_said,
+            on_batch=lambda stream, size: self.metrics.observe("htdag_commit_batch_size", size, stream=stream),
+        )  # fmt: skip
+        self.on_stop(self.bus.close)
+        await self.bus.start()
+        await self._provision()
+        self.rpc = Rpc(
+            client, service=self.name, version=self.version, metrics=self.metrics, log=self.log, clock=self.clock,
+            ids=self.ids, metadata={"instance": self.instance},
+        )  # fmt: skip
+        self.on_stop(self.rpc.stop)
+        self._waits_for = "the service is being built"
+        await build(self)
+        await self.rpc.start()
+        self.on_drain(self.rpc.drain)
+        self._waits_for = None
+
+    async def _open_health(self) -> None:
+        self.on_stop(_as_hook(telemetry.stop))
+        self.on_stop(self.health.stop)
+        port = await self.health.start(self.core.http_host, self.core.http_port_of(self.name))
+        path = self.home / "run" / f"{self.instance}.json"
+        self.on_stop(_as_hook(lambda: path.unlink(missing_ok=True)))
+        _write(path, RunFile(os.getpid(), port, self.name, self.instance, rfc3339(self.clock.now_ms())))
+        self.log.info("health", url=f"http://{self.core.http_host}:{port}/readyz")
+
+    async def _connect(self) -> Client:
+        self._waits_for = f"no NATS server answers at {mask_url(self.core.nats_url)}"
+        while True:
+            try:
+                return await nats_client.connect(
+                    self.core.nats_url,
+                    name=self.instance,
+                    user=self.core.nats_user,
+                    password=self.core.nats_password,
+                    on_reconnect=self._reconnected,
+                    on_closed=self._closed,
+                    log=self._bus_said,
+                    deadline_s=CONNECT_LOG_S,
+                )
+            except Rejected as error:
+                if error.code != "nats_unavailable":
+                    raise
+                self.log.warning("nats_unavailable", url=mask_url(self.core.nats_url), hint=error.kind.hint)
+
+    async def _provision(self) -> None:
+        """A cluster that is still electing gets some time; a broker without JetStream is an error after it."""
+        self._waits_for = "NATS has no JetStream yet"
+        last_s = self.clock.monotonic_s() + JETSTREAM_WAIT_S
+        while True:
+            try:
+                changes = await provision.apply(self.bus)
+                break
+            except Rejected as error:
+                if error.code not in ("jetstream_unavailable", "nats_unavailable", "timeout"):
+                    raise
+                if error.code == "jetstream_unavailable" and self.clock.monotonic_s() > last_s:
+                    raise
+                self.log.warning(error.code, reason=error.message, hint=error.kind.hint)
+            await asyncio.sleep(CONNECT_LOG_S / 5)
+        made = [change.name for change in changes if change.action != "same"]
+        if made:
+            self.log.info("streams_applied", changed=made)
+
+    def _checks(self) -> list[Check]:
+        started = self._waits_for if self.life.phase in (Phase.NEW, Phase.STARTING, Phase.READY) else None
+        reason = started if self.life.phase is Phase.READY else started or self.life.phase.value
+        checks = [Check("lifecycle", reason is None, reason)]
+        if hasattr(self, "bus"):
+            connected = self.bus.connected
+            checks.append(Check("nats", connected, None if connected else "the connection is lost; trying again"))
+        for name, check in self._readiness.items():
+            reason = check()
+            checks.append(Check(name, reason is None, reason))
+        return checks
+
+    def _reconnected(self) -> None:
+        self.metrics.inc("htdag_nats_reconnects_total")
+        self.log.info("nats_reconnected")
+
+    def _closed(self) -> None:
+        # nats-py gives up for good when the server refuses its login again; nothing here can work without it.
+        if hasattr(self, "bus") and self.life.phase not in (Phase.STOPPING, Phase.STOPPED):
+            self.life.kill("the NATS connection was closed for good", UNAVAILABLE)
+
+    def _bus_said(self, text: str) -> None:
+        self.log.debug("nats", said=text)
+
+
+def run_service(name: str, build: Build, *, config: Config) -> int:
+    """Run one service in this process until it is stopped; the exit code for the shell.
+
+    What is wrong before it can live (configuration, a port in use) is one line in the log and its own exit code.
+    """
+    os.umask(PRIVATE)
+    faults.arm_from_environment(os.environ.get("HTDAG_FAULT"))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        code = runner.run(_serve(name, build, config))
+        # The loop now closes its threads; one that sits in foreign code must not keep the process.
+        last = threading.Timer(config.core.grace_s, os._exit, (code,))
+        last.daemon = True
+        last.start()
+    return code
+
+
+def version() -> str:
+    """The version of htdag."""
+    try:
+        return importlib.metadata.version("htdag")
+    except importlib.metadata.PackageNotFoundError:
+        # A bare checkout, not installed.
+        return "0.0.0"
+
+
+async def _serve(name: str, build: Build, config: Config) -> int:
+    app = App(name, config)
+    app.life.catch_signals()
+    return await app.serve(build)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _as_hook(fn: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    async def hook() -> None:
+        fn()
+
+    return hook
+
+
+def _write(path: Path, content: RunFile) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = path.with_suffix(".new")
+        beside.write_bytes(msgspec.json.encode(content))
+        beside.replace(path)
+    except OSError as error:
+        raise Rejected("bad_config", f"the home cannot be written: {error.strerror}", key="core.home") from error

@@ -1,0 +1,141 @@
+"""Structured logs: one JSON object per line on standard error, readable text when a person looks at a terminal.
+
+Every line has `ts`, `level`, `msg`, `service`, `instance`; `trace_id` and `span_id` inside a trace; `run_id` and
+`task_id` where they are bound. Lines of the standard library's loggers come out the same way. Values of keys that
+look secret are hidden, whoever logs them, and tracebacks never show local variables.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Literal, TextIO
+
+import msgspec
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.tracebacks import ExceptionDictTransformer
+
+from contracts.errors import CATALOGUE
+from services.runtime import telemetry
+from services.runtime.config import mask_url
+
+Format = Literal["auto", "json", "text"]
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+HIDDEN: Final = "***"
+DEPTH_MAX: Final = 6
+"""Nesting that is searched for secrets; what lies deeper is left out."""
+LINE_CHARS_MAX: Final = 16_000
+"""Longer strings are cut: a log line is no place for a payload."""
+
+_SECRET_ENDS: Final = (
+    "totp",
+    "secret",
+    "password",
+    "passwd",
+    "api_key",
+    "apikey",
+    "authorization",
+    "private_key",
+    "credentials",
+    "cookie",
+)
+_ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
+_FIRST: Final = ("ts", "level", "msg", "service", "instance")
+
+
+def configure(
+    service: str, instance: str = "", *, level: str = "info", fmt: Format = "auto", stream: TextIO | None = None
+) -> "structlog.typing.FilteringBoundLogger":
+    """Set up logging of this process and return its logger. Calling it again replaces the setting."""
+    stream = sys.stderr if stream is None else stream
+    who = {"service": service, "instance": instance} if instance else {"service": service}
+    as_text = fmt == "text" or (fmt == "auto" and stream.isatty())
+    shared: list[structlog.typing.Processor] = [
+        merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        _whose(who),
+        _trace_ids,
+    ]
+    ending: list[structlog.typing.Processor] = (
+        [redact, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if as_text
+        else [
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            redact,
+            structlog.processors.EventRenamer("msg"),
+            _json_line,
+        ]
+    )
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Hide what looks secret, at any depth, and cut what is too long."""
+    for key, value in event.items():
+        event[key] = _clean(key, value, 0)
+    return event
+
+
+def looks_secret(key: str, value: Any) -> bool:
+    """Whether a value must not be shown under this key. `code` is one unless it is a code of the error catalogue."""
+    name = key.lower().replace("-", "_")
+    if name == "code":
+        return value not in CATALOGUE if isinstance(value, str) else value is not None
+    if name == "token" or name.endswith("_token"):
+        return not isinstance(value, int)
+    return name.endswith(_SECRET_ENDS)
+
+
+def _clean(key: str, value: Any, depth: int) -> Any:
+    if value is None:
+        return None
+    if looks_secret(key, value):
+        return HIDDEN
+    if isinstance(value, str):
+        if len(value) > LINE_CHARS_MAX:
+            value = f"{value[:LINE_CHARS_MAX]}… ({len(value)} characters)"
+        return mask_url(value) if "://" in value else value
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value)
+    if isinstance(value, Mapping):
+        return {str(k): _clean(str(k), v, depth + 1) for k, v in value.items()} if depth < DEPTH_MAX else "…"
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean("", item, depth + 1) for item in value] if depth < DEPTH_MAX else "…"
+    return value
+
+
+def _whose(who: Mapping[str, str]) -> "structlog.typing.Processor":
+    def add(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for key, value in who.items():
+            event.setdefault(key, value)
+        return event
+
+    return add
+
+
+def _trace_ids(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    ids = telemetry.ids()
+    if ids is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event
+
+
+def _json_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    ordered = {key: event.pop(key) for key in _FIRST if key in event}
+    return _ENCODE({**ordered, **event}).decode()

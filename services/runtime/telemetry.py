@@ -1,0 +1,159 @@
+"""Trace context: carried always, recorded only when an exporter is asked for.
+
+Without `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_TRACES_EXPORTER` nothing of OpenTelemetry is imported; an incoming
+`traceparent` still travels on to everything that is sent while it is handled. With one of them, spans go out by OTLP
+(http/protobuf) under the names of the messaging and GenAI conventions: `process {template}`, `publish {template}`,
+`chat {model}`. Templates, never raw subjects: a span name holds no id.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Literal
+
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+_FORM: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_SHUTDOWN_MS: Final = 2_000
+
+SpanKind = Literal["internal", "client", "server", "producer", "consumer"]
+
+_current: ContextVar[str] = ContextVar("htdag_traceparent", default="")
+_tracer: Any = None
+_provider: Any = None
+
+
+def wanted(env: Mapping[str, str] | None = None) -> bool:
+    """Whether the environment asks for traces."""
+    env = os.environ if env is None else env
+    if env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return bool(env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or env.get("OTEL_TRACES_EXPORTER"))
+
+
+def start(service: str, instance: str, *, exporter: Any = None) -> bool:
+    """Set up the tracer when the environment (or an `exporter`) asks for it; True when spans are recorded now."""
+    global _tracer, _provider  # noqa: PLW0603  # one tracer per process, as OpenTelemetry has it
+    if exporter is None and not wanted():
+        return False
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+    name = os.environ.get("OTEL_SERVICE_NAME") or f"htdag-{service}"
+    _provider = TracerProvider(resource=Resource.create({"service.name": name, "service.instance.id": instance}))
+    if exporter is not None:
+        _provider.add_span_processor(SimpleSpanProcessor(exporter))
+    else:
+        _provider.add_span_processor(BatchSpanProcessor(_exporter_of(os.environ.get("OTEL_TRACES_EXPORTER", ""))))
+    _tracer = _provider.get_tracer("htdag")
+    return True
+
+
+def stop() -> None:
+    """Send what waits, at most 2 s, and record no more."""
+    global _tracer, _provider  # noqa: PLW0603  # see start
+    if _provider is not None:
+        _provider.force_flush(_SHUTDOWN_MS)
+        _provider.shutdown()
+    _tracer = _provider = None
+
+
+def extract(headers: Mapping[str, str] | None) -> str:
+    """The well-formed traceparent in `headers`, else ""."""
+    value = headers.get(TRACEPARENT, "") if headers else ""
+    return value if value and _FORM.match(value) else ""
+
+
+def inject(headers: MutableMapping[str, str]) -> None:
+    """Put the current trace context into `headers`; does nothing when there is none."""
+    current = _current.get()
+    if current:
+        headers[TRACEPARENT] = current
+
+
+def current() -> str:
+    """The traceparent under which this task works, or ""."""
+    return _current.get()
+
+
+def ids() -> tuple[str, str] | None:
+    """Trace id and span id of the current context, for logs."""
+    current = _current.get()
+    return (current[3:35], current[36:52]) if current else None
+
+
+@contextmanager
+def span(
+    name: str,
+    *,
+    kind: SpanKind = "internal",
+    headers: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    links: tuple[str, ...] = (),
+) -> Iterator[Any]:
+    """Work under a span named `name`, a child of the context in `headers` or else of the current one.
+
+    Yields the OpenTelemetry span, or None when nothing is recorded. `links` are traceparents that are referred to and
+    not continued (a replay refers to what it replays). An exception marks the span and goes on.
+    """
+    parent = extract(headers) or _current.get()
+    if _tracer is None:
+        token = _current.set(parent)
+        try:
+            yield None
+        finally:
+            _current.reset(token)
+        return
+    with _recorded(name, kind, parent, attributes, links) as recorded:
+        yield recorded
+
+
+@contextmanager
+def _recorded(
+    name: str, kind: SpanKind, parent: str, attributes: Mapping[str, Any] | None, links: tuple[str, ...]
+) -> Iterator[Any]:
+    from opentelemetry import context, trace
+
+    around = (
+        trace.set_span_in_context(trace.NonRecordingSpan(_context_of(parent)), context.Context()) if parent else None
+    )
+    with _tracer.start_as_current_span(
+        name,
+        context=around,
+        kind=trace.SpanKind[kind.upper()],
+        attributes=dict(attributes or {}),
+        links=[trace.Link(_context_of(link)) for link in links if _FORM.match(link)],
+    ) as recorded:
+        made = recorded.get_span_context()
+        token = _current.set(f"00-{made.trace_id:032x}-{made.span_id:016x}-{int(made.trace_flags):02x}")
+        try:
+            yield recorded
+        finally:
+            _current.reset(token)
+
+
+def _context_of(traceparent: str) -> Any:
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    return SpanContext(
+        trace_id=int(traceparent[3:35], 16),
+        span_id=int(traceparent[36:52], 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(traceparent[53:55], 16)),
+    )
+
+
+def _exporter_of(name: str) -> Any:
+    if name == "console":
+        import sys
+
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        # Standard output belongs to data.
+        return ConsoleSpanExporter(out=sys.stderr)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
