@@ -96,7 +96,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             discard="old",
             allow_msg_schedules=True,
             allow_msg_ttl=True,
-            max_bytes=256 * MB,
+            max_msgs=1_000_000,
         ),
     ),
     StreamSpec(
@@ -108,7 +108,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             discard="old",
             max_msgs_per_subject=1,
             max_age=30 * DAY,
-            max_bytes=512 * MB,
+            max_msgs=200_000,
         ),
     ),
     StreamSpec(
@@ -155,7 +155,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         name=DEAD_LETTERS,
         owner="runtime",
         meaning="messages that could not be read or were tried too often, with the reason",
-        config=_file(subjects=[f"{ROOT}.dlq.*"], max_age=90 * DAY, max_bytes=256 * MB, discard="old"),
+        config=_file(subjects=[f"{ROOT}.dlq.*"], max_age=90 * DAY, max_msgs=100_000, discard="old"),
     ),
 )
 

@@ -1,0 +1,118 @@
+"""Reading a stream without a consumer: batched direct get. One request answers with many messages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from contracts.errors import Rejected
+from services.runtime.event_store import Recorded
+from services.runtime.link import Link, status_of
+
+BATCH: Final = 1000
+SUBJECTS_PER_REQUEST_MAX: Final = 500
+TIMEOUT_S: Final = 5.0
+TRIES_MAX: Final = 4
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class _Replies:
+    """Collects the messages that answer one direct get until its end marker."""
+
+    def __init__(self) -> None:
+        self.messages: list[Msg] = []
+        self.end: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    def take(self, message: Msg) -> None:
+        """Keep a message; the first status message ends the batch."""
+        if status_of(message) is not None:
+            if not self.end.done():
+                self.end.set_result(message)
+        else:
+            self.messages.append(message)
+
+
+async def _ask(link: Link, stream: str, body: dict[str, Any]) -> tuple[list[Msg], Msg]:
+    """One direct get: its messages and the message that ended it."""
+    last_error: BaseException | None = None
+    for _ in range(TRIES_MAX):
+        replies = _Replies()
+        inbox = link.expect(replies.take)
+        try:
+            link.send(f"$JS.API.DIRECT.GET.{stream}", _ENCODE(body), reply=inbox)
+            async with asyncio.timeout(TIMEOUT_S):
+                end = await replies.end
+        except TimeoutError as error:
+            last_error = error
+            continue
+        finally:
+            link.forget(inbox)
+        if status_of(end) != "503":
+            return replies.messages, end
+        await asyncio.sleep(0.1)
+    raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream) from last_error
+
+
+def recorded(message: Msg) -> Recorded:
+    """A direct get answer as a Recorded."""
+    headers = message.headers or {}
+    return Recorded(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data, headers)
+
+
+async def history(
+    link: Link, stream: str, pattern: str, after: int = 0, *, batch: int = BATCH
+) -> AsyncIterator[Recorded]:
+    """Messages whose subject matches `pattern`, behind sequence `after`, in order, until the end of the stream."""
+    while True:
+        messages, end = await _ask(link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch})
+        for message in messages:
+            record = recorded(message)
+            after = record.seq
+            yield record
+        headers = end.headers or {}
+        if not messages or headers.get("Nats-Num-Pending", "0") == "0":
+            return
+
+
+async def last(link: Link, stream: str, subject: str) -> Recorded | None:
+    """The newest message of one subject, None when there is none. The cheapest read there is."""
+    for _ in range(TRIES_MAX):
+        reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        inbox = link.expect(_first(reply))
+        try:
+            link.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", reply=inbox)
+            async with asyncio.timeout(TIMEOUT_S):
+                message = await reply
+        except TimeoutError:
+            continue
+        finally:
+            link.forget(inbox)
+        status = status_of(message)
+        if status == "404":
+            return None
+        if status is None:
+            return recorded(message)
+        await asyncio.sleep(0.1)
+    raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream)
+
+
+def _first(future: asyncio.Future[Msg]) -> Callable[[Msg], None]:
+    def take(message: Msg) -> None:
+        if not future.done():
+            future.set_result(message)
+
+    return take
+
+
+async def last_of_many(link: Link, stream: str, subjects: Sequence[str]) -> dict[str, Recorded]:
+    """The newest message of each subject that has one."""
+    found: dict[str, Recorded] = {}
+    for start in range(0, len(subjects), SUBJECTS_PER_REQUEST_MAX):
+        part = list(subjects[start : start + SUBJECTS_PER_REQUEST_MAX])
+        messages, _ = await _ask(link, stream, {"multi_last": part, "batch": len(part)})
+        for message in messages:
+            record = recorded(message)
+            found[record.subject] = record
+    return found

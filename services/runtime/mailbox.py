@@ -1,0 +1,93 @@
+"""What waits for an actor: inputs with their senders, in order, and what became of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from contracts.errors import Rejected
+
+C = TypeVar("C")
+S = TypeVar("S")
+E = TypeVar("E")
+
+Settled = Callable[[BaseException | None], None]
+
+
+class Interrupted(Exception):
+    """The process is stopping before this input was finished. Neither a failure nor an attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[S, E]):
+    """What a command led to. `state` belongs to the actor: read it now, do not keep it."""
+
+    state: S
+    seq: int
+    events: Sequence[E]
+
+
+class Input(Generic[C, S, E]):
+    """One command in a mailbox. `settled` is called once, when its durable source may forget it."""
+
+    __slots__ = ("answered", "by", "command", "corr", "message_id", "settled", "trace")
+
+    def __init__(
+        self,
+        command: C,
+        message_id: str,
+        by: str = "",
+        corr: str = "",
+        trace: str = "",
+        settled: Settled | None = None,
+        answered: "Callable[[Outcome[S, E] | Rejected], None] | None" = None,
+    ) -> None:
+        self.command, self.message_id, self.by, self.corr, self.trace = command, message_id, by, corr, trace
+        self.settled, self.answered = settled, answered
+
+
+class Actor(Generic[C, S, E]):
+    """One aggregate in memory: its state, its mailbox, and what it has under way."""
+
+    __slots__ = (
+        "actor_id",
+        "armed_at_ms",
+        "box",
+        "by",
+        "corr",
+        "events_unsnapped",
+        "loaded",
+        "local_due_ms",
+        "local_timer",
+        "open_effects",
+        "running",
+        "seq",
+        "settling",
+        "state",
+        "subject",
+        "tokens",
+        "touched_s",
+        "turning",
+    )
+
+    def __init__(self, actor_id: str, subject: str, state: S) -> None:
+        self.actor_id, self.subject, self.state = actor_id, subject, state
+        self.seq = 0
+        self.loaded = False
+        self.box: list[Input[C, S, E]] = []
+        self.turning = False
+        self.open_effects = 0
+        self.running: set[Any] = set()
+        self.tokens: list[Settled] = []
+        self.settling = False
+        self.armed_at_ms: int | None = None
+        self.local_due_ms: int | None = None
+        self.local_timer: Any = None
+        self.touched_s = 0.0
+        self.by = ""
+        self.corr = ""
+        self.events_unsnapped = 0
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits, nothing runs here: only the durable world can wake it."""
+        return not self.box and not self.turning and not self.open_effects

@@ -1,0 +1,96 @@
+"""One way to connect to NATS: the options that survive restarts, and callbacks that never raise."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from contracts.errors import Rejected
+
+CONNECT_TRY_S: Final = 2.0
+PENDING_BYTES_MAX: Final = 64 << 20
+
+
+class _Watch:
+    """Callbacks of one connection. nats-py ends its read loop when a callback raises, so none does."""
+
+    def __init__(self, on_reconnect: Callable[[], None], on_closed: Callable[[], None], log: Callable[[str], None]):
+        self.on_reconnect, self.on_closed, self.log = on_reconnect, on_closed, log
+        self.denied = False
+
+    async def error(self, error: Exception) -> None:
+        """Note an asynchronous error; remember a refused login."""
+        text = f"{type(error).__name__}: {error}"
+        if "authorization" in text.lower() or "authentication" in text.lower():
+            self.denied = True
+        self.log(text)
+
+    async def reconnected(self) -> None:
+        """The connection is back."""
+        self.on_reconnect()
+
+    async def closed(self) -> None:
+        """The connection is gone for good."""
+        self.on_closed()
+
+
+def _ignore(*_: object) -> None:
+    return None
+
+
+async def connect(
+    url: str,
+    *,
+    name: str,
+    user: str | None = None,
+    password: str | None = None,
+    on_reconnect: Callable[[], None] = _ignore,
+    on_closed: Callable[[], None] = _ignore,
+    log: Callable[[str], None] = _ignore,
+    deadline_s: float | None = 5.0,
+) -> Client:
+    """Connect, trying again until `deadline_s` (None: for ever).
+
+    Raises Rejected("nats_unavailable") when nobody answers in time and Rejected("nats_denied") when the server
+    refuses the credentials.
+    """
+    loop = asyncio.get_running_loop()
+    end = None if deadline_s is None else loop.time() + deadline_s
+    delay = 0.05
+    while True:
+        watch = _Watch(on_reconnect, on_closed, log)
+        try:
+            async with asyncio.timeout(CONNECT_TRY_S):
+                return await _connect_once(url, name, user, password, watch)
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            text = str(error).lower()
+            if watch.denied or "authorization" in text or "authentication" in text:
+                raise Rejected("nats_denied") from error
+            log(f"no NATS server yet: {type(error).__name__}")
+        if end is not None and loop.time() + delay > end:
+            raise Rejected("nats_unavailable")
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 1.0)
+
+
+def _connect_once(url: str, name: str, user: str | None, password: str | None, watch: _Watch) -> Awaitable[Client]:
+    return nats.connect(
+        url.split(","),
+        name=name,
+        user=user,
+        password=password,
+        # The first connect is bounded by our caller; afterwards the client comes back by itself, for ever.
+        allow_reconnect=True,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.2,
+        connect_timeout=int(CONNECT_TRY_S),
+        ping_interval=10,
+        max_outstanding_pings=2,
+        pending_size=PENDING_BYTES_MAX,
+        error_cb=watch.error,
+        reconnected_cb=watch.reconnected,
+        closed_cb=watch.closed,
+    )

@@ -1,0 +1,104 @@
+"""Making the broker fit `contracts.streams`: create what is missing, show and mend what differs. Idempotent."""
+
+import asyncio
+from typing import Any, Literal
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamSpec
+from services.runtime.bus import Bus
+
+NOT_FOUND = frozenset({10059, 10014})
+READY_TIMEOUT_S = 30.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What applying did, or would do, to one stream or consumer."""
+
+    kind: Literal["stream", "consumer"]
+    name: str
+    action: Literal["create", "update", "same"]
+    differs: dict[str, list[Any]] = {}
+
+
+async def apply(bus: Bus, *, dry: bool = False) -> list[Change]:
+    """Create and update every stream and consumer; with `dry`, only say what would be done.
+
+    Raises Rejected jetstream_unavailable when the broker has no JetStream, storage_full when it has no room.
+    """
+    await _await_jetstream(bus)
+    changes = [await _stream(bus, spec, dry) for spec in STREAMS]
+    missing = {change.name for change in changes if change.action == "create"} if dry else set()
+    for consumer in CONSUMERS:
+        if consumer.stream in missing:
+            changes.append(Change("consumer", f"{consumer.stream}/{consumer.name}", "create"))
+        else:
+            changes.append(await _consumer(bus, consumer, dry))
+    return changes
+
+
+async def _await_jetstream(bus: Bus) -> None:
+    """A cluster without a leader is silent for some seconds; a server without JetStream says so at once."""
+    end = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+    while True:
+        try:
+            await bus.api("INFO", timeout_s=2)
+        except Rejected as error:
+            if error.code == "jetstream_unavailable" or asyncio.get_running_loop().time() > end:
+                raise
+        else:
+            return
+
+
+async def _existing(bus: Bus, verb: str) -> dict[str, Any] | None:
+    try:
+        return dict((await bus.api(verb))["config"])
+    except Rejected as error:
+        if error.detail.get("err_code") in NOT_FOUND:
+            return None
+        raise
+
+
+def _differences(wanted: dict[str, Any], existing: dict[str, Any]) -> dict[str, list[Any]]:
+    return {key: [existing.get(key), value] for key, value in wanted.items() if not _same(existing.get(key), value)}
+
+
+def _same(there: Any, wanted: Any) -> bool:
+    """Equal, where the broker leaves out what is false or empty and adds its own keys to objects."""
+    if isinstance(wanted, dict) and isinstance(there, dict):
+        return all(_same(there.get(key), value) for key, value in wanted.items())
+    return bool(there == wanted) or (not there and not wanted)
+
+
+async def _stream(bus: Bus, spec: StreamSpec, dry: bool) -> Change:
+    wanted = {"name": spec.name, **spec.config}
+    existing = await _existing(bus, f"STREAM.INFO.{spec.name}")
+    if existing is None:
+        if not dry:
+            await bus.api(f"STREAM.CREATE.{spec.name}", wanted)
+        return Change("stream", spec.name, "create")
+    differs = _differences(wanted, existing)
+    if not differs:
+        return Change("stream", spec.name, "same")
+    if not dry:
+        # What the operator set and we do not care about (replicas, placement, size limits) stays.
+        await bus.api(f"STREAM.UPDATE.{spec.name}", {**existing, **wanted})
+    return Change("stream", spec.name, "update", differs)
+
+
+async def _consumer(bus: Bus, spec: ConsumerSpec, dry: bool) -> Change:
+    name = f"{spec.stream}/{spec.name}"
+    wanted = {"name": spec.name, "durable_name": spec.name, **spec.config}
+    existing = await _existing(bus, f"CONSUMER.INFO.{spec.stream}.{spec.name}")
+    differs = {} if existing is None else _differences(wanted, existing)
+    if existing is not None and not differs:
+        return Change("consumer", name, "same")
+    action: Literal["create", "update"] = "create" if existing is None else "update"
+    if not dry:
+        tail = f".{spec.config['filter_subject']}" if "filter_subject" in spec.config else ""
+        await bus.api(
+            f"CONSUMER.CREATE.{spec.stream}.{spec.name}{tail}",
+            {"stream_name": spec.stream, "config": {**(existing or {}), **wanted}, "action": action},
+        )
+    return Change("consumer", name, action, differs)
