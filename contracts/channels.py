@@ -1,0 +1,239 @@
+"""What is said where, as data: every subject that carries messages beside the request verbs.
+
+`subjects.md` and `contracts/asyncapi.json` are made from this table together with `contracts.verbs`; a parameter of
+an address stands in braces and is one token, except `{model_id}`, which takes the rest of the subject.
+"""
+
+from types import UnionType
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from contracts import epic, llm, run, strategy, streams
+from contracts.subjects import (
+    LLM_HEALTH,
+    LLM_LEGACY,
+    LLM_REQUEST_EDGE,
+    LLM_RESPONSE_EDGE,
+    LLM_TOKENS_EDGE,
+    command,
+    dead_letter,
+    events,
+    llm_request,
+    llm_response,
+    llm_tokens,
+    snapshot,
+    timer_armed,
+    timer_fired,
+)
+
+ChannelKind = Literal["message", "commit", "request"]
+
+
+class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One address: which messages it carries, who says them, who listens, and the stream that keeps them.
+
+    `kind` is "commit" when the messages are the events inside a commit, and "request" when the publisher gets `reply`.
+    """
+
+    name: str
+    address: str
+    messages: tuple[Any, ...]
+    publishers: str
+    consumers: str
+    meaning: str
+    kind: ChannelKind = "message"
+    reply: tuple[Any, ...] = ()
+    stream: str | None = None
+    example: str = ""
+
+
+PARAMETERS: Final = {
+    "epic_id": "id of an epic, one token",
+    "name": "name of a strategy, one token",
+    "run_id": "id of a run, one token",
+    "node_id": "id of a task or node of that run, one token",
+    "verb": "the command's verb, one token",
+    "service": "name of the service that owns the aggregate",
+    "aggregate": "kind of aggregate",
+    "id": "id of the aggregate, one token",
+    "model_id": "id of a model; it may hold dots and takes the rest of the subject",
+    "stream": "name of the stream the message came from",
+}
+
+_TASK = {"run_id": "{run_id}", "node_id": "{node_id}"}
+_ANSWERS: Final = (llm.LlmAnswer, llm.LlmError)
+_REQUEST_EXAMPLE: Final = (
+    '{"run_id":"run-123","node_id":"task-1","corr_id":"c1","model_id":"smollm2",'
+    '"input":{"messages":[{"role":"user","content":"Hello"}]},"params":{"stream":true,"max_tokens":64}}'
+)
+_ANSWER_EXAMPLE: Final = (
+    '{"run_id":"run-123","node_id":"task-1","corr_id":"c1","model_id":"smollm2","model_used":"smollm2",'
+    '"output":"Hello!","tool_calls":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11},'
+    '"cost_usd_micros":0,"finish_reason":"stop","latency_ms":180.5}'
+)
+_TOKEN_EXAMPLE: Final = '{"chunk":"Hel","seq":1,"done":false}'
+
+
+def members(union: UnionType) -> tuple[Any, ...]:
+    """The structs of a union, in the order they are written."""
+    return get_args(union)
+
+
+CHANNELS: Final[tuple[ChannelSpec, ...]] = (
+    ChannelSpec(
+        name="llmRequest",
+        address=f"{LLM_REQUEST_EDGE}.{{model_id}}",
+        messages=(llm.LlmRequest,),
+        kind="request",
+        reply=_ANSWERS,
+        publishers="anybody",
+        consumers="llm-worker (queue group)",
+        meaning="public edge: ask a model; the first reply is the answer",
+        example=_REQUEST_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmLegacyRequest",
+        address=LLM_LEGACY,
+        messages=(llm.LegacyLlmRequest,),
+        kind="request",
+        reply=_ANSWERS,
+        publishers="anybody",
+        consumers="llm-worker (queue group)",
+        meaning="public edge: the old path; the model stands in the body",
+        example='{"model":"smollm2","messages":[{"role":"user","content":"Hello"}]}',
+    ),
+    ChannelSpec(
+        name="llmResponse",
+        address=f"{LLM_RESPONSE_EDGE}.{{run_id}}.{{node_id}}",
+        messages=_ANSWERS,
+        publishers="the broker (republished from the journal)",
+        consumers="anybody",
+        meaning="public edge: final answers, after they are stored",
+        example=_ANSWER_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmTokens",
+        address=f"{LLM_TOKENS_EDGE}.{{run_id}}.{{node_id}}",
+        messages=(llm.LlmToken,),
+        publishers="the broker (republished)",
+        consumers="anybody",
+        meaning="public edge: tokens as they come, seq from 1; the last one is empty and done",
+        example=_TOKEN_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmHealth",
+        address=LLM_HEALTH,
+        messages=(llm.LlmHealth,),
+        publishers="llm-worker",
+        consumers="executor, anybody",
+        meaning="public edge: heartbeat, every 30 s and at start and stop",
+        example='{"worker_id":"w1","at":"2026-11-20T17:00:00.000Z","status":"up","models":["smollm2"],"in_flight":0}',
+    ),
+    ChannelSpec(
+        name="llmRequestStored",
+        address=llm_request("{model_id}"),
+        messages=(llm.LlmRequest,),
+        stream=streams.LLM_REQUESTS,
+        publishers="executor, llm-worker, batch users",
+        consumers="llm-worker",
+        meaning="durable request; acknowledged means accepted; Nats-Msg-Id is the corr_id",
+        example=_REQUEST_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmResponseStored",
+        address=llm_response(**_TASK),
+        messages=_ANSWERS,
+        stream=streams.LLM_RESPONSES,
+        publishers="llm-worker",
+        consumers="executor, llm-worker",
+        meaning="the journal: each corr_id is answered, and paid, once",
+        example=_ANSWER_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmTokensStored",
+        address=llm_tokens(**_TASK),
+        messages=(llm.LlmToken,),
+        stream=streams.LLM_TOKENS,
+        publishers="llm-worker",
+        consumers="console, anybody",
+        meaning="tokens, kept 15 minutes to resume from a seq",
+        example=_TOKEN_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="epicCommits",
+        address=events("planner", "epic", "{epic_id}"),
+        messages=members(epic.EpicEvent),
+        kind="commit",
+        stream=streams.EVENTS_PLANNER,
+        publishers="planner",
+        consumers="planner (projections), anybody",
+        meaning="everything that ever happened to one epic",
+    ),
+    ChannelSpec(
+        name="strategyCommits",
+        address=events("planner", "strategy", "{name}"),
+        messages=members(strategy.StrategyEvent),
+        kind="commit",
+        stream=streams.EVENTS_PLANNER,
+        publishers="planner",
+        consumers="planner, executor (projections), anybody",
+        meaning="every version of one strategy",
+    ),
+    ChannelSpec(
+        name="runCommits",
+        address=events("executor", "run", "{run_id}"),
+        messages=members(run.RunEvent),
+        kind="commit",
+        stream=streams.EVENTS_EXECUTOR,
+        publishers="executor",
+        consumers="planner (projections), console, anybody",
+        meaning="everything that ever happened in one run; replay folds exactly this",
+    ),
+    ChannelSpec(
+        name="runCommands",
+        address=command("executor", "run", "{run_id}", "{verb}"),
+        messages=members(run.RunCommand),
+        stream=streams.COMMANDS,
+        publishers="planner, llm-worker, console, executor",
+        consumers="executor (one consumer per partition)",
+        meaning="durable mailbox of a run; stored under htdag.v1.in.<partition>.…",
+        example='{"type":"run.cancel.v1","reason":"not needed"}',
+    ),
+    ChannelSpec(
+        name="timersArmed",
+        address=timer_armed("{service}", "{aggregate}", "{id}"),
+        messages=(),
+        stream=streams.TIMERS,
+        publishers="executor, planner",
+        consumers="the broker (message schedules)",
+        meaning="the one armed timer of an aggregate; publishing again moves it",
+    ),
+    ChannelSpec(
+        name="timersFired",
+        address=timer_fired("{service}", "{aggregate}", "{id}"),
+        messages=(),
+        stream=streams.TIMERS,
+        publishers="the broker (message schedules)",
+        consumers="executor, planner",
+        meaning="a timer is due; its body is empty, the owner judges its own deadlines",
+    ),
+    ChannelSpec(
+        name="snapshots",
+        address=snapshot("{service}", "{aggregate}", "{id}"),
+        messages=(),
+        stream=streams.SNAPSHOTS,
+        publishers="executor",
+        consumers="executor",
+        meaning="newest folded state of an aggregate; private, losing it loses nothing",
+    ),
+    ChannelSpec(
+        name="deadLetters",
+        address=dead_letter("{stream}"),
+        messages=(),
+        stream=streams.DEAD_LETTERS,
+        publishers="every service",
+        consumers="people (`htdag bus dlq`)",
+        meaning="the message as it was, its reason in the header Htdag-Reason",
+    ),
+)

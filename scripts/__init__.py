@@ -1,0 +1,1 @@
+"""Programs a developer runs; nothing here is installed."""

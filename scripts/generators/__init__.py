@@ -1,0 +1,1 @@
+"""What `scripts/generate` writes, one module per kind of file."""
