@@ -2,15 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from services.runtime.clock import FixedClock
+from services.runtime.ids import CountingIds
 from tests.support.nats_server import NatsServer
 
-if TYPE_CHECKING:
-    from services.runtime.clock import FixedClock
-    from services.runtime.ids import CountingIds
+NEEDS_SERVER = "start_nats_server"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a broker, so that `scripts/check --fast` can leave it out."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if NEEDS_SERVER in fixtures or "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture
@@ -36,16 +44,12 @@ def nats_server(start_nats_server: Callable[..., NatsServer]) -> NatsServer:
 
 
 @pytest.fixture
-def clock() -> "FixedClock":
+def clock() -> FixedClock:
     """A clock that moves only when the test moves it."""
-    from services.runtime.clock import FixedClock
-
     return FixedClock()
 
 
 @pytest.fixture
-def ids() -> "CountingIds":
+def ids() -> CountingIds:
     """Ids that count: the same in every run of a test."""
-    from services.runtime.ids import CountingIds
-
     return CountingIds()

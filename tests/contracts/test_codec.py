@@ -33,7 +33,8 @@ def _to_v3(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "type": "door.opened.v3", "width_mm": old["width_cm"] * 10}
 
 
-DOORS: CommitCodec[Any] = CommitCodec(Opened | Closed, {"door.opened.v1": _to_v2, "door.opened.v2": _to_v3})
+DoorEvent = Opened | Closed
+DOORS: CommitCodec[Any] = CommitCodec(DoorEvent, {"door.opened.v1": _to_v2, "door.opened.v2": _to_v3})
 
 
 def commit_of(*events: dict[str, Any]) -> bytes:
@@ -73,7 +74,7 @@ def test_bytes_that_are_no_commit_are_undecodable(data: bytes) -> None:
 
 def test_upcasters_that_go_round_are_found_out() -> None:
     codec: CommitCodec[Any] = CommitCodec(
-        Opened | Closed, {"a.v1": lambda old: {**old, "type": "a.v2"}, "a.v2": lambda old: {**old, "type": "a.v1"}}
+        DoorEvent, {"a.v1": lambda old: {**old, "type": "a.v2"}, "a.v2": lambda old: {**old, "type": "a.v1"}}
     )
     with pytest.raises(Undecodable, match="do not end"):
         codec.decode(commit_of({"type": "a.v1"}))
