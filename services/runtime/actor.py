@@ -1,15 +1,15 @@
 """Actors: one aggregate, one mailbox, one writer; what waits together is decided and committed together.
 
 A turn takes everything that waits, judges one command after the other, lets follow what follows (`advance`), appends
-ONE commit, and only when that is acknowledged starts the effects and answers. An input from a durable source is settled
-when the actor is quiet: nothing waits, no effect runs in this process, and its durable timer is armed. So an input that
-is not settled is the outbox: if the process dies, it comes again, the state is folded from the log, and `recover` starts
-what was still open. Losing a race against another writer means: fold again, decide again.
+ONE commit, and only when that is acknowledged starts the effects and answers. An input from a durable source is
+settled when the actor is quiet: nothing waits, no effect runs in this process, and its durable timer is armed. So an
+input that is not settled is the outbox: if the process dies, it comes again, the state is folded from the log, and
+`recover` starts what was still open. Losing a race against another writer means: fold again, decide again.
 """
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from services.runtime.decider import Decider
 from services.runtime.effects import EffectRunner, NoEffects
 from services.runtime.event_store import Conflict, EventStore
 from services.runtime.ids import Ids
-from services.runtime.mailbox import Actor, Input, Interrupted, Outcome, Settled
+from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled
 from services.runtime.snapshots import Snapshots
 
 C = TypeVar("C")
@@ -147,7 +147,7 @@ class ActorHost(Generic[C, S, E]):
         corr: str = "",
         trace: str = "",
         settled: Settled | None = None,
-        answered: Callable[[Outcome[S, E] | Rejected], None] | None = None,
+        answered: Answered[S, E] | None = None,
     ) -> None:
         """Put a command into a mailbox; see the module for when `settled` is called, with None or with why not."""
         item = Input[C, S, E](command, message_id, by, corr, trace, settled, answered)
@@ -239,43 +239,48 @@ class ActorHost(Generic[C, S, E]):
         self._settle_if_quiet(actor)
 
     async def _turn(self, actor: Actor[C, S, E], items: list[Input[C, S, E]]) -> None:
-        decider = self._decider
         now_ms = self._clock.now_ms()
-        state, decide, evolve = actor.state, decider.decide, decider.evolve
-        events: list[E] = []
-        answers: list[tuple[Input[C, S, E], Sequence[E] | Rejected]] = []
         # Until the commit is acknowledged this state is nobody's truth: a failure below folds it anew.
         actor.loaded = False
-        for item in items:
-            try:
-                facts = decide(item.command, state, now_ms)
-            except Rejected as refused:
-                if item.answered is not None:
-                    answers.append((item, refused))
-                continue
-            for fact in facts:
-                state = evolve(state, fact)
-            events += facts
-            if item.answered is not None:
-                answers.append((item, facts))
-        while facts := decider.advance(state, now_ms):
-            for fact in facts:
-                state = evolve(state, fact)
-            events += facts
+        state, events, answers = self._judge(actor.state, items, now_ms)
         if events:
             await self._commit(actor, state, items, events, now_ms)
         actor.state, actor.loaded = state, True
         if events:
-            for effect in decider.react(state, events):
+            for effect in self._decider.react(state, events):
                 self._start(actor, effect)
             faults.point("actor.after_effects")
-        for item, answer in answers:
-            if item.answered is not None:
-                item.answered(answer if isinstance(answer, Rejected) else Outcome(state, actor.seq, answer))
+        for answered, answer in answers:
+            answered(answer if isinstance(answer, Rejected) else Outcome(state, actor.seq, answer))
         for item in items:
             if item.settled is not None:
                 actor.tokens.append(item.settled)
         self._watch_time(actor, now_ms)
+
+    def _judge(
+        self, state: S, items: list[Input[C, S, E]], now_ms: int
+    ) -> tuple[S, list[E], list[tuple[Answered[S, E], Sequence[E] | Rejected]]]:
+        """Decide one command after the other, then let follow what follows. Pure but for changing the state."""
+        decide, evolve, advance = self._decider.decide, self._decider.evolve, self._decider.advance
+        events: list[E] = []
+        answers: list[tuple[Answered[S, E], Sequence[E] | Rejected]] = []
+        for item in items:
+            facts: Sequence[E] | Rejected
+            try:
+                facts = decide(item.command, state, now_ms)
+            except Rejected as refused:
+                facts = refused
+            else:
+                for fact in facts:
+                    state = evolve(state, fact)
+                events += facts
+            if item.answered is not None:
+                answers.append((item.answered, facts))
+        while following := advance(state, now_ms):
+            for fact in following:
+                state = evolve(state, fact)
+            events += following
+        return state, events, answers
 
     async def _commit(
         self, actor: Actor[C, S, E], state: S, items: list[Input[C, S, E]], events: list[E], now_ms: int

@@ -155,9 +155,7 @@ class Bus:
     async def flush(self, timeout_s: float = 5.0) -> None:
         """Wait until the broker has seen everything sent so far."""
         async with asyncio.timeout(timeout_s):
-            while self.link.waiting:
-                await asyncio.sleep(0.001)
-            await self.client.flush(int(timeout_s) or 1)
+            await self.link.flush()
 
     # -- JetStream: writing ----------------------------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-C = TypeVar("C", covariant=True)
+C_co = TypeVar("C_co", covariant=True)
 
 
-class EffectRunner(Protocol[C]):
+class EffectRunner(Protocol[C_co]):
     """Carries out effects after their commit was acknowledged.
 
     `start` begins one effect and returns at once. It calls `done` exactly once, on the event loop: with the command
@@ -14,7 +14,7 @@ class EffectRunner(Protocol[C]):
     failure is a result. An effect may have a `key`; while one with that key runs it is not started again.
     """
 
-    def start(self, actor_id: str, effect: Any, done: Callable[[C | None], None]) -> None:
+    def start(self, actor_id: str, effect: Any, done: Callable[[C_co | None], None]) -> None:
         """Begin one effect."""
         ...
 

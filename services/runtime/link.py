@@ -31,6 +31,8 @@ class Link:
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Callable[[Msg], None]] = {}
         self._prefix = ""
+        self._written = asyncio.Event()
+        self._written.set()
         self.dropped = 0
 
     async def start(self) -> None:
@@ -57,6 +59,7 @@ class Link:
             self.dropped += 1
             return False
         self._outbox.append((subject, data, reply, dict(headers) if headers else None))
+        self._written.clear()
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
         return True
@@ -65,6 +68,11 @@ class Link:
     def waiting(self) -> int:
         """Messages that are queued and not handed to the connection yet."""
         return len(self._outbox)
+
+    async def flush(self) -> None:
+        """Wait until everything queued so far was handed over and the broker has answered a ping behind it."""
+        await self._written.wait()
+        await self.client.flush()
 
     def expect(self, on_reply: Callable[[Msg], None]) -> str:
         """A fresh reply subject; `on_reply` gets every message that comes to it until `forget`."""
@@ -103,6 +111,7 @@ class Link:
                     if self.client.is_closed:
                         return
                 self._outbox.popleft()
+            self._written.set()
             self._idle = loop.create_future()
             await self._idle
 

@@ -26,6 +26,9 @@ class Outcome(Generic[S, E]):
     events: Sequence[E]
 
 
+Answered = Callable[[Outcome[S, E] | Rejected], None]
+
+
 class Input(Generic[C, S, E]):
     """One command in a mailbox. `settled` is called once, when its durable source may forget it."""
 
@@ -39,7 +42,7 @@ class Input(Generic[C, S, E]):
         corr: str = "",
         trace: str = "",
         settled: Settled | None = None,
-        answered: "Callable[[Outcome[S, E] | Rejected], None] | None" = None,
+        answered: Answered[S, E] | None = None,
     ) -> None:
         self.command, self.message_id, self.by, self.corr, self.trace = command, message_id, by, corr, trace
         self.settled, self.answered = settled, answered

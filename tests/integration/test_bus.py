@@ -1,0 +1,159 @@
+"""The bus on a real broker: requests, durable timers, dead letters, provisioning, placement."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from contracts import reply, streams, subjects
+from contracts.errors import Rejected
+from services.runtime import nats_client, provision
+from services.runtime.bus import Bus, Message
+from services.runtime.clock import SystemClock
+from services.runtime.placement import Placement, ranks
+from services.runtime.pull import Delivery
+from services.runtime.timers import JetStreamTimers
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+
+EXECUTOR_TIMERS = next(spec for spec in streams.CONSUMERS if spec.stream == streams.TIMERS)
+FIRST_MAILBOX = next(spec for spec in streams.CONSUMERS if spec.stream == streams.COMMANDS)
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    yield bus
+    await bus.close()
+
+
+async def test_applying_again_changes_nothing(bus: Bus) -> None:
+    assert {change.action for change in await provision.apply(bus)} == {"same"}
+
+
+async def test_a_changed_stream_is_shown_then_mended(bus: Bus) -> None:
+    config = (await bus.api(f"STREAM.INFO.{streams.TIMERS}"))["config"]
+    await bus.api(f"STREAM.UPDATE.{streams.TIMERS}", {**config, "max_msgs": 7})
+    [change] = [change for change in await provision.apply(bus, dry=True) if change.action != "same"]
+    assert change.name == streams.TIMERS
+    assert change.differs["max_msgs"][0] == 7
+    await provision.apply(bus)
+    assert {change.action for change in await provision.apply(bus, dry=True)} == {"same"}
+
+
+async def test_a_request_that_nobody_answers_says_so_at_once(bus: Bus) -> None:
+    with pytest.raises(Rejected) as refused:
+        await bus.request("nobody.there", b"", timeout_s=5)
+    assert refused.value.code == "no_responders"
+    with pytest.raises(Rejected) as refused:
+        await bus.call(subjects.rpc("planner", "goal", "submit"), {})
+    assert refused.value.code == "service_unavailable"
+
+
+async def test_a_request_ends_at_its_deadline(bus: Bus) -> None:
+    await bus.subscribe("silent", lambda _: None)
+    with pytest.raises(Rejected) as refused:
+        await bus.request("silent", b"", timeout_s=0.1)
+    assert refused.value.code == "timeout"
+
+
+async def test_a_refusal_of_a_service_keeps_its_code_and_detail(bus: Bus) -> None:
+    def refuse(message: Message) -> None:
+        bus.publish(message.reply, reply.refused(Rejected("cycle", path=["a", "b"])))
+
+    await bus.subscribe("refusing", refuse)
+    with pytest.raises(reply.RemoteRejected) as refused:
+        await bus.call("refusing", {})
+    assert refused.value.code == "cycle"
+    assert refused.value.error["path"] == ["a", "b"]
+
+
+async def test_a_timer_fires_once_at_its_time_and_moves_when_armed_again(bus: Bus) -> None:
+    timers, fired = JetStreamTimers(bus, "executor", "run"), []
+
+    def take(delivery: Delivery) -> None:
+        fired.append((delivery.subject, time.time()))
+        delivery.ack()
+
+    await bus.pull(EXECUTOR_TIMERS, take)
+    now_ms = SystemClock().now_ms()
+    await timers.arm("moved", now_ms + 60_000)
+    await timers.arm("moved", now_ms + 300)
+    await timers.arm("gone", now_ms + 200)
+    await timers.disarm("gone")
+    await timers.arm("past", now_ms - 5_000)
+    await eventually(lambda: len(fired) == 2, timeout_s=5)
+    at = dict(fired)
+    assert set(at) == {subjects.timer_fired("executor", "run", name) for name in ("moved", "past")}
+    assert at[subjects.timer_fired("executor", "run", "moved")] >= (now_ms + 295) / 1000
+
+
+async def test_a_dead_letter_keeps_the_message_and_the_reason(bus: Bus) -> None:
+    put_aside = asyncio.Event()
+
+    def take(delivery: Delivery) -> None:
+        async def bury() -> None:
+            await bus.dead_letter(delivery, "poison", "not JSON")
+            put_aside.set()
+
+        task = asyncio.create_task(bury())
+        task.add_done_callback(lambda done: done.result())
+
+    run_id = next(f"r{number}" for number in range(100) if subjects.partition(f"r{number}") == 0)
+    await bus.pull(FIRST_MAILBOX, take, priority=0)
+    await bus.store(subjects.command("executor", "run", run_id, "start"), b"{oops", stream=streams.COMMANDS, msg_id="m")
+    async with asyncio.timeout(5):
+        await put_aside.wait()
+    letter = await bus.last(streams.DEAD_LETTERS, subjects.dead_letter(streams.COMMANDS))
+    assert letter is not None
+    assert (letter.data, letter.headers["Htdag-Reason"]) == (b"{oops", "poison")
+    left = (await bus.api(f"STREAM.INFO.{streams.COMMANDS}"))["state"]["messages"]
+    assert left == 0
+
+
+async def test_a_stored_message_with_the_same_id_is_stored_once(bus: Bus) -> None:
+    subject = subjects.llm_response("r1", "n1")
+    first = await bus.store(subject, b"{}", stream=streams.LLM_RESPONSES, msg_id="a")
+    again = await bus.store(subject, b"{}", stream=streams.LLM_RESPONSES, msg_id="a")
+    assert (first.duplicate, again.duplicate, again.seq) == (False, True, first.seq)
+
+
+async def test_credit_bounds_what_is_handed_out(bus: Bus) -> None:
+    held: list[Delivery] = []
+    puller = await bus.pull(FIRST_MAILBOX, held.append, credit=5, priority=0)
+    names = [f"r{number}" for number in range(400) if subjects.partition(f"r{number}") == 0][:20]
+    for name in names:
+        await bus.store(subjects.command("executor", "run", name, "start"), b"{}", stream=streams.COMMANDS, msg_id=name)
+    await eventually(lambda: len(held) == 5)
+    for delivery in tuple(held):
+        delivery.ack()
+    await eventually(lambda: len(held) == 10)
+    assert puller.unsettled == 5
+
+
+def test_every_partition_has_one_first_replica_and_moves_little() -> None:
+    replicas = frozenset({"a", "b", "c"})
+    table = {name: ranks(name, replicas) for name in replicas}
+    for number in range(8):
+        assert sorted(table[name][number] for name in replicas) == [0, 1, 2]
+    without = {name: ranks(name, replicas - {"c"}) for name in ("a", "b")}
+    for name in ("a", "b"):
+        kept = [n for n in range(8) if table[name][n] == 0]
+        assert all(without[name][n] == 0 for n in kept)
+
+
+async def test_replicas_find_each_other_and_notice_who_leaves(bus: Bus) -> None:
+    views: dict[str, tuple[int, ...]] = {}
+    placements = {
+        name: Placement(bus, SystemClock(), "executor", name, lambda found, name=name: views.update({name: found}))
+        for name in ("a", "b")
+    }
+    tasks = {name: asyncio.create_task(placement.run()) for name, placement in placements.items()}
+    await eventually(lambda: len(views) == 2 and all(x + y == 1 for x, y in zip(views["a"], views["b"], strict=True)))
+    tasks["b"].cancel()
+    await eventually(lambda: views["a"] == (0,) * 8)
+    tasks["a"].cancel()
+    await asyncio.wait(tasks.values())
