@@ -1,0 +1,80 @@
+"""Texts for language models: the seed's template, results of dependencies, the fixes that a gate demands."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from contracts.task import TaskSpec
+
+RESULT_CHARS_MAX: Final = 20_000
+RESULTS_CHARS_MAX: Final = 200_000
+"""Bounds of what flows along dependencies into one prompt: each result, and all of them."""
+CUT: Final = "\n[… cut]"
+
+
+def fallback_prompt(spec: TaskSpec) -> str:
+    """The seed's template, word for word."""
+    criteria = "\n".join(f"- {criterion}" for criterion in spec.acceptance_criteria)
+    return (
+        "Complete the following task:\n"
+        f"Task: {spec.description or spec.title}\n"
+        f"Type: {spec.task_type}\n"
+        f"Complexity: {spec.estimated_complexity}\n"
+        "\n"
+        "Acceptance Criteria:\n"
+        f"{criteria}\n"
+        "\n"
+        "Provide a detailed solution.\n"
+    )
+
+
+def text_of(result: Any) -> str:
+    """A result as text: its output when it has one, else its JSON."""
+    if isinstance(result, str):
+        return result
+    if isinstance(result, Mapping) and isinstance(result.get("output"), str):
+        return str(result["output"])
+    return msgspec.json.encode(result).decode()
+
+
+def results_section(results: Iterable[tuple[str, str, Any]]) -> str:
+    """Results of dependencies, as (id, title, result), to be appended to a prompt; empty without results."""
+    room = RESULTS_CHARS_MAX
+    parts: list[str] = []
+    for task_id, title, result in results:
+        if result is None:
+            continue
+        text = text_of(result)
+        most = min(RESULT_CHARS_MAX, room)
+        if len(text) > most:
+            text = text[:most] + CUT
+        room -= min(len(text), room)
+        parts.append(f"\n### {task_id}: {title}\n{text}\n" if title else f"\n### {task_id}\n{text}\n")
+        if not room:
+            break
+    return "\n## Results of dependencies\n" + "".join(parts) if parts else ""
+
+
+def agent_prompt(
+    spec: TaskSpec,
+    agent: Mapping[str, Any],
+    instruction: str,
+    earlier: Iterable[tuple[str, str]],
+    results: Iterable[tuple[str, str, Any]],
+    fixes: Iterable[str],
+) -> str:
+    """What one agent of a strategy is asked: its task, its role, what others did, and what has to be mended."""
+    prompt = agent.get("prompt")
+    parts = [prompt if isinstance(prompt, str) and prompt else fallback_prompt(spec)]
+    parts.append(f"\nYour role: {agent['role']}\n")
+    if instruction:
+        parts.append(f"\n## Instruction\n{instruction}\n")
+    parts.append(results_section(results))
+    said = [f"\n### {role}\n{text[:RESULT_CHARS_MAX]}\n" for role, text in earlier]
+    if said:
+        parts.append("\n## Work of the other agents\n" + "".join(said))
+    wrong = [f"- {fix}\n" for fix in fixes]
+    if wrong:
+        parts.append("\n## Required fixes\nThe last version was refused. Mend this:\n" + "".join(wrong))
+    return "".join(parts)

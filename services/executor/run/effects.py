@@ -1,0 +1,58 @@
+"""What a run asks of the world, as data. Each names task and attempt: its id is the same after a crash."""
+
+from typing import Any
+
+import msgspec
+
+from contracts.llm import LlmRequest
+
+
+class SendLlm(msgspec.Struct, frozen=True):
+    """Store one LLM request durably; the answer comes back to the mailbox by itself. The id is its `corr_id`."""
+
+    request: LlmRequest
+
+
+class RunNoop(msgspec.Struct, frozen=True, gc=False):
+    """Carry out a body that does nothing."""
+
+    task_id: str
+    attempt: int
+    result: Any
+
+
+class RunScript(msgspec.Struct, frozen=True):
+    """Carry out the body of a lua node."""
+
+    task_id: str
+    attempt: int
+    src: str
+    argv: list[Any]
+    context: dict[str, Any]
+    timeout_ms: int
+
+
+class RunStage(msgspec.Struct, frozen=True):
+    """Carry out one stage of a strategy; `strategy` is `name@version`, `step` is where its result belongs."""
+
+    task_id: str
+    attempt: int
+    step: str
+    strategy: str
+    stage: str
+    context: dict[str, Any]
+
+
+class CallNats(msgspec.Struct, frozen=True):
+    """Carry out the body of a nats node. `msg_id` lets a responder recognise the same call after a crash."""
+
+    task_id: str
+    attempt: int
+    subject: str
+    payload: Any
+    publish_only: bool
+    timeout_ms: int
+    msg_id: str
+
+
+Effect = SendLlm | RunNoop | RunScript | RunStage | CallNats

@@ -1,0 +1,339 @@
+"""Taking facts in: one function per event type. Never fails on a log that was judged, never judges."""
+
+from collections.abc import Callable, Mapping
+from heapq import heappush
+from typing import Any, Final
+
+from contracts.run import (
+    AgentsSpawned,
+    LlmAnswered,
+    LlmRequested,
+    Orchestrated,
+    RunCancelRequested,
+    RunCreated,
+    RunEnded,
+    RunEvent,
+    RunResumed,
+    TaskBlocked,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskJudged,
+    TaskReset,
+    TaskRetryScheduled,
+    TaskReworked,
+    TasksAdded,
+    TaskStarted,
+)
+from contracts.task import TASK_STATES_FINAL, TaskState
+from services.executor.run.state import Call, Run, TaskRecord, Work, is_group, make_ready, may_start
+
+
+def evolve(run: Run, event: RunEvent) -> Run:
+    """Take one fact in. The same object comes back, changed."""
+    TAKERS[type(event)](run, event)
+    return run
+
+
+def _created(run: Run, event: RunCreated) -> None:
+    run.status = "running"
+    run.goal = event.goal
+    run.epic_id = event.epic_id
+    run.options = event.options
+    run.strategy = event.strategy
+    run.open = event.open
+    run.plan_digest = event.plan_digest
+    run.deadline_at_ms = event.deadline_at_ms
+
+
+def _tasks_added(run: Run, event: TasksAdded) -> None:
+    tasks = run.tasks
+    order = len(tasks)
+    added = []
+    for spec in event.tasks:
+        task = TaskRecord(spec, order, is_group(spec))
+        tasks[spec.id] = task
+        added.append(task)
+        order += 1
+    run.open_count += len(added)
+    for task in added:
+        spec = task.spec
+        for needed in spec.depends_on:
+            other = tasks.get(needed)
+            if other is None:
+                run.unresolved.setdefault(needed, []).append(task)
+                task.waiting_on += 1
+            else:
+                _depend(run, task, other)
+        if spec.parent is not None:
+            _adopt(run, task, tasks.get(spec.parent))
+    for spec in event.tasks if run.unresolved else ():
+        for task in run.unresolved.pop(spec.id, ()):
+            task.waiting_on -= 1
+            if task.spec.parent == spec.id:
+                _adopt(run, task, tasks[spec.id])
+            else:
+                _depend(run, task, tasks[spec.id])
+    for task in added:
+        if not task.waiting_on and may_start(task):
+            make_ready(run, task)
+
+
+def _depend(run: Run, task: TaskRecord, other: TaskRecord) -> None:
+    if other.status == "completed":
+        return
+    task.waiting_on += 1
+    if other.dependents:
+        other.dependents.append(task)
+    else:
+        other.dependents = [task]
+    if other.status in TASK_STATES_FINAL:
+        run.fallen.append(other)
+
+
+def _adopt(run: Run, task: TaskRecord, parent: TaskRecord | None) -> None:
+    if parent is None:
+        run.unresolved.setdefault(task.spec.parent or "", []).append(task)
+        task.waiting_on += 1
+        return
+    task.parent = parent
+    parent.children_open += 1
+    if parent.children:
+        parent.children.append(task)
+    else:
+        parent.children = [task]
+
+
+def _started(run: Run, event: TaskStarted) -> None:
+    task = run.tasks[event.task_id]
+    task.status = "in_progress"
+    task.attempt = attempt = event.attempt
+    task.deadline_at_ms = deadline = event.deadline_at_ms
+    run.ticket = ticket = run.ticket + 1
+    heappush(run.deadlines, (deadline, ticket, task, attempt, None))
+    if not task.is_group:
+        run.running += 1
+        return
+    if not task.children_open:
+        run.closing.append(task)
+    for child in task.children:
+        if child.status == "pending" and not child.waiting_on:
+            make_ready(run, child)
+
+
+def _completed(run: Run, event: TaskCompleted) -> None:
+    task = run.tasks[event.task_id]
+    if not task.is_group:
+        run.running -= 1
+    task.status = "completed"
+    task.result = event.result
+    task.error = None
+    run.completed_count += 1
+    run.open_count -= 1
+    if task.work is not None:
+        _forget_work(run, task)
+    for dependent in task.dependents:
+        dependent.waiting_on -= 1
+        if not dependent.waiting_on and may_start(dependent):
+            make_ready(run, dependent)
+    if task.parent is not None:
+        _child_ended(run, task.parent, bad=False)
+
+
+def _failed(run: Run, event: TaskFailed) -> None:
+    task = run.tasks[event.task_id]
+    task.error = event.error
+    run.failed_count += 1
+    _fall(run, task, "failed")
+
+
+def _blocked(run: Run, event: TaskBlocked) -> None:
+    task = run.tasks[event.task_id]
+    task.blocked_by = event.blocked_by
+    _fall(run, task, "blocked")
+
+
+def _cancelled(run: Run, event: TaskCancelled) -> None:
+    run.cancelled_count += 1
+    _fall(run, run.tasks[event.task_id], "cancelled")
+
+
+def _fall(run: Run, task: TaskRecord, status: TaskState) -> None:
+    """A task ended without completing: what depends on it, or is part of it, is looked at by `advance`."""
+    if task.status == "in_progress" and not task.is_group:
+        run.running -= 1
+    task.status = status
+    run.open_count -= 1
+    if task.work is not None:
+        _forget_work(run, task)
+    if task.dependents or task.children:
+        run.fallen.append(task)
+    if task.parent is not None:
+        _child_ended(run, task.parent, bad=True)
+
+
+def _child_ended(run: Run, parent: TaskRecord, *, bad: bool) -> None:
+    parent.children_open -= 1
+    parent.children_bad += bad
+    if not parent.children_open:
+        run.closing.append(parent)
+
+
+def _forget_work(run: Run, task: TaskRecord) -> None:
+    if task.work is not None:
+        for call in task.work.calls.values():
+            run.calls.pop(call.request.corr_id, None)
+    task.work = None
+
+
+def _retry_scheduled(run: Run, event: TaskRetryScheduled) -> None:
+    task = run.tasks[event.task_id]
+    task.status = "pending"
+    task.error = event.error
+    task.due_at_ms = event.due_at_ms
+    run.running -= 1
+    _forget_work(run, task)
+    heappush(run.retries, (event.due_at_ms, task.order, task))
+
+
+def _reset(run: Run, event: TaskReset) -> None:
+    task = run.tasks[event.task_id]
+    if task.status == "failed":
+        run.failed_count -= 1
+    elif task.status == "cancelled":
+        run.cancelled_count -= 1
+    task.status = "pending"
+    task.attempts_base = task.attempt
+    task.error = None
+    task.blocked_by = None
+    task.due_at_ms = 0
+    task.reworks = 0
+    run.open_count += 1
+    if task.parent is not None:
+        task.parent.children_open += 1
+        task.parent.children_bad -= 1
+    if may_start(task):
+        make_ready(run, task)
+
+
+def _agents_spawned(run: Run, event: AgentsSpawned) -> None:
+    task = run.tasks[event.task_id]
+    task.work = Work(event.agents, event.pattern, event.strategy)
+    if event.fallback:
+        _plan(task.work, [{"agent": 0, "after": []}])
+
+
+def _orchestrated(run: Run, event: Orchestrated) -> None:
+    work = run.tasks[event.task_id].work
+    if work is not None:
+        _plan(work, event.steps)
+
+
+def _plan(work: Work, steps: list[dict[str, Any]]) -> None:
+    work.steps = steps
+    work.answers = [None] * len(steps)
+
+
+def _llm_requested(run: Run, event: LlmRequested) -> None:
+    task = run.tasks[event.task_id]
+    work = task.work
+    if work is None:  # a node of type llm has no agents: it is one call
+        work = task.work = Work([], "solo", None)
+        _plan(work, [{"agent": 0, "after": []}])
+    index = step_index(event.step, work)
+    call = Call(task, event.step, index, event.request, event.deadline_at_ms)
+    work.calls[index] = call
+    run.calls[event.request.corr_id] = call
+    task.calls_made += 1
+    run.ticket += 1
+    heappush(run.deadlines, (event.deadline_at_ms, run.ticket, task, event.attempt, event.request.corr_id))
+
+
+def step_index(step: str, work: Work) -> int:
+    """Which step of the plan `llm-<n>` is; n goes on counting over reworks."""
+    return (int(step[4:]) - 1) % max(1, len(work.steps or ()))
+
+
+def _llm_answered(run: Run, event: LlmAnswered) -> None:
+    call = run.calls.pop(event.corr_id, None)
+    if call is None:
+        return
+    task = call.task
+    run.answered_count += 1
+    if event.usage is not None:
+        task.tokens += event.usage.total_tokens
+        run.tokens += event.usage.total_tokens
+    if event.cost_usd_micros is not None:
+        task.cost_usd_micros += event.cost_usd_micros
+        run.cost_usd_micros += event.cost_usd_micros
+    elif event.error is None:
+        task.cost_unknown = run.cost_unknown = True
+    if event.model_used and event.model_used not in task.models:
+        task.models = [*task.models, event.model_used]
+    work = task.work
+    if work is not None:
+        del work.calls[call.index]
+        work.answers[call.index] = event
+        work.last_step = event.step
+
+
+def _judged(run: Run, event: TaskJudged) -> None:
+    """The verdict is kept in the log; what follows from it comes as an event of its own."""
+
+
+def _reworked(run: Run, event: TaskReworked) -> None:
+    task = run.tasks[event.task_id]
+    task.reworks = event.rework
+    work = task.work
+    if work is not None:
+        work.rework = event.rework
+        work.fixes = event.fixes
+        _plan(work, work.steps or [])
+
+
+def _cancel_requested(run: Run, event: RunCancelRequested) -> None:
+    run.cancel_reason = event.reason
+
+
+def _resumed(run: Run, event: RunResumed) -> None:
+    run.status = "running"
+    run.deadline_at_ms = event.deadline_at_ms
+    run.cancel_reason = None
+    run.recorded_digest = None
+    run.error = None
+
+
+def _ended(run: Run, event: RunEnded) -> None:
+    run.status = event.status
+    run.error = event.error
+    run.recorded_digest = event.digest
+    run.ended += 1
+    run.ready.clear()
+    run.deadlines.clear()
+    run.retries.clear()
+    run.fallen.clear()
+    run.closing.clear()
+    run.ready_groups.clear()
+    run.chosen.clear()
+
+
+TAKERS: Final[Mapping[type, Callable[[Run, Any], None]]] = {
+    RunCreated: _created,
+    TasksAdded: _tasks_added,
+    TaskStarted: _started,
+    TaskCompleted: _completed,
+    TaskFailed: _failed,
+    TaskRetryScheduled: _retry_scheduled,
+    TaskBlocked: _blocked,
+    TaskCancelled: _cancelled,
+    TaskReset: _reset,
+    AgentsSpawned: _agents_spawned,
+    Orchestrated: _orchestrated,
+    LlmRequested: _llm_requested,
+    LlmAnswered: _llm_answered,
+    TaskJudged: _judged,
+    TaskReworked: _reworked,
+    RunCancelRequested: _cancel_requested,
+    RunResumed: _resumed,
+    RunEnded: _ended,
+}

@@ -1,0 +1,44 @@
+"""What becomes of an attempt that failed: tried again later, or failed for good. Pure."""
+
+import zlib
+from typing import Any, Final
+
+from contracts.limits import RETRY_DELAY_FIRST_MS, RETRY_DELAY_MAX_MS
+from contracts.run import RunEvent, TaskFailed, TaskRetryScheduled
+from services.executor.run.state import Run, TaskRecord
+
+RETRIED: Final = frozenset(
+    {
+        "bad_reply",
+        "llm_unavailable",
+        "nats_unavailable",
+        "no_responders",
+        "provider_error",
+        "provider_malformed",
+        "provider_overloaded",
+        "provider_unreachable",
+        "service_unavailable",
+        "storage_full",
+        "strategy_not_found",
+    }
+)
+"""Codes of failures that may pass by themselves. A deadline that passed is final."""
+
+
+def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) -> RunEvent:
+    """The event that a failed attempt leads to. The last of several attempts says how many there were."""
+    made = task.attempt - task.attempts_base
+    if error.get("code") in RETRIED:
+        if made < task.spec.max_attempts:
+            due_at_ms = now_ms + delay_ms(run.run_id, task.spec.id, task.attempt, made)
+            return TaskRetryScheduled(task.spec.id, task.attempt, due_at_ms, error)
+        if made > 1:
+            error = {**error, "attempts": made}
+    return TaskFailed(task.spec.id, task.attempt, error)
+
+
+def delay_ms(run_id: str, task_id: str, attempt: int, made: int) -> int:
+    """How long to wait after the `made`-th try: doubling, bounded, with a spread that derives from the ids."""
+    longest = min(RETRY_DELAY_MAX_MS, RETRY_DELAY_FIRST_MS << min(made - 1, 16))
+    spread = zlib.crc32(f"{run_id}/{task_id}/{attempt}".encode()) % (longest // 2 + 1)
+    return longest - spread

@@ -1,0 +1,166 @@
+"""Events to effects, and a folded state to the effects that are still open. Pure.
+
+Reacting looks at the state after the commit: what a later event of the same commit ended is not asked for any more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from contracts.limits import LUA_TIMEOUT_DEFAULT_MS, NATS_TIMEOUT_DEFAULT_MS
+from contracts.run import AgentsSpawned, LlmAnswered, LlmRequested, RunEvent, TaskStarted
+from contracts.task import AgentNode, LuaNode, NatsNode, NoopNode, TaskSpec
+from services.executor import prompts
+from services.executor.run.attempts import expected_stage
+from services.executor.run.effects import CallNats, Effect, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.state import Run, TaskRecord
+
+STAGE_OF_STEP: Final = {"spawn": "agent_spawning", "orchestrate": "orchestration", "complete": "completion"}
+
+
+def react(run: Run, events: Sequence[RunEvent]) -> Sequence[Effect]:
+    """Effects of freshly committed events."""
+    effects: list[Effect] = []
+    reactions = REACTIONS
+    for event in events:
+        reaction = reactions.get(type(event))
+        if reaction is not None:
+            reaction(run, event, effects)
+    return effects
+
+
+def recover(run: Run) -> Sequence[Effect]:
+    """Effects that a state folded from the log still waits for. Their ids are those they had before."""
+    if run.status != "running":
+        return ()
+    effects: list[Effect] = []
+    for task in run.tasks.values():
+        if task.status == "in_progress" and not task.is_group:
+            if task.work is not None:
+                effects.extend(SendLlm(call.request) for call in task.work.calls.values())
+            _begin(run, task, effects)
+    return effects
+
+
+def _started(run: Run, event: TaskStarted, effects: list[Effect]) -> None:
+    task = run.tasks[event.task_id]
+    if task.status == "in_progress" and task.attempt == event.attempt and task.work is None:
+        _begin(run, task, effects)
+
+
+def _spawned(run: Run, event: AgentsSpawned, effects: list[Effect]) -> None:
+    task = run.tasks[event.task_id]
+    if not event.fallback and task.status == "in_progress" and task.attempt == event.attempt:
+        _stage(run, task, effects)
+
+
+def _requested(run: Run, event: LlmRequested, effects: list[Effect]) -> None:
+    if event.request.corr_id in run.calls:
+        effects.append(SendLlm(event.request))
+
+
+def _answered(run: Run, event: LlmAnswered, effects: list[Effect]) -> None:
+    task = run.tasks[event.task_id]
+    work = task.work
+    if work is None or task.status != "in_progress" or task.attempt != event.attempt:
+        return
+    if work.last_step == event.step:  # the last answer of several in one commit asks for the gate, once
+        _stage(run, task, effects)
+
+
+REACTIONS: Final[Mapping[type, Callable[[Run, Any, list[Effect]], None]]] = {
+    TaskStarted: _started,
+    AgentsSpawned: _spawned,
+    LlmRequested: _requested,
+    LlmAnswered: _answered,
+}
+
+
+def _begin(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
+    spec = task.spec
+    node = spec.node
+    if type(node) is NoopNode:
+        effects.append(RunNoop(spec.id, task.attempt, node.result))
+    elif type(node) is LuaNode:
+        context = {
+            "task": task_table(spec),
+            "results": {needed: run.tasks[needed].result for needed in spec.depends_on},
+            "input": spec.context,
+            "run_id": run.run_id,
+        }
+        timeout_ms = node.timeout_ms or LUA_TIMEOUT_DEFAULT_MS
+        effects.append(RunScript(spec.id, task.attempt, node.src, node.argv, context, timeout_ms))
+    elif type(node) is NatsNode:
+        effects.append(
+            CallNats(
+                spec.id,
+                task.attempt,
+                node.subject,
+                node.payload,
+                node.mode == "publish",
+                node.timeout_ms or spec.timeout_ms or NATS_TIMEOUT_DEFAULT_MS,
+                f"{run.run_id}/{spec.id}/{task.attempt}",
+            )
+        )
+    elif type(node) is AgentNode:
+        _stage(run, task, effects)
+
+
+def _stage(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
+    """Ask for the Lua stage that is due, if one is."""
+    step = expected_stage(task)
+    if step is None or run.strategy is None:
+        return
+    stage = STAGE_OF_STEP[step.partition("-")[0]]
+    context = stage_context(run, task)
+    effects.append(RunStage(task.spec.id, task.attempt, step, run.strategy, stage, context))
+
+
+def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
+    """What a strategy's script sees as `context`: task, phase, history, metrics; then agents and what they said."""
+    spec = task.spec
+    history = []
+    for needed in spec.depends_on:
+        other = run.tasks[needed]
+        output = prompts.text_of(other.result)[: prompts.RESULT_CHARS_MAX]
+        history.append({"id": needed, "status": other.status, "output": output})
+    context: dict[str, Any] = {
+        "task": task_table(spec),
+        "phase": spec.sparc_phase,
+        "history": history,
+        "metrics": {
+            "attempt": task.attempt,
+            "reworks": task.reworks,
+            "tokens": task.tokens,
+            "completed": run.completed_count,
+            "failed": run.failed_count,
+            "total": len(run.tasks),
+        },
+        "run": {"id": run.run_id, "goal": run.goal},
+    }
+    work = task.work
+    if work is not None:
+        context["agents"] = work.agents
+        context["pattern"] = work.pattern
+        context["execution_results"] = [
+            {
+                "id": f"{spec.id}-{index + 1}",
+                "status": "completed" if answer.error is None else "failed",
+                "output": answer.output,
+                "role": work.agents[step["agent"]]["role"],
+            }
+            for index, (step, answer) in enumerate(zip(work.steps or (), work.answers, strict=False))
+            if answer is not None
+        ]
+        context["tests"] = spec.context.get("tests", {})
+        context["code_quality"] = spec.context.get("code_quality", {})
+    return context
+
+
+def task_table(spec: TaskSpec) -> dict[str, Any]:
+    """A task as Lua sees it: every field, defaults too."""
+    table: dict[str, Any] = {field: getattr(spec, field) for field in TaskSpec.__struct_fields__}
+    table["node"] = msgspec.to_builtins(spec.node)
+    table["description"] = spec.description or spec.title
+    return table
