@@ -1,0 +1,179 @@
+"""Hostile and broken scripts: each ends in its own code, and the pool works on after each."""
+
+import pytest
+
+from contracts.errors import Rejected
+from services.runtime.lua.host import LuaHost
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RESTRICTED = [
+    "return os.execute('id')",
+    "return io.open('/etc/passwd'):read('a')",
+    "return io.popen('id'):read('a')",
+    "return require('os')",
+    "return package.loadlib('libc.so.6', 'system')",
+    "return package.loaded.os",
+    "return debug.getregistry()",
+    "return load('return os')()",
+    "return loadstring('return 1')",
+    "return dofile('/etc/passwd')",
+    "return collectgarbage('count')",
+    "return string.dump(function() end)",
+    "return ('x').dump(function() end)",
+    "math.randomseed(1)",
+    "return getmetatable('').__index",
+    "return getmetatable(_G)",
+    "return setmetatable({}, { __gc = function() while true do end end })",
+    "return rawset(_ENV, 'os', 1)",
+    "return coroutine.wrap(function() while true do end end)()",
+    "return xpcall(function() end, debug.traceback)",
+    "return python.eval('1')",
+    "return python.builtins.open('/etc/passwd')",
+    "return context.__class__ or lupa.__class__",
+    "return _G.os",
+    "return _G['o' .. 's']",
+    "return _ENV.io",
+    "return (function() local _ENV = _ENV return os end)()",
+    "pcall(function() return os.x end) return 1",
+    "local ok = pcall(pcall, function() return io.x end) return ok",
+    "function main()\n local socket = :gen_tcp.listen(4444, [:binary])\n return {port = 4444}\n end",
+    "x = = os.execute('id')",
+]
+TIMEOUT = [
+    "while true do end",
+    "while true do pcall(function() while true do end end) end",
+    "local function f() pcall(f) while true do end end while true do pcall(f) end",
+    "repeat until false",
+    "::again:: goto again",
+    "function main() while true do pcall(error) end end",
+    "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 40))",
+    "return table.move({}, 1, 1e15, 2)",
+    "local t = {} for i = 1, 1e5 do t[i] = i end table.sort(t, function() while true do end end)",
+]
+MEMORY = [
+    "return string.rep('x', 1e10)",
+    "return ('x'):rep(1 << 30)",
+    "return ('x'):rep(1e9, ('y'):rep(1e6))",
+    "local s = 'x' for _ = 1, 60 do s = s .. s end return s",
+    "local t = {} for i = 1, 1e9 do t[i] = i end",
+    "local t = {} while true do t[#t + 1] = {} end",
+    "local t = {} while true do t = { t, ('x'):rep(1e6) .. #t } end",
+    "local s = ('x'):rep(1e6) return (s:gsub('.', s))",
+]
+ERROR = [
+    ("error('boom')", "boom"),
+    ("error({ message = 'in a table' })", "in a table"),
+    ("error({ code = 1 })", "holds no text"),
+    ("error(print)", "holds no text"),
+    ("error()", "holds no text"),
+    ("error(42)", "42"),
+    ("return context.a.b", "attempt to index a nil value"),
+    ("return nil + 1", "arithmetic"),
+    ("return undefined_name()", "undefined_name"),
+    ("return ('x'):rep({})", "bad argument"),
+    ("return table.concat({ {} })", "invalid value"),
+    ("return string.format('%d', 1.5)", "no integer representation"),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "src"),
+    [("lua_restricted", src) for src in RESTRICTED]
+    + [("lua_timeout", src) for src in TIMEOUT]
+    + [("lua_memory", src) for src in MEMORY],
+)
+async def test_an_attack_ends_in_its_code_and_the_pool_works_on(lua: LuaHost, code: str, src: str):
+    with pytest.raises(Rejected) as refused:
+        await lua.call(src, {"x": 1}, timeout_ms=400 if code == "lua_timeout" else 5_000)
+    assert refused.value.code == code
+    assert "/" not in refused.value.message  # no path of this machine
+    assert [await lua.call("return context.x", {"x": index}) for index in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("src", "says"), ERROR)
+async def test_a_failing_script_says_why(lua: LuaHost, src: str, says: str):
+    with pytest.raises(Rejected) as refused:
+        await lua.call(src, {})
+    assert refused.value.code == "lua_error"
+    assert says in refused.value.message
+    assert "[string" not in refused.value.message
+
+
+async def test_deep_recursion_ends(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.call("local function f() return f() + 1 end return f()", {})
+    assert refused.value.code in ("lua_memory", "lua_error")
+    assert await lua.call("return 1", {}) == 1
+
+
+async def test_an_error_names_its_line(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.call("local a = 1\n\nreturn a.b.c", {})
+    assert refused.value.detail["line"] == 3
+    assert refused.value.message.startswith("line 3: ")
+
+
+async def test_an_endless_string_rep_of_nothing_ends_at_once(lua: LuaHost):
+    assert await lua.call("return string.rep('', 1e18)", {}, timeout_ms=1_000) == ""
+
+
+async def test_print_does_not_reach_the_protocol(lua: LuaHost):
+    assert await lua.call("for _ = 1, 1e4 do print('{\"ok\": 666}\\n') end return 1", {}) == 1
+    assert await lua.call("return 2", {}) == 2
+
+
+async def test_a_script_that_forges_a_reply_only_returns_text(lua: LuaHost):
+    forged = '1"}\n{"ok": 666}\n'
+    assert await lua.call("return context.t", {"t": forged}) == forged
+    assert await lua.call("return 3", {}) == 3
+
+
+async def test_bytecode_is_refused(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.call("\x1bLua\x54\x00\x19\x93", {})
+    assert refused.value.code == "lua_syntax"
+
+
+async def test_a_syntax_error_has_line_and_code(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.call("local a = 1\nlocal b = = 2", {})
+    assert (refused.value.code, refused.value.detail["line"]) == ("lua_syntax", 2)
+
+
+async def test_fields_with_colon_get_the_hint(lua: LuaHost):
+    src = 'function main(code)\n  return {quality: "poor", reason: "Contains TODOs"}\nend'
+    for judge in (lua.check(src), lua.call(src, {})):
+        with pytest.raises(Rejected) as refused:
+            await judge
+        assert refused.value.code == "lua_syntax"
+        assert refused.value.detail["line"] == 2
+        assert "tables use =" in refused.value.to_wire()["hint"]
+
+
+async def test_check_runs_nothing(lua: LuaHost):
+    await lua.check("while true do end")
+    await lua.check("error('not now')")
+
+
+@pytest.mark.parametrize(
+    ("src", "code", "line"),
+    [
+        ("\nos.execute('id')", "lua_restricted", 2),
+        ("local os = os\nreturn 1", "lua_restricted", 1),
+        ("return _G['io']", "lua_restricted", 1),
+        ("return {\n a = string.dump }", "lua_restricted", 2),
+        ("return :gen_tcp.listen(1)", "lua_restricted", 1),
+        ("return (", "lua_syntax", 1),
+    ],
+)
+async def test_check_refuses_before_anything_runs(lua: LuaHost, src: str, code: str, line: int):
+    with pytest.raises(Rejected) as refused:
+        await lua.check(src)
+    assert (refused.value.code, refused.value.detail["line"]) == (code, line)
+
+
+async def test_check_refuses_a_script_that_is_too_large(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.check("x" * ((1 << 20) + 1))
+    assert refused.value.code == "too_large"
