@@ -1,0 +1,62 @@
+"""Configuration of llm-worker: its model table, its keys and its bounds. Section `llm_worker` of `htdag.toml`."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from contracts.limits import HEARTBEAT_INTERVAL_S
+from services.runtime.config import Secret
+
+SECTION: Final = "llm_worker"
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model of the table, `[llm_worker.models.<id>]`.
+
+    `model` is the provider's own name for it; `api_key_env` names the variable that holds the key (never the key);
+    prices are dollars per million tokens and win over the price table; `slots` bounds concurrent calls;
+    `drop_params` names request parameters this model does not take; `argv` and `pass_env` are for the `cli` provider.
+    """
+
+    provider: Literal["embedded", "openai", "anthropic", "cli", "mock"]
+    model: str = ""
+    base_url: str = ""
+    api_key_env: str = ""
+    max_output_tokens: int | None = None
+    price_in_usd_per_mtok: float | None = None
+    price_out_usd_per_mtok: float | None = None
+    slots: int | None = None
+    drop_params: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()
+
+
+def _known_as(*names: str) -> msgspec.Meta:
+    return msgspec.Meta(extra={"env": names})
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything llm-worker can be told. Times carry their unit in the name.
+
+    `local_model` is the path of a GGUF file that answers as `smollm2` instead of the shipped weights;
+    `preload` loads the embedded model at start rather than at its first request.
+    """
+
+    models: dict[str, ModelConfig] = {}
+    aliases: dict[str, str] = {}
+    in_flight_max: int = 64
+    waiting_max: int = 256
+    queue_timeout_s: float = 600.0
+    request_bytes_max: int = 4 << 20
+    heartbeat_s: float = HEARTBEAT_INTERVAL_S
+    local_model: Annotated[str, _known_as("HTDAG_LOCAL_MODEL")] = ""
+    preload: bool = False
+    embedded_context_tokens: int = 6144
+    embedded_slots: int = 2
+    embedded_threads: int = 0
+    embedded_output_tokens_max: int = 256
+    openai_api_key: Annotated[Secret | None, _known_as("OPENAI_API_KEY")] = None
+    openai_base_url: Annotated[str, _known_as("OPENAI_BASE_URL")] = ""
+    anthropic_api_key: Annotated[Secret | None, _known_as("ANTHROPIC_API_KEY")] = None
+    anthropic_base_url: Annotated[str, _known_as("ANTHROPIC_BASE_URL")] = ""
+    gemini_api_key: Annotated[Secret | None, _known_as("GEMINI_API_KEY")] = None

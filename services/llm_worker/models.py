@@ -1,0 +1,139 @@
+"""The model table: which model ids there are, what an alias stands for, and which provider answers."""
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from contracts.errors import Rejected
+from contracts.subjects import check_model_id
+from services.llm_worker.config import Config, ModelConfig
+
+LOCAL: Final = "smollm2"
+MOCK: Final = "mock"
+AUTO: Final = "auto"
+ALIAS_HOPS_MAX: Final = 4
+GEMINI_URL: Final = "https://generativelanguage.googleapis.com/v1beta/openai/"
+
+SEED_MODELS: Final[Mapping[str, tuple[str, ModelConfig]]] = {
+    "claude-sonnet-4.5": (
+        "ANTHROPIC_API_KEY",
+        ModelConfig(provider="anthropic", model="claude-sonnet-4-5", api_key_env="ANTHROPIC_API_KEY"),
+    ),
+    "gemini-2.5-pro": (
+        "GEMINI_API_KEY",
+        ModelConfig(provider="openai", model="gemini-2.5-pro", base_url=GEMINI_URL, api_key_env="GEMINI_API_KEY"),
+    ),
+    "gemini-1.5-flash": (
+        "GEMINI_API_KEY",
+        ModelConfig(provider="openai", model="gemini-1.5-flash", base_url=GEMINI_URL, api_key_env="GEMINI_API_KEY"),
+    ),
+}
+"""The names the default strategies use, with the variable whose presence makes them real."""
+
+AUTO_BY_COMPLEXITY: Final = ((8.0, "claude-sonnet-4.5"), (5.0, "gemini-2.5-pro"), (0.0, "gemini-1.5-flash"))
+AUTO_BY_CHARS: Final = ((4_000, 8.0), (500, 5.0), (0, 2.0))
+
+_SEPARATORS: Final = re.compile(r"[._]")
+
+
+class Resolved(NamedTuple):
+    """What a model id stands for: the id that was asked, the id that answers, and how."""
+
+    asked: str
+    used: str
+    config: ModelConfig
+    note: str = ""
+
+
+def same_model(left: str, right: str) -> bool:
+    """Whether two spellings name one model: dots may be written as `-` or `_` where a subject cannot hold them."""
+    return left == right or _SEPARATORS.sub("-", left) == _SEPARATORS.sub("-", right)
+
+
+class ModelTable:
+    """All models of this worker. Keys come from the configuration, and from `environ` for models that name their own."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._keys = {
+            **environ,
+            "OPENAI_API_KEY": config.openai_api_key or "",
+            "ANTHROPIC_API_KEY": config.anthropic_api_key or "",
+            "GEMINI_API_KEY": config.gemini_api_key or "",
+        }
+        self._models: dict[str, ModelConfig] = {
+            LOCAL: ModelConfig(
+                provider="embedded",
+                model=LOCAL,
+                max_output_tokens=config.embedded_output_tokens_max,
+                slots=config.embedded_slots,
+            ),
+            MOCK: ModelConfig(provider="mock"),
+            **{name: model for name, (key, model) in SEED_MODELS.items() if self._keys[key]},
+            **config.models,
+        }
+        self._aliases: dict[str, str] = {name: LOCAL for name in SEED_MODELS if name not in self._models}
+        self._stand_ins = frozenset(self._aliases) - frozenset(config.aliases)
+        self._aliases.update(config.aliases)
+        self._spellings = {_SEPARATORS.sub("-", name): name for name in (*self._models, *self._aliases)}
+        self._cache: dict[str, Resolved] = {}
+
+    def resolve(self, model_id: str) -> Resolved:
+        """What `model_id` stands for. Raises Rejected("unknown_model" | "provider_missing" | "bad_id")."""
+        found = self._cache.get(model_id)
+        if found is None:
+            found = self._resolve(check_model_id(model_id))
+            if len(self._cache) < 1024:
+                self._cache[model_id] = found
+        return found
+
+    def key_of(self, config: ModelConfig) -> str:
+        """The key of a provider, or an empty string."""
+        return self._keys.get(config.api_key_env, "") if config.api_key_env else ""
+
+    def ids(self) -> list[str]:
+        """Every id that is worth showing, models first."""
+        return [*self._models, *(name for name in self._aliases if name not in self._models)]
+
+    def stand_ins(self) -> list[Resolved]:
+        """The well-known names that a local model answers because their key is not set."""
+        return [self.resolve(name) for name in sorted(self._stand_ins)]
+
+    def choose(self, complexity: float | None, chars: int) -> str:
+        """The id that `auto` stands for: by complexity when it is told, else by the length of the conversation."""
+        if complexity is None:
+            complexity = next(value for least, value in AUTO_BY_CHARS if chars >= least)
+        return next(name for least, name in AUTO_BY_COMPLEXITY if complexity >= least)
+
+    def _resolve(self, asked: str) -> Resolved:
+        name, note = asked, ""
+        for _ in range(ALIAS_HOPS_MAX):
+            name = self._spelled(name)
+            if name in self._models:
+                return Resolved(asked, name, self._models[name], note)
+            if name not in self._aliases:
+                break
+            note = f"no {SEED_MODELS[name][0]} is set" if name in self._stand_ins else f"alias of {self._aliases[name]}"
+            name = self._aliases[name]
+        if name.startswith(f"{MOCK}:"):
+            return Resolved(asked, name, self._models[MOCK], note)
+        return Resolved(asked, name, self._by_provider(asked, name), note)
+
+    def _spelled(self, name: str) -> str:
+        if name in self._models or name in self._aliases:
+            return name
+        return self._spellings.get(_SEPARATORS.sub("-", name), name)
+
+    def _by_provider(self, asked: str, name: str) -> ModelConfig:
+        provider, slash, model = name.partition("/")
+        if slash and model and provider == "openai":
+            url = self._config.openai_base_url
+            if not url and not self._keys["OPENAI_API_KEY"]:
+                raise Rejected("provider_missing", model=asked, needs="OPENAI_API_KEY")
+            return ModelConfig(provider="openai", model=model, base_url=url, api_key_env="OPENAI_API_KEY")
+        if slash and model and provider == "anthropic":
+            if not self._keys["ANTHROPIC_API_KEY"]:
+                raise Rejected("provider_missing", model=asked, needs="ANTHROPIC_API_KEY")
+            url = self._config.anthropic_base_url
+            return ModelConfig(provider="anthropic", model=model, base_url=url, api_key_env="ANTHROPIC_API_KEY")
+        raise Rejected("unknown_model", model=asked)

@@ -1,0 +1,1 @@
+"""Providers: one adapter per kind of outside model, all behind `protocol.Provider`."""

@@ -1,0 +1,93 @@
+"""The small model inside this process: llama.cpp on a loopback port with a key of its own, spoken to like any other.
+
+The weights are loaded at the first call (or at start, when configured so), in a thread: it takes about half a second.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected
+from services.llm_worker.config import Config
+from services.llm_worker.models import LOCAL, Resolved
+from services.llm_worker.providers.openai import OpenAiProvider
+from services.llm_worker.providers.protocol import Call, Piece
+from services.runtime import weights
+
+LOAD_TIMEOUT_S: Final = 120.0
+THREADS_MAX: Final = 4
+
+
+class EmbeddedProvider:
+    """One llama.cpp server, started once."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._key = secrets.token_urlsafe(16)
+        self._client = OpenAiProvider(lambda _: self._key)
+        self._lock = asyncio.Lock()
+        self._server: Any = None
+        self._base_url = ""
+
+    def missing(self, resolved: Resolved) -> str:
+        """The program and the weights must be installed."""
+        if find_spec("xllamacpp") is None:
+            return "xllamacpp is not installed"
+        try:
+            weights.find(LOCAL, self._config.local_model)
+        except Rejected as error:
+            return error.message
+        return ""
+
+    async def load(self) -> str:
+        """Load the weights unless they are loaded, and return the server's URL.
+
+        Raises Rejected("provider_missing" | "model_missing").
+        """
+        async with self._lock:
+            if not self._base_url:
+                path = weights.find(LOCAL, self._config.local_model)
+                async with asyncio.timeout(LOAD_TIMEOUT_S):
+                    self._server = await asyncio.to_thread(_serve, str(path), self._key, self._config)
+                self._base_url = f"{self._server.listening_address}/v1"
+        return self._base_url
+
+    async def close(self) -> None:
+        """Close the connections to it and let the server go."""
+        await self._client.close()
+        self._server, self._base_url = None, ""
+
+    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+        """The answer as it comes."""
+        url = await self.load()
+        config = msgspec.structs.replace(call.resolved.config, base_url=url, model=LOCAL)
+        local = call._replace(resolved=call.resolved._replace(config=config))
+        async for piece in self._client.stream(local):
+            yield piece
+
+
+def _serve(path: str, key: str, config: Config) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise Rejected("provider_missing", "xllamacpp is not installed", provider="embedded") from error
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.api_keys, params.ui, params.endpoint_slots = [key], False, False
+    params.model_alias = {LOCAL}
+    # The context is divided by the slots; the prompt cache in memory would grow without a bound of ours.
+    params.n_ctx, params.n_parallel, params.n_ubatch = config.embedded_context_tokens, config.embedded_slots, 256
+    params.cache_ram_mib = 0
+    threads = config.embedded_threads or min(os.cpu_count() or 1, THREADS_MAX)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.verbosity = -1
+    try:
+        return xllamacpp.Server(params)
+    except Exception as error:  # the binding raises its own, undocumented ones
+        raise Rejected("model_missing", "the weights cannot be loaded", path_ends=path[-40:]) from error

@@ -1,0 +1,36 @@
+"""What went wrong at a provider, as a code of the catalogue. Its own words are kept, short and without keys."""
+
+import re
+from typing import Any, Final
+
+from contracts.errors import Rejected
+
+DETAIL_CHARS_MAX: Final = 300
+_KEYS: Final = re.compile(r"\b(sk|key|xai|gsk|AIza)[-_A-Za-z0-9*.]{6,}")
+
+
+def of_status(status: int, body: Any, provider: str) -> Rejected:
+    """An HTTP status that is no success."""
+    detail = said(body)
+    if status in (401, 403):
+        return Rejected("provider_auth", provider=provider, status=status, detail=detail)
+    if status in (429, 503, 529):
+        return Rejected("provider_overloaded", provider=provider, status=status, detail=detail)
+    if status in (408, 504):
+        return Rejected("timeout", "the provider gave up", provider=provider, status=status, detail=detail)
+    if 400 <= status < 500:
+        return Rejected("provider_rejected", provider=provider, status=status, detail=detail)
+    return Rejected("provider_error", provider=provider, status=status, detail=detail)
+
+
+def of_connection(error: BaseException, provider: str) -> Rejected:
+    """No connection, or one that broke."""
+    return Rejected("provider_unreachable", provider=provider, detail=said(str(error.__cause__ or error)))
+
+
+def said(body: Any) -> str:
+    """The provider's words: the message of an error object where there is one."""
+    for _ in range(2):
+        if isinstance(body, dict):
+            body = body.get("error") or body.get("message") or body
+    return _KEYS.sub("***", str(body))[:DETAIL_CHARS_MAX]

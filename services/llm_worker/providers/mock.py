@@ -1,0 +1,195 @@
+"""The deterministic model: fixed text by seed and prompt; delay, failure, price and malformed output on command.
+
+Commands stand behind `mock:` in the model id (`mock:delay=2s,fail=provider_error`) or in `params.mock`.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import CATALOGUE, Rejected
+from services.llm_worker.models import MOCK, Resolved
+from services.llm_worker.providers.example import example_of
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+
+TOKENS_DEFAULT: Final = 20
+TOKENS_MAX: Final = 100_000
+CALLS_REMEMBERED_MAX: Final = 10_000
+WORDS: Final = (
+    "plan build test check route store event node actor graph task agent token answer result input output "
+    "limit queue trace"
+).split()
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one mock call does. Delays in seconds; price in micro-dollars per call and per million tokens.
+
+    `fail_first` fails the first n calls of a node (in this worker) and then answers.
+    """
+
+    delay_s: float = 0.0
+    stream_delay_s: float = 0.0
+    fail: str = ""
+    fail_first: int = 0
+    price_call_micros: int = 0
+    price_mtok_micros: int = 0
+    tokens: int = TOKENS_DEFAULT
+    seed: int = 0
+    malformed: bool = False
+    hang: bool = False
+    text: str | None = None
+
+
+DEFAULT: Final = MockScript()
+
+
+def script_of(call: Call) -> MockScript:
+    """The commands of one call: those of the model id, then those of `params.mock`, then `params.seed`."""
+    script = _parse(call.resolved.used.partition(":")[2]) if ":" in call.resolved.used else DEFAULT
+    params = call.request.params
+    if params.mock:
+        script = _with(script, params.mock)
+    if params.seed is not None:
+        script = msgspec.structs.replace(script, seed=params.seed)
+    return script
+
+
+@lru_cache(maxsize=256)
+def _parse(commands: str) -> MockScript:
+    pairs = (item.partition("=") for item in commands.split(",") if item)
+    return _with(DEFAULT, {name: value if equals else True for name, equals, value in pairs})
+
+
+def _with(script: MockScript, commands: Mapping[str, Any]) -> MockScript:
+    changes: dict[str, Any] = {}
+    for name, value in commands.items():
+        try:
+            changes.update(_command(name, value))
+        except (ValueError, TypeError, InvalidOperation) as error:
+            raise Rejected("invalid_request", f"mock command {name} is wrong", field=f"mock.{name}") from error
+    return msgspec.structs.replace(script, **changes)
+
+
+def _command(name: str, value: Any) -> dict[str, Any]:
+    match name:
+        case "delay" | "stream_delay":
+            return {f"{name}_s": _seconds(value)}
+        case "price":
+            return _price(str(value))
+        case "tokens" | "fail_first" | "seed":
+            number = int(value)
+            if name != "seed" and not 0 <= number <= TOKENS_MAX:
+                raise ValueError(number)
+            return {name: number}
+        case "malformed" | "hang":
+            return {name: str(value).lower() not in ("false", "0", "no")}
+        case "fail":
+            code = "provider_error" if value is True else str(value)
+            if code not in CATALOGUE:
+                raise ValueError(code)
+            return {"fail": code}
+        case "text":
+            return {"text": str(value).replace("+", " ")}
+    raise Rejected("invalid_request", f"the mock knows no command {name}", field=f"mock.{name}")
+
+
+def _seconds(value: Any) -> float:
+    text = str(value)
+    for unit, factor in _UNITS.items():
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit():
+            return float(number) * factor
+    return float(text)
+
+
+def _price(text: str) -> dict[str, int]:
+    amount, _, per = text.partition("/")
+    micros = Decimal(amount) * 1_000_000
+    if not micros.is_finite() or micros < 0 or per not in ("", "call", "mtok"):
+        raise ValueError(text)
+    return {"price_mtok_micros" if per == "mtok" else "price_call_micros": int(micros)}
+
+
+class MockProvider:
+    """Answers by its commands, without a network."""
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def missing(self, resolved: Resolved) -> str:
+        """Always there; a wrong command is refused before the call."""
+        return ""
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+        """The scripted answer."""
+        script = script_of(call)
+        if script.delay_s:
+            await asyncio.sleep(script.delay_s)
+        if script.hang:
+            await asyncio.Event().wait()
+        self._fail(call, script)
+        request = call.request
+        prompt = _ENCODE(request.input.messages)
+        words = self._words(call, script, prompt)
+        kept = words[: call.max_tokens]
+        if request.params.stream:
+            for word in kept:
+                if script.stream_delay_s:
+                    await asyncio.sleep(script.stream_delay_s)
+                yield Delta(word)
+        else:
+            if script.stream_delay_s:
+                await asyncio.sleep(script.stream_delay_s * len(kept))
+            yield Delta("".join(kept))
+        prompt_tokens = len(prompt) // 4 + 1
+        cost = script.price_call_micros + -(-script.price_mtok_micros * (prompt_tokens + len(kept)) // 1_000_000)
+        yield TokensUsed(prompt_tokens, len(kept), cost)
+        yield Finish("stop" if len(kept) == len(words) else "length")
+
+    def _fail(self, call: Call, script: MockScript) -> None:
+        if script.malformed:
+            raise Rejected("provider_malformed", "the mock was told to answer what cannot be read", model=MOCK)
+        if script.fail_first:
+            node = (call.request.run_id, call.request.node_id)
+            seen = self._calls.pop(node, 0)
+            self._calls[node] = seen + 1
+            if len(self._calls) > CALLS_REMEMBERED_MAX:
+                self._calls.popitem(last=False)
+            if seen >= script.fail_first:
+                return
+            raise Rejected(script.fail or "provider_error", "the mock was told to fail at first", call=seen + 1)
+        if script.fail:
+            raise Rejected(script.fail, "the mock was told to fail", model=MOCK)
+
+    def _words(self, call: Call, script: MockScript, prompt: bytes) -> list[str]:
+        schema = call.request.params.response_schema
+        if script.text is not None:
+            text = script.text
+        elif schema is not None:
+            text = _ENCODE(example_of(schema)).decode()
+        else:
+            return _text(script.seed, prompt, script.tokens)
+        return [part if index == 0 else f" {part}" for index, part in enumerate(text.split(" "))]
+
+
+def _text(seed: int, prompt: bytes, tokens: int) -> list[str]:
+    """`tokens` words that depend on the seed and the prompt only."""
+    words: list[str] = []
+    for block in range(-(-tokens // 64)):
+        digest = hashlib.blake2b(b"%d/%d/" % (seed, block) + prompt).digest()
+        words += [f" {WORDS[byte % len(WORDS)]}" for byte in digest]
+    words = words[:tokens]
+    if words:
+        words[0] = words[0][1:]
+    return words

@@ -1,0 +1,129 @@
+"""Any model behind an OpenAI-compatible URL: OpenAI, Gemini's compatible URL, Ollama, vLLM, llama.cpp, OpenRouter, ….
+
+The SDK is imported at the first call: it costs half a second and 25 MB. Its own retries are off: retrying is ours.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from contracts.errors import Rejected
+from services.llm_worker.models import Resolved
+from services.llm_worker.providers.failures import of_connection, of_status
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+CONNECT_TIMEOUT_S: Final = 10.0
+READ_TIMEOUT_S: Final = 600.0
+NO_KEY: Final = "none"
+OFFICIAL_HOST: Final = "api.openai.com"
+
+
+class OpenAiProvider:
+    """One client per base URL and key. `key_of` finds a model's key."""
+
+    def __init__(self, key_of: Callable[[Resolved], str]) -> None:
+        self._key_of = key_of
+        self._clients: dict[tuple[str, str], AsyncOpenAI] = {}
+
+    def missing(self, resolved: Resolved) -> str:
+        """A model that names a key needs it, unless its URL is somebody's own server."""
+        config = resolved.config
+        if config.api_key_env and not config.base_url and not self._key_of(resolved):
+            return f"{config.api_key_env} is not set"
+        return ""
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+        """The answer as it comes; a call without `stream` is streamed too, so that it can be stopped."""
+        import openai
+
+        config = call.resolved.config
+        client = self._client(config.base_url, self._key_of(call.resolved) or NO_KEY)
+        try:
+            chunks = await client.chat.completions.create(**_arguments(call))
+            try:
+                async for piece in _pieces(chunks):
+                    yield piece
+            finally:
+                await chunks.close()
+        except openai.APITimeoutError as error:
+            raise Rejected("timeout", "the provider did not answer in time", provider="openai") from error
+        except openai.APIStatusError as error:
+            raise of_status(error.status_code, error.body, "openai") from error
+        except openai.APIConnectionError as error:
+            raise of_connection(error, "openai") from error
+        except openai.APIError as error:
+            # Also what a stream says after it began: an error event has no status.
+            raise of_status(500, error.body or str(error), "openai") from error
+        except ValueError as error:
+            raise Rejected("provider_malformed", provider="openai") from error
+
+    def _client(self, base_url: str, key: str) -> "AsyncOpenAI":
+        found = self._clients.get((base_url, key))
+        if found is None:
+            import httpx2
+            import openai
+
+            timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+            found = openai.AsyncOpenAI(base_url=base_url or None, api_key=key, max_retries=0, timeout=timeout)
+            self._clients[base_url, key] = found
+        return found
+
+
+def _arguments(call: Call) -> dict[str, Any]:
+    config, params = call.resolved.config, call.request.params
+    official = not config.base_url or OFFICIAL_HOST in config.base_url
+    arguments: dict[str, Any] = {
+        "model": config.model or call.resolved.used,
+        "messages": call.request.input.messages,
+        # OpenAI's newer models refuse `max_tokens`, other servers do not know the new name.
+        "max_completion_tokens" if official else "max_tokens": call.max_tokens,
+        "temperature": params.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "seed": params.seed,
+        "top_p": params.top_p,
+        "stop": params.stop,
+        "tools": params.tools,
+    }
+    if params.response_schema is not None:
+        schema = {"name": "answer", "schema": params.response_schema, "strict": True}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return {name: value for name, value in arguments.items() if value is not None and name not in config.drop_params}
+
+
+async def _pieces(chunks: Any) -> AsyncIterator[Piece]:
+    calls: dict[int, dict[str, Any]] = {}
+    reason = ""
+    async for chunk in chunks:
+        if chunk.usage is not None:
+            yield TokensUsed(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+        for choice in chunk.choices[:1]:
+            if choice.delta.content:
+                yield Delta(choice.delta.content)
+            for part in choice.delta.tool_calls or ():
+                _join(calls.setdefault(part.index, _empty_call()), part)
+            reason = choice.finish_reason or reason
+    if calls:
+        yield ToolCalls([calls[index] for index in sorted(calls)])
+    if not reason:
+        raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="openai")
+    yield Finish(reason)
+
+
+def _empty_call() -> dict[str, Any]:
+    return {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+
+
+def _join(call: dict[str, Any], part: Any) -> None:
+    call["id"] = part.id or call["id"]
+    if part.function is not None:
+        call["function"]["name"] += part.function.name or ""
+        call["function"]["arguments"] += part.function.arguments or ""

@@ -1,0 +1,75 @@
+"""What the worker asks of a provider, and what a provider says while it answers."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple, Protocol
+
+from contracts.llm import LlmRequest
+from services.llm_worker.models import Resolved
+
+
+class Call(NamedTuple):
+    """One call: the request as it was journaled, what its model resolved to, and the output bound that counts."""
+
+    request: LlmRequest
+    resolved: Resolved
+    max_tokens: int
+
+
+class Delta(NamedTuple):
+    """A piece of the output."""
+
+    text: str
+
+
+class ToolCalls(NamedTuple):
+    """The tools the model wants called, in OpenAI's shape, complete."""
+
+    calls: list[dict[str, Any]]
+
+
+class TokensUsed(NamedTuple):
+    """Tokens as the provider counted them; `cost_usd_micros` only where the provider's word on cost counts (mock)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd_micros: int | None = None
+
+
+class Finish(NamedTuple):
+    """The end of the answer; `reason` is stop, length, tool_calls or content_filter."""
+
+    reason: str
+
+
+Piece = Delta | ToolCalls | TokensUsed | Finish
+
+
+class Provider(Protocol):
+    """One kind of outside model. Closing the iterator stops the call at the provider."""
+
+    def stream(self, call: Call) -> AsyncIterator[Piece]:
+        """The answer, piece by piece; raises Rejected with one of the provider codes. Knows no deadline."""
+        ...
+
+    def missing(self, resolved: Resolved) -> str:
+        """Why this model cannot answer now, or an empty string."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and child processes."""
+        ...
+
+
+CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provider_unreachable"})
+"""Errors after which the same call may well succeed."""
+
+NOT_FINAL: Final = CALL_AGAIN | {
+    "timeout",
+    "provider_malformed",
+    "provider_auth",
+    "provider_missing",
+    "model_missing",
+    "unknown_model",
+    "internal",
+}
+"""Errors that do not settle a `corr_id`: the same request, sent again, is called again."""
