@@ -1,0 +1,88 @@
+"""`htdag bench`: measure a throw-away instance on this machine."""
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from contracts.errors import OK, Rejected
+from services.console.options import DEFAULTS, Common
+
+app = App(name="bench", help_format="plaintext")
+
+Workload = Literal["W1", "W2", "W3", "replay", "llm"]
+ALL: tuple[Workload, ...] = ("W1", "W2", "W3", "replay", "llm")
+
+
+@app.default
+async def bench(
+    *workloads: Workload,
+    sync: Literal["always", "1s"] = "always",
+    remote: Annotated[bool, Parameter(negative="")] = False,
+    n: int | None = None,
+    reps: int = 5,
+    common: Common = DEFAULTS,
+) -> int:
+    """Measure a whole instance: broker and services of their own, started for it and gone behind it.
+
+    W1: one root, 1000 independent tasks, one join, one run: tasks per second. W2: 200 tasks in sequence:
+    milliseconds per hop. W3: 200 runs of ten tasks at once: tasks per second. replay: events per second folded from
+    the log of a run of 20,000 tasks. llm: from a stored request to the journaled answer of a mock model.
+
+    Example:
+        htdag bench W1 W2 W3 --json
+        htdag bench llm --sync 1s
+
+    Parameters
+    ----------
+    workloads
+        What to measure; everything when nothing is named.
+    sync
+        The broker's durability: always (fsync before each acknowledgement) or 1s.
+    remote
+        Run the bodies of the tasks in another process, over NATS.
+    n
+        Size: tasks (W1, W2, replay), runs (W3), requests (llm).
+    reps
+        Repetitions; the figures are their median, minimum and maximum.
+    """
+    if reps < 1 or (n is not None and n < 1):
+        raise Rejected("bad_request", "--reps and --n count from 1")
+    output = common.output
+    for name in workloads or ALL:
+        output.note(f"measuring {name}")
+        figures = await _measure(name, sync=sync, remote=remote, n=n, reps=reps)
+        output.value({"system": "htdag", "workload": name, "sync": sync, "remote": remote, "reps": reps, **figures})
+    return OK
+
+
+async def _measure(
+    name: Workload, *, sync: Literal["always", "1s"], remote: bool, n: int | None, reps: int
+) -> dict[str, Any]:
+    from contextlib import AsyncExitStack
+
+    from services.console.bench import llm, runs
+    from services.console.bench.stage import remote_bodies, stage
+
+    async with AsyncExitStack() as stack:
+        place = await stack.enter_async_context(stage(["llm-worker"] if name == "llm" else ["executor"], sync))
+        idle = place.memory_mb()
+        if name == "llm":
+            calls = llm.LlmBench(place.bus)
+            await calls.start()
+            figures = await llm.llm(calls, n=n, reps=reps)
+        else:
+            if remote:
+                await stack.enter_async_context(remote_bodies(place.fleet.url, place.bus))
+            bench = runs.RunBench(place.bus)
+            await bench.start()
+            if name == "replay":
+                figures = await runs.replay(bench, n=n, reps=reps)
+            else:
+                workload = {"W1": runs.w1, "W2": runs.w2, "W3": runs.w3}[name]
+                figures = await workload(bench, n=n, reps=reps, remote=remote)
+        return {
+            **figures,
+            "started_in_s": place.started_in_s,
+            "memory_idle_mb": idle,
+            "memory_after_mb": place.memory_mb(),
+        }
