@@ -45,7 +45,7 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
 """Name, where it is, group, help: enough to print the help without importing any of it."""
 
 _LEADING_FLAGS: Final = frozenset({"--json"})
-_LEADING_VALUES: Final = frozenset({"--home", "--timeout"})
+_LEADING_VALUES: Final = frozenset({"--home", "--wait"})
 
 
 def _version() -> str:

@@ -75,7 +75,7 @@ async def connected(common: Common) -> AsyncIterator[Console]:
     bus = Bus(client)
     await bus.start()
     try:
-        yield Console(bus, common.timeout)
+        yield Console(bus, common.wait)
     finally:
         await bus.close()
 

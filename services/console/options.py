@@ -21,7 +21,7 @@ class Common:
     """Directory of the instance; else HTDAG_HOME, else the user's data directory."""
     json: Annotated[bool, Parameter(group=_COMMON, negative="", show_default=False)] = False
     """Print JSON: one document, or one per line where it streams."""
-    timeout: Annotated[float, Parameter(group=_COMMON)] = 10.0
+    wait: Annotated[float, Parameter(group=_COMMON)] = 10.0
     """Seconds to wait for one answer."""
 
     @property

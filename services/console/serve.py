@@ -1,11 +1,10 @@
 """Run one service in this process: the name is looked up here and imported only then."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any, Final
 
-from contracts.errors import Rejected
+from contracts.errors import OK, Rejected
 
 SERVICES: Final[dict[str, str]] = {
     "planner": "services.planner",
@@ -22,11 +21,10 @@ def serve(name: str, home: Path | None = None) -> int:
         raise Rejected("bad_request", f"no such service: {name}", hint=f"there are {', '.join(SERVICES)}")
     try:
         service = importlib.import_module(f"{package}.service")
-        config = importlib.import_module(f"{package}.config")
         app = importlib.import_module("services.runtime.app")
+        config = importlib.import_module("services.runtime.config")
     except ModuleNotFoundError as error:
         raise Rejected("missing_dependency", f"{name} cannot be loaded: {error}", name=error.name or "") from error
-    if home is not None:
-        os.environ["HTDAG_HOME"] = str(home.expanduser().absolute())
-    code: Any = app.run_service(name, service.build, config=config.Config)
-    return int(code or os.EX_OK)
+    flags = {"core.home": str(home.expanduser().absolute())} if home is not None else {}
+    code: Any = app.run_service(name, service.build, config=config.Config.load(flags))
+    return int(code or OK)

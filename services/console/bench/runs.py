@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from contracts import streams, subjects
 from contracts.commit import HEADER_TYPES
 from contracts.errors import Rejected
+from contracts.limits import PARALLEL_MAX
 from contracts.requests import RunRef, RunStart
 from contracts.run import ReplayReport, RunEnded, RunOptions, RunView, TaskStarted
 from contracts.task import TaskSpec
@@ -51,7 +52,7 @@ class RunBench:
         """Start one run and wait until it has ended."""
         run_id = f"bench-{secrets.token_hex(5)}"
         watched = self._watched[run_id] = Watched(run_id)
-        request = RunStart(tasks=list(tasks), run_id=run_id, options=RunOptions(parallel=len(tasks)))
+        request = RunStart(tasks=list(tasks), run_id=run_id, options=RunOptions(parallel=min(len(tasks), PARALLEL_MAX)))
         async with asyncio.timeout(DEADLINE_S):
             await self._bus.call(subjects.rpc("executor", "run", "start"), request, timeout_s=DEADLINE_S)
             await watched.over.wait()

@@ -204,14 +204,14 @@ async def _service(home: Home, name: str, info: dict[str, Any], old: ServiceReco
         return ServiceRecord(process, None, state, restarts)
     if name == BROKER:
         return ServiceRecord(process, None, "ready" if info["statename"] == "RUNNING" else "starting", restarts)
-    found = await probe(home.run, process.pid)
+    found = await probe(home.run, name, process.pid)
     return ServiceRecord(process, found.http, "ready" if found.ready else "starting", restarts)
 
 
 async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:
     reasons: dict[str, str] = {}
     for name, service in waiting.items():
-        why = (await probe(home.run, service.process.pid)).reason if service.process.pid else ""
+        why = (await probe(home.run, name, service.process.pid)).reason if service.process.pid else ""
         reasons[name] = f"{service.state}: {why}".rstrip(": ") + _last_words(home.logs / f"{name}.log")
     return Rejected(
         "service_unavailable",

@@ -114,7 +114,7 @@ class Fleet:
     async def _watch(self, child: Child) -> None:
         while child.state != "failed":
             if child.process is not None and child.state in ("starting", "ready"):
-                result = await probe(self.home.run, child.process.pid)
+                result = await probe(self.home.run, child.spec.name, child.process.pid)
                 if result.ready:
                     child.ready(result.http)
                 else:

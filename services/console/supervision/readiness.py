@@ -20,7 +20,9 @@ class Readiness(NamedTuple):
 
 class _RunFile(msgspec.Struct):
     pid: int
-    http: str | None = None
+    http: int
+    service: str
+    started_at: str
 
 
 class _Check(msgspec.Struct):
@@ -29,21 +31,24 @@ class _Check(msgspec.Struct):
     reason: str | None = None
 
 
-def http_of(run_dir: Path, pid: int) -> str | None:
-    """The HTTP address that process `pid` wrote into `<home>/run/*.json`; None as long as it has not."""
-    for path in run_dir.glob("*.json"):
+def http_of(run_dir: Path, service: str, pid: int) -> str | None:
+    """The HTTP address that this process wrote into `<home>/run/<instance>.json`; None as long as it has not."""
+    found: list[_RunFile] = []
+    for path in run_dir.glob(f"{service}-*.json"):
         try:
             entry = msgspec.json.decode(path.read_bytes(), type=_RunFile)
         except (OSError, msgspec.MsgspecError):
-            continue  # another kind of file, or one that is being replaced
-        if entry.pid == pid and entry.http:
-            return entry.http if "//" in entry.http else f"http://{entry.http}"
-    return None
+            continue  # it is being replaced or removed right now
+        if entry.pid == pid and entry.service == service:
+            found.append(entry)
+    # A killed service leaves its file behind, and its pid may come again: the newest one counts.
+    newest = max(found, key=lambda entry: entry.started_at, default=None)
+    return f"http://127.0.0.1:{newest.http}" if newest else None
 
 
-async def probe(run_dir: Path, pid: int) -> Readiness:
-    """Ask the process `pid` whether it is ready."""
-    http = http_of(run_dir, pid)
+async def probe(run_dir: Path, service: str, pid: int) -> Readiness:
+    """Ask the process `pid` of `service` whether it is ready."""
+    http = http_of(run_dir, service, pid)
     if http is None:
         return Readiness(False, "it has not opened its health port yet")
     try:

@@ -1,0 +1,120 @@
+"""`htdag epics`: goals that people and agents work on."""
+
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from cyclopts import App
+
+from services.console.board_text import shorten
+from services.console.connection import connected
+from services.console.options import DEFAULTS, Common
+from services.console.output import columns, money, plain
+
+app = App(name="epics", help="Create epics and look at their progress.", help_format="plaintext")
+
+
+@app.command
+async def create(
+    title: str,
+    /,
+    *,
+    id: str | None = None,
+    description: str = "",
+    priority: int = 5,
+    budget_usd: Decimal | None = None,
+    budget_tokens: int | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Create an epic and print its id.
+
+    Example:
+        htdag epics create "Auth" --id auth --budget-usd 5
+
+    Parameters
+    ----------
+    title
+        Its title.
+    id
+        Its id; one is given when none is named.
+    description
+        What it is about.
+    priority
+        1 is chosen before 2.
+    budget_usd
+        Dollars it may cost.
+    budget_tokens
+        Tokens it may use.
+    """
+    micros = None if budget_usd is None else int((budget_usd * 1_000_000).to_integral_value(ROUND_HALF_UP))
+    wishes = {
+        "title": title,
+        "epic_id": id,
+        "description": description,
+        "priority": priority,
+        "budget_usd_micros": micros,
+        "budget_tokens": budget_tokens,
+    }
+    async with connected(common) as console:
+        epic = plain(
+            await console.call(
+                "planner.epic.create", {key: value for key, value in wishes.items() if value is not None}
+            )
+        )
+    common.output.value(epic, epic["epic_id"])
+
+
+@app.command
+async def show(epic_id: str, /, *, common: Common = DEFAULTS) -> None:
+    """Show an epic with its progress.
+
+    Example:
+        htdag epics show auth
+    """
+    async with connected(common) as console:
+        epic = plain(await console.call("planner.epic.get", {"epic_id": epic_id}))
+    common.output.value(epic, lambda _: _text(epic))
+
+
+@app.command(name="list")
+async def list_(*, limit: int = 20, after: str | None = None, common: Common = DEFAULTS) -> None:
+    """List epics, newest first.
+
+    Example:
+        htdag epics list
+
+    Parameters
+    ----------
+    limit
+        How many at most.
+    after
+        Only those behind this epic id: the next page.
+    """
+    page = {"limit": limit, **({"after": after} if after else {})}
+    async with connected(common) as console:
+        epics = plain(await console.call("planner.epic.list", page))
+    rows = [
+        (
+            epic["epic_id"],
+            epic["priority"],
+            f"{epic['completed']}/{epic['total']}",
+            epic["failed"],
+            epic["created_at"],
+            shorten(epic["title"]),
+        )
+        for epic in epics
+    ]
+    common.output.value(epics, lambda _: columns(("EPIC", "PRIORITY", "DONE", "FAILED", "CREATED", "TITLE"), rows))
+
+
+def _text(epic: dict[str, Any]) -> str:
+    lines = [
+        f"epic {epic['epic_id']}  {epic['title']}",
+        f"tasks {epic['total']}  completed {epic['completed']}  failed {epic['failed']}  priority {epic['priority']}",
+        f"created {epic['created_at']}" + (f" by {epic['created_by']}" if epic["created_by"] else ""),
+    ]
+    if epic["budget_usd_micros"] is not None or epic["budget_tokens"] is not None:
+        dollars = money(epic["budget_usd_micros"]) if epic["budget_usd_micros"] is not None else "none"
+        lines.append(f"budget {dollars}  tokens {epic['budget_tokens'] or 'none'}")
+    if epic["description"]:
+        lines.append(epic["description"])
+    return "\n".join([*lines, *(f"run {run}" for run in epic["runs"])])

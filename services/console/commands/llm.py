@@ -1,0 +1,243 @@
+"""`htdag llm`: models, and single questions to them, over the same public subjects that any NATS client uses."""
+
+import asyncio
+import json
+import os
+import secrets
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from cyclopts import App, Parameter
+
+from contracts import subjects
+from contracts.errors import Rejected
+from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT, LLM_TIMEOUT_GRACE_MS
+from contracts.llm import LlmToken
+from contracts.reply import RemoteRejected
+from services.console.connection import Console, connected
+from services.console.options import DEFAULTS, Common
+from services.console.output import Output, columns, money, plain
+
+if TYPE_CHECKING:
+    from services.runtime.bus import Message
+
+app = App(name="llm", help="Ask a model; look at models, workers, tokens and paid answers.", help_format="plaintext")
+_TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
+
+
+@app.command
+async def ask(
+    model: str,
+    text: str,
+    /,
+    *,
+    stream: Annotated[bool, Parameter(negative="")] = False,
+    system: str | None = None,
+    max_tokens: int = LLM_OUTPUT_TOKENS_DEFAULT,
+    temperature: float = LLM_TEMPERATURE_DEFAULT,
+    timeout: float = 60.0,
+    seed: int | None = None,
+    corr_id: str | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Ask a model one question (`-` reads it from standard input) and print its answer.
+
+    Example:
+        htdag llm ask smollm2 "What is a DAG?" --stream --max-tokens 60
+
+    Parameters
+    ----------
+    model
+        Model id; `htdag llm models` lists them.
+    text
+        The question.
+    stream
+        Print the answer while it is made.
+    system
+        A system message before it.
+    max_tokens
+        Longest answer.
+    temperature
+        0 is the most predictable.
+    timeout
+        Seconds the call may take.
+    seed
+        Seed, for models that take one.
+    corr_id
+        The same id again is the same paid call: the answer comes from the journal.
+    """
+    import sys
+
+    question = sys.stdin.read() if text == "-" else text
+    system_part = [{"role": "system", "content": system}] if system else []
+    node = secrets.token_hex(6)
+    request = {
+        "run_id": f"ask-{os.getpid()}",
+        "node_id": node,
+        "corr_id": corr_id or f"ask-{node}",
+        "model_id": model,
+        "input": {"messages": [*system_part, {"role": "user", "content": question}]},
+        "params": {
+            "stream": stream,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "timeout_ms": int(timeout * 1000),
+            **({} if seed is None else {"seed": seed}),
+        },
+    }
+    async with connected(common) as console:
+        answer = await _ask(console, subjects.check_model_id(model), request, stream, timeout, common.output)
+    bill = "cost unknown" if answer.get("cost_usd_micros") is None else money(answer["cost_usd_micros"])
+    if not common.json:
+        common.output.line("" if stream else answer["output"])
+        used = answer.get("usage", {}).get("total_tokens", 0)
+        common.output.note(f"{answer['model_used']}  {used} tokens  {bill}  {answer['latency_ms'] / 1000:.1f}s")
+        return
+    common.output.value(answer)
+
+
+@app.command
+async def models(*, common: Common = DEFAULTS) -> None:
+    """List the models, what an alias resolves to, and whether they can answer now.
+
+    Example:
+        htdag llm models
+    """
+    async with connected(common) as console:
+        found = plain(await console.call("llm-worker.llm.models", {}))
+    rows = [
+        (
+            model["id"],
+            model["provider"],
+            model["resolves_to"],
+            "yes" if model["available"] else "no",
+            _price(model),
+            model["note"],
+        )
+        for model in found
+    ]
+    common.output.value(
+        found, lambda _: columns(("MODEL", "PROVIDER", "RESOLVES TO", "READY", "$/MTOK IN,OUT", "NOTE"), rows)
+    )
+
+
+@app.command
+async def workers(*, common: Common = DEFAULTS) -> None:
+    """List the workers by their heartbeats; one that missed three is dead.
+
+    Example:
+        htdag llm workers
+    """
+    async with connected(common) as console:
+        found = plain(await console.call("llm-worker.llm.workers", {}))
+    rows = [
+        (
+            worker["worker_id"],
+            common.output.state(worker["status"]),
+            worker["in_flight"],
+            worker["last_beat_at"],
+            ",".join(worker["models"]),
+        )
+        for worker in found
+    ]
+    common.output.value(found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "LAST BEAT", "MODELS"), rows))
+
+
+@app.command
+async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) -> None:
+    """Print the tokens of a node that are still kept (15 minutes), from a number on.
+
+    Example:
+        htdag llm tail run-123.task-1 --from-seq 2
+
+    Parameters
+    ----------
+    node
+        RUN.NODE, as it stands in `llm.tokens.RUN.NODE`.
+    from_seq
+        First token.
+    """
+    run_id, _, node_id = node.partition(".")
+    body = {"run_id": subjects.check_id(run_id, "run_id"), "node_id": subjects.check_id(node_id, "node_id")}
+    async with connected(common) as console:
+        tokens = plain(await console.call("llm-worker.llm.tail", {**body, "from_seq": from_seq}))
+    if common.json:
+        for token in tokens:
+            common.output.value(token)
+        return
+    common.output.line("".join(token["chunk"] for token in tokens))
+
+
+@app.command
+async def replay(
+    corr_id: str, /, *, run: str | None = None, node: str | None = None, common: Common = DEFAULTS
+) -> None:
+    """Print a paid answer again, from the journal; nobody is asked and nothing is paid.
+
+    Example:
+        htdag llm replay c1
+
+    Parameters
+    ----------
+    corr_id
+        The id of the call.
+    run
+        Its run, which makes the search quicker.
+    node
+        Its node.
+    """
+    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node}
+    async with connected(common) as console:
+        answer = plain(
+            await console.call("llm-worker.llm.replay", {key: value for key, value in wishes.items() if value})
+        )
+    common.output.value({**answer, "paid": False}, answer.get("output") or "")
+
+
+async def _ask(
+    console: Console, model: str, request: dict[str, Any], stream: bool, timeout_s: float, output: Output
+) -> dict[str, Any]:
+    """Ask over the public edge; the first reply is the answer."""
+    done = asyncio.Event()
+
+    def take(message: "Message") -> None:
+        token = _TOKEN(message.data)
+        if token.done:
+            done.set()
+        elif output.json:
+            output.value(token)
+        else:
+            output.piece(token.chunk)
+
+    subscription = None
+    if stream:
+        where = f"{subjects.LLM_TOKENS_EDGE}.{request['run_id']}.{request['node_id']}"
+        subscription = await console.bus.subscribe(where, take)
+    patience_s = timeout_s + LLM_TIMEOUT_GRACE_MS / 1000
+    try:
+        reply = await console.bus.request(
+            f"{subjects.LLM_REQUEST_EDGE}.{model}", msgspec.json.encode(request), timeout_s=patience_s
+        )
+    except Rejected as error:
+        raise (Rejected("llm_unavailable") if error.code == "no_responders" else error) from error
+    answer: dict[str, Any] = json.loads(reply.data)
+    if isinstance(answer.get("error"), dict):
+        raise RemoteRejected(answer["error"])
+    if subscription is not None:
+        await _finish(done)
+        await subscription.unsubscribe()
+    return answer
+
+
+async def _finish(done: asyncio.Event) -> None:
+    """The answer comes behind the last token, but on another subscription: give that one a moment to end."""
+    try:
+        async with asyncio.timeout(1.0):
+            await done.wait()
+    except TimeoutError:
+        return  # an answer from the journal has no tokens
+
+
+def _price(model: dict[str, Any]) -> str | None:
+    known = (model["price_in_usd_per_mtok"], model["price_out_usd_per_mtok"])
+    return None if known == (None, None) else ",".join("?" if price is None else f"{price:g}" for price in known)

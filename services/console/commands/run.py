@@ -1,0 +1,163 @@
+"""`htdag run`: a goal, or the tasks of a file, carried out and watched."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from contracts.errors import FAILED, OK, Rejected
+from contracts.limits import GOAL_CHARS_MAX
+from services.console import task_file
+from services.console.connection import Console, connected
+from services.console.options import DEFAULTS, Common
+from services.console.output import Output, plain
+from services.console.plan_text import plan_text
+
+app = App(name="run", help_format="plaintext")
+PLAN_S = 120.0
+"""Decomposing may ask a model at every level: it has its own patience."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RunFlags:
+    """How the run is carried out."""
+
+    run_id: str | None = None
+    """Id of the run; the same id again attaches to the run that is there."""
+    epic: str | None = None
+    """Epic that the run belongs to."""
+    strategy: str | None = None
+    """Strategy (name or name@version) instead of the one that matches."""
+    complexity: float | None = None
+    """Estimated complexity of the goal; below 5.0 it stays one task."""
+    model: str | None = None
+    """Model for every call, instead of the strategy's choice."""
+    parallel: Annotated[int | None, Parameter(show_default=False)] = None
+    """How many tasks may run at once."""
+    fail_fast: Annotated[bool, Parameter(negative="")] = False
+    """End the run at the first failed task."""
+    timeout: float | None = None
+    """Seconds the whole run may take."""
+    llm_timeout: float | None = None
+    """Seconds one model call may take."""
+    max_tokens: int | None = None
+    """Longest answer of a model, in tokens."""
+    temperature: float | None = None
+    """Temperature of every model call."""
+    stream: bool | None = None
+    """Stream the answers; on by default when the run is watched."""
+    evolve: Annotated[bool, Parameter(negative="")] = False
+    """Let evolution look at this run."""
+
+    def options(self, *, watched: bool) -> dict[str, Any]:
+        """The fields of RunOptions that were given."""
+        seconds = {"timeout_ms": self.timeout, "llm_timeout_ms": self.llm_timeout}
+        wishes: dict[str, Any] = {
+            "stream": watched if self.stream is None else self.stream,
+            "parallel": self.parallel,
+            "fail_fast": self.fail_fast or None,
+            "model": self.model,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "evolve": self.evolve or None,
+            **{name: None if value is None else int(value * 1000) for name, value in seconds.items()},
+        }
+        return {name: value for name, value in wishes.items() if value is not None}
+
+
+@app.default
+async def run(
+    what: str,
+    /,
+    *,
+    plan_only: Annotated[bool, Parameter(negative="")] = False,
+    follow: bool | None = None,
+    flags: RunFlags = RunFlags(),
+    common: Common = DEFAULTS,
+) -> int:
+    """Carry out a goal, or the tasks of a JSON file (- is standard input), and watch it to its end.
+
+    On a terminal a live tree shows tasks, tokens and cost; elsewhere there is one line per event. With --json the
+    result is one document; with --json --follow there is one document per event. Exit code 1 when the run fails.
+
+    Example:
+        htdag run "Build user authentication with JWT" --run-id auth-build-1
+        htdag run tasks.json --parallel 4 --no-follow --json
+
+    Parameters
+    ----------
+    what
+        The goal in a sentence, or a file that ends in .json.
+    plan_only
+        Only decompose the goal and print the tasks.
+    follow
+        Watch it to its end (--no-follow returns as soon as it is accepted).
+    """
+    output = common.output
+    watched = follow is not False and not (output.json and follow is None)
+    async with connected(common) as console:
+        if task_file.looks_like_file(what):
+            accepted = await _start_file(console, what, flags, output, watched=watched, plan_only=plan_only)
+        else:
+            accepted = await _submit_goal(console, what, flags, watched=watched, plan_only=plan_only)
+        if plan_only or follow is False:
+            output.value(accepted, lambda value: plan_text(plain(value)))
+            return OK
+        return await _watch(console, plain(accepted)["run_id"], output, follow=bool(follow))
+
+
+async def _submit_goal(console: Console, goal: str, flags: RunFlags, *, watched: bool, plan_only: bool) -> Any:
+    if len(goal) > GOAL_CHARS_MAX:
+        raise Rejected("too_large", f"the goal has {len(goal)} characters", max=GOAL_CHARS_MAX, hint="say it shorter")
+    wishes = {
+        "goal": goal,
+        "run_id": flags.run_id,
+        "epic_id": flags.epic,
+        "strategy": flags.strategy,
+        "complexity": flags.complexity,
+        "plan_only": plan_only,
+    }
+    body: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
+    body["options"] = flags.options(watched=watched)
+    verb = "planner.goal.plan" if plan_only else "planner.goal.submit"
+    return await console.call(verb, body, timeout_s=max(console.timeout_s, PLAN_S))
+
+
+async def _start_file(
+    console: Console, path: str, flags: RunFlags, output: Output, *, watched: bool, plan_only: bool
+) -> Any:
+    if plan_only:
+        raise Rejected("bad_request", "--plan-only is for goals; a file is a plan already", hint="leave it out")
+    plan, remarks = task_file.read_plan(path)
+    for remark in remarks:
+        output.note(f"note: {remark}")
+    wishes = {"run_id": flags.run_id, "epic_id": flags.epic, "strategy": flags.strategy}
+    body = {**plan, **{name: value for name, value in wishes.items() if value is not None}}
+    given = plan.get("options")
+    body["options"] = {**(given if isinstance(given, dict) else {}), **flags.options(watched=watched)}
+    return await console.call("executor.run.start", body, timeout_s=max(console.timeout_s, 60.0))
+
+
+async def _watch(console: Console, run_id: str, output: Output, *, follow: bool) -> int:
+    from services.console.follow_run import choose, follow_run
+    from services.runtime.clock import SystemClock
+
+    clock = SystemClock()
+    show = choose(output, clock=clock, single_document=not follow)
+    try:
+        board = await follow_run(console, run_id, show, clock)
+    except BaseException:
+        output.note(f"the run goes on by itself: htdag runs watch {run_id}, or htdag runs cancel {run_id}")
+        raise
+    if output.json:
+        result = plain(await console.call("executor.run.result", {"run_id": run_id}))
+        bill = {
+            "tokens": board.tokens,
+            "cost_usd_micros": board.cost_usd_micros,
+            "cost_unknown": board.cost_unknown,
+            "llm_calls": board.llm_calls,
+            "elapsed_s": board.elapsed_s(clock.now_ms()),
+        }
+        output.value({**result, **bill})
+    return OK if board.status == "completed" else FAILED
