@@ -8,7 +8,7 @@ from contracts.task import TaskSpec
 
 
 class EpicCreated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="epic.created.v1"):
-    """An epic began."""
+    """An epic began. `created_by` is the principal that wished it."""
 
     epic_id: str
     title: str
@@ -16,6 +16,8 @@ class EpicCreated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     priority: int = 5
     budget_usd_micros: int | None = None
     budget_tokens: int | None = None
+    created_by: str = ""
+    created_at_ms: int = 0
 
 
 class GoalPlanned(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goal.planned.v1"):
@@ -30,10 +32,15 @@ class GoalPlanned(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
 
 
 class TasksEnqueued(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="tasks.enqueued.v1"):
-    """Tasks were accepted, whole, and handed to the epic's run."""
+    """Tasks were accepted, whole, and handed to the epic's run; a big batch is several of these in one commit.
+
+    `strategy` and `options` count when these are the first tasks of the run.
+    """
 
     run_id: str
     tasks: list[TaskSpec]
+    strategy: str | None = None
+    options: dict[str, Any] = {}
 
 
 EpicEvent = EpicCreated | GoalPlanned | TasksEnqueued

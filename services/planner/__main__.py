@@ -1,0 +1,9 @@
+"""`python -m services.planner`: the planner with the configuration of this environment."""
+
+import sys
+
+from services.planner.service import build
+from services.runtime.app import run_service
+from services.runtime.config import Config
+
+sys.exit(run_service("planner", build, config=Config.load()))
