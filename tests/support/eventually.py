@@ -3,13 +3,11 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable
+from typing import Any
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> T:
+async def eventually(check: Callable[[], Any], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> Any:
     """Call `check` (plain or async) until it returns something true, and return that.
 
     An AssertionError inside `check` means "not yet". After `timeout_s` raises AssertionError that shows what the last

@@ -39,6 +39,15 @@ def free_port() -> int:
     raise RuntimeError("no free loopback port")
 
 
+def answers(port: int) -> bool:
+    """Whether a NATS server greets on this port now."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            return connection.recv(4) == b"INFO"
+    except OSError:
+        return False
+
+
 def _die_with_parent() -> None:
     """Runs in the child: the kernel kills it when the test process is gone, however that went."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -88,7 +97,7 @@ class NatsServer:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # one prctl call, no lock taken
             )
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
+        while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline_s:
                 self.kill()
                 raise RuntimeError(f"nats-server did not start:\n{self.log_path.read_text()[-2000:]}")
@@ -133,10 +142,3 @@ class NatsServer:
             store = f'jetstream {{ store_dir: "{self.store_dir}", sync_interval: {self._sync_interval} }}'
             lines.append(store)
         self._conf_path.write_text("\n".join([*lines, self._extra, ""]))
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                return connection.recv(4) == b"INFO"
-        except OSError:
-            return False

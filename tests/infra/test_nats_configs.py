@@ -1,0 +1,98 @@
+"""The shipped broker configurations start, accept htdag's users, and three of them make one cluster."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
+
+from contracts.limits import REQUEST_BYTES_MAX
+from tests.support.eventually import eventually
+from tests.support.nats_server import answers, free_port, nats_server_binary
+
+INFRA = Path(__file__).parents[2] / "infra" / "nats"
+PASSWORDS = {"HTDAG_OPERATOR_PASSWORD": "op", "HTDAG_SERVICES_PASSWORD": "sv"}
+
+
+class Started:
+    """Servers that run from shipped files, with addresses of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, conf: str, changes: dict[str, str]) -> None:
+        text = (INFRA / conf).read_text()
+        for old, new in changes.items():
+            assert old in text, f"{conf} has no {old}"
+            text = text.replace(old, new)
+        path = self._folder / conf
+        path.write_text(text)
+        environment = {**os.environ, **PASSWORDS, "HTDAG_STORE": str(self._folder / f"store-{conf}")}
+        with (self._folder / f"{conf}.log").open("wb") as log:
+            self.processes.append(
+                subprocess.Popen([nats_server_binary(), "-c", str(path)], env=environment, stdout=log, stderr=log)
+            )
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    servers = Started(tmp_path)
+    yield servers
+    for process in servers.processes:
+        process.kill()
+        process.wait(10)
+
+
+async def operator_of(port: int) -> Client:
+    await eventually(lambda: answers(port), timeout_s=15)
+    return await nats.connect(f"nats://127.0.0.1:{port}", user="operator", password="op")
+
+
+async def greeting_of(port: int, user: str, password: str) -> bytes:
+    """What the server says to a client with these credentials: +PONG, or -ERR."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await reader.readline()
+    options = {"user": user, "pass": password, "verbose": False}
+    writer.write(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
+    said = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return said.strip()
+
+
+async def test_the_single_server_takes_htdags_users_and_messages(started: Started) -> None:
+    port = free_port()
+    started.start("server.conf", {"127.0.0.1:4222": f"127.0.0.1:{port}"})
+    operator = await operator_of(port)
+    assert operator.max_payload == REQUEST_BYTES_MAX
+    assert (await operator.jetstream().account_info()).streams == 0
+    await operator.close()
+    assert await greeting_of(port, "services", "sv") == b"PONG"
+    assert await greeting_of(port, "operator", "sv") == b"-ERR 'Authorization Violation'"
+
+
+async def test_three_servers_are_one_cluster_that_keeps_a_stream_three_times(started: Started) -> None:
+    ports = {number: (free_port(), free_port()) for number in (1, 2, 3)}
+    routes = {f"nats-{number}:6222": f"127.0.0.1:{route}" for number, (_, route) in ports.items()}
+    for number, (client, route) in ports.items():
+        listens = {"0.0.0.0:4222": f"127.0.0.1:{client}", "0.0.0.0:6222": f"127.0.0.1:{route}"}
+        started.start(f"cluster-{number}.conf", {**listens, **routes})
+    operator = await operator_of(ports[1][0])
+
+    async def replicas() -> int:
+        try:
+            info = await operator.jetstream(timeout=2).add_stream(name="S", subjects=["s"], num_replicas=3)
+        except (NatsError, APIError):
+            return 0  # no meta leader yet
+        return 1 + len(info.cluster.replicas or []) if info.cluster else 0
+
+    assert await eventually(replicas, timeout_s=40, interval_s=0.2) == 3
+    await operator.close()
