@@ -28,6 +28,8 @@ LLM_RESPONSE_EDGE: Final = "llm.resp"
 LLM_TOKENS_EDGE: Final = "llm.tokens"
 LLM_HEALTH: Final = "llm.health"
 LLM_LEGACY: Final = "ai.llm.request"
+LLM_CANCEL: Final = f"{ROOT}.llm.cancel"
+"""Heard by every llm-worker at once; the one that runs the call stops it and replies."""
 
 
 def check_id(value: str, what: str = "id") -> str:
