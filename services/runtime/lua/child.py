@@ -19,6 +19,7 @@ from services.runtime.lua import lint, values
 
 INSTRUCTIONS_PER_LOOK: Final = 10_000
 REP_BYTES_MAX: Final = 16 << 20
+COPY_BYTES: Final = 1 << 20  # room to hand over the script itself
 MESSAGE_CHARS_MAX: Final = 500
 PLACE: Final = re.compile(r"(?s)(?:strategy:(\d+): )?(.*)")
 OUR_OWN_PLACE: Final = re.compile(r'\[string "<python>"\]:\d+: ')
@@ -83,8 +84,9 @@ class World:
             register_eval=False,
             register_builtins=False,
             attribute_filter=_deny,
-            max_memory=memory_bytes_max,
+            max_memory=0,  # no limit yet, but one can be set
         )
+        self._memory_bytes_max = memory_bytes_max
         names = (dict.fromkeys(names, True) for names in (lint.REFUSED, lint.REFUSED_IN_STRING, lint.REFUSED_IN_MATH))
         tables = [self._lua.table_from(table) for table in names]
         self._compile, self._run = self._lua.execute(prelude, *tables, REP_BYTES_MAX, INSTRUCTIONS_PER_LOOK)
@@ -108,6 +110,7 @@ class World:
             return _no("lua_error", "the script broke its runtime")
 
     def _check(self, source: str) -> Reply:
+        self._lua.set_max_memory(self._memory_bytes_max)
         compiled = self._compile(source)
         if isinstance(compiled, tuple):
             return _syntax(source, compiled[1])
@@ -117,12 +120,18 @@ class World:
         return {"ok": None}
 
     def _call(self, request: dict[str, Any]) -> Reply:
-        context, argv = self._table(request["context"]), self._table(request["argv"])
-        outcome, value = self._run(request["source"], context, argv, len(request["argv"]), request["cpu_s"])
+        source, context, argv = request["source"], self._table(request["context"]), self._table(request["argv"])
+        # Only the script runs under the limit: where lupa itself meets it, while it copies data in or out, Lua
+        # ends the process.
+        if self._lua.get_memory_used() + 2 * len(source) + COPY_BYTES > self._memory_bytes_max:
+            return _no("lua_memory", "the context alone fills the memory of the script")
+        self._lua.set_max_memory(self._memory_bytes_max)
+        outcome, value = self._run(source, context, argv, len(request["argv"]), request["cpu_s"])
+        self._lua.set_max_memory(0)
         if outcome == "ok":
             return {"ok": values.Reader().read(value)}
         if outcome == "lua_syntax":
-            return _syntax(request["source"], value)
+            return _syntax(source, value)
         if outcome == "lua_error" and "not enough memory" in value:
             outcome = "lua_memory"
         return _placed(outcome, value)

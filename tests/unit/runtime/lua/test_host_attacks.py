@@ -173,6 +173,54 @@ async def test_check_refuses_before_anything_runs(lua: LuaHost, src: str, code: 
     assert (refused.value.code, refused.value.detail["line"]) == (code, line)
 
 
+@pytest.mark.parametrize(
+    "src",
+    [
+        "return " + "(" * 100_000,
+        "return " + "{" * 100_000,
+        "return " + "- " * 100_000 + "1",
+        "do " * 100_000,
+        "x=" + "[=" * 9_000,
+        "return 1" + " .. 1" * 1_000 + " ..",
+        "local a <" + "a" * 100_000,
+        "return '" + "\\" * 99_999,
+        "]]" * 9_000,
+    ],
+)
+async def test_text_made_to_break_the_compiler_or_the_lint_is_refused(lua: LuaHost, src: str):
+    with pytest.raises(Rejected) as refused:
+        await lua.check(src)
+    assert refused.value.code in ("lua_syntax", "lua_timeout")
+    assert await lua.call("return 1", {}) == 1
+
+
+async def test_the_largest_script_is_checked_in_time(lua: LuaHost):
+    await lua.check("x=1 " * 260_000)
+
+
+async def test_a_context_that_fills_the_memory_is_refused(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.call("return 1", {"x": [[] for _ in range(1_350_000)]}, timeout_ms=20_000)
+    assert refused.value.code == "lua_memory"
+    assert await lua.call("return 1", {}) == 1
+
+
+async def test_a_result_read_from_a_full_memory_comes_back(lua: LuaHost):
+    src = """
+    local kept = {}
+    pcall(function() while true do kept[#kept + 1] = ("x"):rep(1000) end end)
+    local deep = {}
+    return { deep, { deep, { deep } }, #kept > 10000 }
+    """
+    assert await lua.call(src, {}) == [[], [[], [[]]], True]
+
+
+async def test_a_long_error_is_cut(lua: LuaHost):
+    with pytest.raises(Rejected) as refused:
+        await lua.call("error(('x'):rep(16e6))", {})
+    assert len(refused.value.message) <= 500
+
+
 async def test_check_refuses_a_script_that_is_too_large(lua: LuaHost):
     with pytest.raises(Rejected) as refused:
         await lua.check("x" * ((1 << 20) + 1))

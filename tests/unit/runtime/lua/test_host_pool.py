@@ -180,8 +180,9 @@ async def test_in_bubblewrap_the_child_sees_no_network_and_not_our_files():
         if host.sandbox == "bubblewrap":
             devices = Path(f"/proc/{program}/net/dev").read_text().splitlines()[2:]
             assert [line.split(":")[0].strip() for line in devices] == ["lo"]
-            assert {"usr", "box", "proc", "dev"} <= set(os.listdir(f"/proc/{program}/root"))
-            assert not {"home", "tmp", "var", "work"} & set(os.listdir(f"/proc/{program}/root"))
+            seen = set(os.listdir(f"/proc/{program}/root"))
+            assert {"usr", "box"} <= seen
+            assert not {"home", "tmp", "var", "proc", "dev", "run"} & seen
         else:
             assert host.sandbox == "rlimits"
     finally:
@@ -239,6 +240,23 @@ async def test_where_bubblewrap_does_not_run_the_pool_says_rlimits(monkeypatch: 
     await host.start()
     assert host.sandbox == "rlimits"
     assert await host.call("return 1", {}) == 1
+    await host.stop()
+
+
+@pytest.mark.parametrize(
+    "said", ['{"code":"no_such","message":""}', "[]", '"', '{"ok":1', '{"code":7}', '{"line":"x"}', ""]
+)
+async def test_a_child_that_talks_nonsense_is_replaced(monkeypatch: pytest.MonkeyPatch, said: str):
+    program = f'import sys\nprint(\'{{"ok":"ready"}}\', flush=True)\nfor _ in sys.stdin: print({said!r}, flush=True)'
+    monkeypatch.setattr(host_module, "bubblewrap", lambda: None)
+    monkeypatch.setattr(host_module, "bare_command", lambda: [sys.executable, "-I", "-S", "-c", program])
+    host = LuaHost(children=1)
+    await host.start()
+    (pid,) = host.pids
+    with pytest.raises(Rejected) as refused:
+        await host.call("return 1", {})
+    assert refused.value.code == "lua_error"
+    assert pid not in host.pids
     await host.stop()
 
 

@@ -124,7 +124,7 @@ async def test_big_context_and_big_result(lua: LuaHost):
 @pytest.mark.parametrize(
     ("src", "context", "code"),
     [
-        ("return 1", {"x": "x" * (9 << 20)}, "too_large"),
+        ("return 1", {"x": "x" * (5 << 20)}, "too_large"),
         ("-" * ((1 << 20) + 1), {}, "too_large"),
         ("return 1", {"x": object()}, "bad_request"),
         ("return '\ud800'", {}, "bad_request"),
