@@ -91,6 +91,8 @@ def run(arguments: Sequence[str]) -> int:
             return failure.report(wire, as_json=as_json)
         if failure.interrupted(error):
             return failure.INTERRUPTED
+        if failure.terminated(error):
+            return failure.TERMINATED
         raise
 
 

@@ -1,5 +1,6 @@
 """How a command fails: one line and a hint on stderr, an exit code by convention, never a traceback."""
 
+import asyncio
 import os
 import sys
 import traceback
@@ -13,6 +14,7 @@ from contracts.errors import FAILED, Rejected, exit_code_of, failure
 from contracts.reply import RemoteRejected
 
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
 BROKEN_PIPE: Final = 141
 _OWN_FIELDS: Final = frozenset({"class", "code", "message", "hint"})
 _DETAIL_CHARS_MAX: Final = 400
@@ -31,6 +33,11 @@ def wire_of(error: BaseException) -> dict[str, Any] | None:
 def interrupted(error: BaseException) -> bool:
     """Whether `error` only says that the user pressed Ctrl-C."""
     return any(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(error))
+
+
+def terminated(error: BaseException) -> bool:
+    """Whether `error` only says that TERM unwound the command."""
+    return all(isinstance(leaf, asyncio.CancelledError) for leaf in _leaves(error))
 
 
 def report(error: Mapping[str, Any], *, as_json: bool) -> int:

@@ -28,3 +28,13 @@ def serve(name: str, home: Path | None = None) -> int:
     flags = {"core.home": str(home.expanduser().absolute())} if home is not None else {}
     code: Any = app.run_service(name, service.build, config=config.Config.load(flags))
     return int(code or OK)
+
+
+def load_sections(config: Any) -> None:
+    """Read the configuration section of every service that is installed, so that all of it can be shown."""
+    for package in SERVICES.values():
+        try:
+            module = importlib.import_module(f"{package}.config")
+        except ModuleNotFoundError:
+            continue  # this installation does not have that service
+        config.section(package.rpartition(".")[2], module.Config)

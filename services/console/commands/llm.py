@@ -35,7 +35,7 @@ async def ask(
     system: str | None = None,
     max_tokens: int = LLM_OUTPUT_TOKENS_DEFAULT,
     temperature: float = LLM_TEMPERATURE_DEFAULT,
-    timeout: float = 60.0,
+    timeout: float = 60.0,  # noqa: ASYNC109  a wish of the user, not a way to cancel
     seed: int | None = None,
     corr_id: str | None = None,
     common: Common = DEFAULTS,

@@ -181,12 +181,15 @@ async def replay(run_id: str, /, *, common: Common = DEFAULTS) -> int:
     """
     async with connected(common) as console:
         report = plain(await console.call("executor.run.replay", {"run_id": run_id}, timeout_s=max(common.wait, 60)))
-    good = bool(report["equal"] and report["order_ok"])
+    common.output.value(report, replay_text)
+    return OK if report["equal"] and report["order_ok"] else FAILED
+
+
+def replay_text(report: dict[str, Any]) -> str:
+    """What a replay found, in one line."""
     verdict = "state digest equal" if report["equal"] else "state digest DIFFERS"
-    order = "" if report["order_ok"] else ", order of the log is broken"
-    text = f"replayed {report['events']} events, {report['llm_calls']} LLM calls, {verdict}{order}"
-    common.output.value(report, text)
-    return OK if good else FAILED
+    order = "" if report["order_ok"] else ", the order of the log is broken"
+    return f"replayed {report['events']} events, {report['llm_calls']} LLM calls, {verdict}{order}"
 
 
 @app.command

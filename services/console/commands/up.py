@@ -46,7 +46,7 @@ async def up(
     only
         Start only these services, separated by commas.
     model
-        Model of the fallback for every task, whatever its complexity.
+        Model that answers for the ones that strategies name (claude-sonnet-4.5, gemini-2.5-pro, gemini-1.5-flash).
     ready_timeout
         Seconds until everything must be ready (with -d).
     """

@@ -25,7 +25,7 @@ _REDRAW_S: Final = 0.5
 async def find_broker(home: Home, plan: UpPlan) -> tuple[EmbeddedBroker | None, str]:
     """The broker to use: that of NATS_URL when it is set (then none is started), else an embedded one."""
     url = os.environ.get("NATS_URL")
-    if not url:
+    if plan.embedded or not url:
         broker = prepare(home, port=plan.port, sync=plan.sync)
         return broker, broker.operator_url
     said = await greeting(url)

@@ -1,5 +1,6 @@
 """What one `up` is to run: which services, with which environment, and how each is started."""
 
+import json
 import os
 import shutil
 import sys
@@ -16,16 +17,20 @@ from services.console.supervision.child import ChildSpec
 
 BROKER: Final = "nats"
 READY_S: Final = 60.0
+FALLBACK_MODELS: Final = ("claude-sonnet-4.5", "gemini-2.5-pro", "gemini-1.5-flash")
+"""The models that strategies and the fallback name; `--model` makes another one answer for them."""
 
 
 @dataclass(frozen=True)
 class UpPlan:
-    """The wishes of one `up`. Port 0 means any free one; `model` is what the fallback uses for every task."""
+    """The wishes of one `up`. Port 0 means any free one; `model` answers for the models that strategies name."""
 
     services: tuple[str, ...] = tuple(SERVICES)
     port: int = DEFAULT_PORT
     sync: Sync = "always"
     model: str | None = None
+    embedded: bool = False
+    """Start a broker of its own even when NATS_URL names one."""
 
 
 def chosen_services(only: str | None) -> tuple[str, ...]:
@@ -64,8 +69,10 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
             "NATS_PASSWORD_FILE": str(broker.services_password_file),
         }
         env.pop("NATS_PASSWORD", None)
+    if broker is not None:
+        env["HTDAG_CORE__NATS_SYNC"] = plan.sync
     if plan.model is not None:
-        env["HTDAG_EXECUTOR__MODEL"] = plan.model
+        env["HTDAG_LLM_WORKER__ALIASES"] = json.dumps(dict.fromkeys(FALLBACK_MODELS, plan.model))
     return env
 
 

@@ -1,0 +1,265 @@
+"""`htdag bus`: the broker's streams, consumers and messages, for people who have no other NATS tool."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from contracts.commit import HEADER_REASON
+from contracts.errors import CONFLICT, OK, Rejected
+from contracts.streams import CONSUMERS, DEAD_LETTERS, STREAMS
+from services.console.connection import Console, connected
+from services.console.options import DEFAULTS, Common
+from services.console.output import Output, columns, size
+
+if TYPE_CHECKING:
+    from services.runtime.bus import Message
+    from services.runtime.event_store import Recorded
+
+app = App(name="bus", help="Streams, consumers, messages and dead letters.", help_format="plaintext")
+dlq = App(name="dlq", help="Dead letters: messages that were put aside, with the reason.", help_format="plaintext")
+app.command(dlq)
+_PAGE = 1024
+
+
+@app.command
+async def ls(*, common: Common = DEFAULTS) -> None:
+    """List streams and their consumers, with messages, bytes and what waits.
+
+    Example:
+        htdag bus ls
+    """
+    async with connected(common) as console:
+        streams = [await _stream(console, info) for info in await _pages(console, "STREAM.LIST", "streams")]
+    stream_rows = [
+        (s["name"], s["messages"], size(s["bytes"]), s["last_seq"], s["owner"], s["meaning"]) for s in streams
+    ]
+    consumer_rows = [
+        (f"{s['name']}/{c['name']}", c["pending"], c["ack_pending"], c["redelivered"], c["waiting_pulls"])
+        for s in streams
+        for c in s["consumers"]
+    ]
+    common.output.value(
+        streams,
+        lambda _: (
+            columns(("STREAM", "MESSAGES", "BYTES", "LAST", "OWNER", "MEANING"), stream_rows)
+            + "\n\n"
+            + columns(("CONSUMER", "PENDING", "UNACKED", "REDELIVERED", "PULLS"), consumer_rows)
+        ),
+    )
+
+
+@app.command
+async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
+    """Create missing streams and consumers and mend what differs; services do the same when they start.
+
+    Example:
+        htdag bus apply --diff
+
+    Parameters
+    ----------
+    diff
+        Only show what would change; exit code 5 when something would.
+    """
+    from services.runtime import provision
+
+    async with connected(common) as console:
+        changes = await provision.apply(console.bus, dry=diff)
+    changed = [change for change in changes if change.action != "same"]
+    lines = [
+        f"{change.action} {change.kind} {change.name}"
+        + "".join(f"\n  {_difference(k, v)}" for k, v in change.differs.items())
+        for change in changed
+    ]
+    same = f"{len(changes) - len(changed)} of {len(changes)} streams and consumers are as they should be"
+    common.output.value(changes, "\n".join([*lines, same]))
+    return CONFLICT if diff and changed else OK
+
+
+@app.command
+async def tail(
+    subject: str,
+    /,
+    *,
+    all: Annotated[bool, Parameter(negative="")] = False,
+    count: int | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Print messages as they come, until Ctrl-C: from the stream that holds the subject, else as they fly by.
+
+    Example:
+        htdag bus tail 'htdag.v1.evt.executor.>'
+        htdag bus tail 'llm.health' --count 2
+
+    Parameters
+    ----------
+    subject
+        A subject; * stands for one token, > for the rest.
+    all
+        Begin with what is stored already.
+    count
+        End after so many messages.
+    """
+    done = asyncio.Event()
+    printed = 0
+
+    def show(record: "Recorded | Message") -> None:
+        nonlocal printed
+        if done.is_set():
+            return
+        _print(common.output, record.subject, record.data, getattr(record, "seq", None), record.headers)
+        printed += 1
+        if count is not None and printed >= count:
+            done.set()
+
+    async with connected(common) as console:
+        stream = await _stream_of(console, subject)
+        if stream is not None:
+            await console.bus.follow(stream, subject, show, after=0 if all else None)
+        else:
+            await console.bus.subscribe(subject, show)
+        common.output.note(f"listening to {subject}" + (f" in {stream}" if stream else "") + "; Ctrl-C ends it")
+        await done.wait()
+
+
+@app.command
+async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAULTS) -> None:
+    """Print what a stream holds for a subject, in order; commits are shown event by event.
+
+    Example:
+        htdag bus history htdag.v1.evt.executor.run.auth-build-1
+
+    Parameters
+    ----------
+    subject
+        A subject; * stands for one token, > for the rest.
+    limit
+        How many messages at most.
+    """
+    async with connected(common) as console:
+        stream = await _stream_of(console, subject)
+        if stream is None:
+            raise Rejected("not_found", f"no single stream holds {subject}", hint="`htdag bus ls`")
+        shown = 0
+        async for record in console.bus.history(stream, subject):
+            _print(common.output, record.subject, record.data, record.seq, record.headers)
+            shown += 1
+            if shown >= limit:
+                common.output.note(f"stopped after {limit} messages; --limit shows more")
+                break
+    if not shown:
+        raise Rejected("not_found", f"{stream} holds nothing for {subject}", hint="`htdag bus ls`")
+
+
+@dlq.command(name="ls")
+async def dlq_ls(*, common: Common = DEFAULTS) -> None:
+    """List dead letters: which message, from which stream, and why.
+
+    Example:
+        htdag bus dlq ls
+    """
+    async with connected(common) as console:
+        letters = [_letter(record) async for record in console.bus.history(DEAD_LETTERS, ">")]
+    rows = [(x["seq"], x["subject"], x["original_seq"], x["reason"], x["detail"]) for x in letters]
+    common.output.value(
+        letters, columns(("SEQ", "SUBJECT", "WAS", "REASON", "DETAIL"), rows) if rows else "no dead letters"
+    )
+
+
+@dlq.command(name="show")
+async def dlq_show(seq: int, /, *, common: Common = DEFAULTS) -> None:
+    """Print one dead letter with its payload.
+
+    Example:
+        htdag bus dlq show 3
+    """
+    async with connected(common) as console:
+        async for record in console.bus.history(DEAD_LETTERS, ">", after=seq - 1):
+            if record.seq == seq:
+                common.output.value({**_letter(record), "data": _readable(record.data)})
+                return
+    raise Rejected("not_found", f"there is no dead letter {seq}", hint="`htdag bus dlq ls`")
+
+
+async def _pages(console: Console, verb: str, key: str) -> list[dict[str, Any]]:
+    """Every item of a paged JetStream list."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await console.bus.api(verb, {"offset": len(found)})
+        page = answer.get(key) or []
+        found += page
+        if not page or len(found) >= answer.get("total", 0):
+            return found
+
+
+async def _stream(console: Console, info: dict[str, Any]) -> dict[str, Any]:
+    name, state = info["config"]["name"], info["state"]
+    spec = next((spec for spec in STREAMS if spec.name == name), None)
+    durable = {spec.name for spec in CONSUMERS if spec.stream == name}
+    consumers = [
+        {
+            "name": consumer["name"],
+            "pending": consumer["num_pending"],
+            "ack_pending": consumer["num_ack_pending"],
+            "redelivered": consumer["num_redelivered"],
+            "waiting_pulls": consumer["num_waiting"],
+        }
+        for consumer in await _pages(console, f"CONSUMER.LIST.{name}", "consumers")
+        if consumer["name"] in durable or spec is None or consumer["config"].get("durable_name")
+    ]
+    return {
+        "name": name,
+        "messages": state["messages"],
+        "bytes": state["bytes"],
+        "last_seq": state["last_seq"],
+        "owner": spec.owner if spec else "",
+        "meaning": spec.meaning if spec else "not of htdag",
+        "consumers": sorted(consumers, key=lambda consumer: str(consumer["name"])),
+    }
+
+
+async def _stream_of(console: Console, subject: str) -> str | None:
+    """The one stream that stores what matches `subject`; None when none or several do."""
+    answer = await console.bus.api("STREAM.NAMES", {"subject": subject})
+    names = answer.get("streams") or []
+    return str(names[0]) if len(names) == 1 else None
+
+
+def _print(output: Output, subject: str, data: bytes, seq: int | None, headers: Any) -> None:
+    body = _readable(data)
+    if output.json:
+        output.value({"subject": subject, "seq": seq, "headers": dict(headers), "data": body})
+        return
+    head = f"{seq or '-'}  {subject}"
+    if isinstance(body, dict) and isinstance(body.get("events"), list):
+        output.line(f"{head}  {body.get('at', '')}  by {body.get('by') or '-'}  cause {body.get('cause') or '-'}")
+        for event in body["events"]:
+            rest = {key: value for key, value in event.items() if key != "type"}
+            output.line(f"    {event.get('type', '?')}  {json.dumps(rest, ensure_ascii=False)}")
+        return
+    output.line(f"{head}  {body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)}")
+
+
+def _readable(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.MsgspecError:
+        return data.decode("utf-8", "replace")
+
+
+def _letter(record: "Recorded") -> dict[str, Any]:
+    return {
+        "seq": record.seq,
+        "stream": record.subject.rpartition(".")[2],
+        "subject": record.headers.get("Htdag-Subject", record.subject),
+        "original_seq": record.headers.get("Htdag-Seq", ""),
+        "reason": record.headers.get(HEADER_REASON, ""),
+        "detail": record.headers.get("Htdag-Detail", ""),
+    }
+
+
+def _difference(key: str, values: list[Any]) -> str:
+    there, wanted = (json.dumps(value) for value in values)
+    return f"{key}: {there} -> {wanted}"

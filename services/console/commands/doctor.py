@@ -1,0 +1,65 @@
+"""`htdag doctor`: what is wrong, and what to do."""
+
+import asyncio
+
+from cyclopts import App
+
+from contracts.errors import FAILED, OK
+from services.console.options import DEFAULTS, Common
+from services.console.output import Output, plain
+
+app = App(name="doctor", help_format="plaintext")
+
+
+@app.default
+async def doctor(*, common: Common = DEFAULTS) -> int:
+    """Find what is wrong and say what to do: machine, home, broker, streams, services, sandbox, model, open waits.
+
+    Exit code 1 when something failed; a warning or a note is no failure.
+
+    Example:
+        htdag doctor
+        htdag doctor waits
+    """
+    from services.console.doctor import machine, system
+
+    home = common.place
+    near = [
+        machine.python(),
+        machine.clock(),
+        machine.home_rights(home),
+        machine.disk(home),
+        machine.broker_program(),
+        machine.port(home),
+        machine.model(),
+    ]
+    sandbox, docker, far = await asyncio.gather(machine.sandbox(), machine.docker(), system.examine(common))
+    findings = [*near, sandbox, docker, *far]
+    failed = any(finding.status == "fail" for finding in findings)
+    output = common.output
+    if output.json:
+        output.value({"ok": not failed, "checks": plain(findings)})
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            _print(output, finding.name.ljust(width), finding.status, finding.message, finding.mend)
+    return FAILED if failed else OK
+
+
+@app.command
+async def waits(*, common: Common = DEFAULTS) -> None:
+    """List everything that waits in any run, with its deadline.
+
+    Example:
+        htdag doctor waits
+    """
+    from services.console.commands.runs import waits as runs_waits
+
+    await runs_waits(None, common=common)
+
+
+def _print(output: Output, name: str, status: str, message: str, mend: str) -> None:
+    # Padded before it is painted: the codes of colours have no width on the screen.
+    output.line(f"{output.state(status)}{' ' * (5 - len(status))} {name}  {message}")
+    if mend and status in ("warn", "fail", "note"):
+        output.line(f"      {' ' * len(name)}  {output.paint(mend, 'dim')}")

