@@ -6,12 +6,15 @@ Lua has one kind of table, so an empty list may come as an empty object; its ind
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from contracts.errors import Rejected
 from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT
 from contracts.subjects import check_model_id
 from contracts.task import ROLE_ALIASES, ROLES, TaskSpec
 
 AGENTS_PER_TASK_MAX: Final = 16
+AGENTS_BYTES_MAX: Final = 128 << 10
 STEPS_PER_TASK_MAX: Final = 32
 FIXES_MAX: Final = 50
 TEXT_CHARS_MAX: Final = 20_000
@@ -63,6 +66,8 @@ def spawned(value: Any) -> Spawned:
         raise Rejected("no_agents")
     if len(agents) > AGENTS_PER_TASK_MAX:
         raise Rejected("lua_bad_result", "too many agents", max=AGENTS_PER_TASK_MAX, requested=len(agents))
+    if len(msgspec.json.encode(agents)) > AGENTS_BYTES_MAX:
+        raise Rejected("lua_bad_result", "the agents say too much", field="agents", max=AGENTS_BYTES_MAX)
     orchestration = table.get("orchestration")
     pattern = orchestration.get("pattern") if isinstance(orchestration, Mapping) else table.get("pattern")
     if not isinstance(pattern, str) or not pattern:
@@ -177,3 +182,18 @@ def _list(value: Any, field: str) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise Rejected("lua_bad_result", f"{field} is a list", field=field)
     return list(value)
+
+
+def fallback_stage(stage: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage says when its strategy has no script for it, in the shape that Lua returns."""
+    if stage == "agent_spawning":
+        task = context["task"]
+        spec = TaskSpec(id=task["id"], role=task["role"], estimated_complexity=task["estimated_complexity"])
+        agents, pattern = fallback_agents(spec)
+        return {"agents": agents, "orchestration": {"pattern": pattern}}
+    if stage == "orchestration":
+        return {"pattern": context.get("pattern", "solo")}
+    failed = [result["id"] for result in context.get("execution_results", ()) if result["status"] != "completed"]
+    if failed:
+        return {"status": "needs_rework", "required_fixes": [f"{len(failed)} subtasks incomplete"]}
+    return {"status": "completed", "confidence": 0.5, "reasoning": "every agent answered"}

@@ -8,7 +8,7 @@ import msgspec
 from contracts.task import TaskSpec
 
 RESULT_CHARS_MAX: Final = 20_000
-RESULTS_CHARS_MAX: Final = 200_000
+RESULTS_CHARS_MAX: Final = 100_000
 """Bounds of what flows along dependencies into one prompt: each result, and all of them."""
 CUT: Final = "\n[… cut]"
 
@@ -71,9 +71,9 @@ def agent_prompt(
     if instruction:
         parts.append(f"\n## Instruction\n{instruction}\n")
     parts.append(results_section(results))
-    said = [f"\n### {role}\n{text[:RESULT_CHARS_MAX]}\n" for role, text in earlier]
+    said = "".join(f"\n### {role}\n{text[:RESULT_CHARS_MAX]}\n" for role, text in earlier)
     if said:
-        parts.append("\n## Work of the other agents\n" + "".join(said))
+        parts.append("\n## Work of the other agents\n" + said[:RESULTS_CHARS_MAX])
     wrong = [f"- {fix}\n" for fix in fixes]
     if wrong:
         parts.append("\n## Required fixes\nThe last version was refused. Mend this:\n" + "".join(wrong))

@@ -21,6 +21,7 @@ from contracts.run import (
 )
 from contracts.task import AgentNode, LlmNode, LuaNode, NatsNode, NoopNode
 from services.executor import agents
+from services.executor.prompts import RESULT_CHARS_MAX, RESULTS_CHARS_MAX
 from services.executor.run.failures import ended_badly
 from services.executor.run.llm_steps import next_calls
 from services.executor.run.state import Run, TaskRecord, Work
@@ -176,12 +177,13 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
 def result_of(work: Work, answers: Sequence[LlmAnswered | None], reasoning: str) -> dict[str, Any]:
     """The result of an agent task: the leader's last word (else the last word), and what every agent said."""
     said: list[dict[str, Any]] = []
+    cut = RESULT_CHARS_MAX if sum(len(answer.output) for answer in answers if answer) > RESULTS_CHARS_MAX else None
     leading = len(answers) - 1
     for index, (step, answer) in enumerate(zip(work.steps or (), answers, strict=True)):
         if answer is None:
             continue
         agent = work.agents[step["agent"]]
-        said.append({"role": agent["role"], "model": answer.model_used, "output": answer.output})
+        said.append({"role": agent["role"], "model": answer.model_used, "output": answer.output[:cut]})
         if work.pattern == "leader_follower" and step["agent"] == 0:
             leading = index
     last = answers[leading]

@@ -32,7 +32,7 @@ from services.executor.run.attempts import take_answer, take_result
 from services.executor.run.failures import ended_badly
 from services.executor.run.state import Run, TaskRecord, deadline_holds, is_terminal
 
-EVENT_BYTES_MAX: Final = 1 << 20
+EVENT_BYTES_MAX: Final = 256 << 10
 """A graph bigger than this is added by several events, so that a commit can be split into parts."""
 RUN_DEADLINE: Final = "the deadline of the run passed"
 _ENCODE = msgspec.json.Encoder().encode

@@ -1,6 +1,9 @@
-"""What a run asks of the world, as data. Each names task and attempt: its id is the same after a crash."""
+"""What a run asks of the world, as data. Each names task and attempt: its id is the same after a crash.
 
-from typing import Any
+While an effect with the same `key` is under way in this process, the host does not start it again.
+"""
+
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -12,6 +15,19 @@ class SendLlm(msgspec.Struct, frozen=True):
 
     request: LlmRequest
 
+    @property
+    def key(self) -> str:
+        """The id of the paid call."""
+        return self.request.corr_id
+
+
+class CancelLlm(msgspec.Struct, frozen=True):
+    """Nobody waits for this call any more: it may stop."""
+
+    corr_id: str
+    node_id: str
+    key: ClassVar[None] = None
+
 
 class RunNoop(msgspec.Struct, frozen=True, gc=False):
     """Carry out a body that does nothing."""
@@ -19,6 +35,7 @@ class RunNoop(msgspec.Struct, frozen=True, gc=False):
     task_id: str
     attempt: int
     result: Any
+    key: ClassVar[None] = None
 
 
 class RunScript(msgspec.Struct, frozen=True):
@@ -31,6 +48,11 @@ class RunScript(msgspec.Struct, frozen=True):
     context: dict[str, Any]
     timeout_ms: int
 
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Task, attempt and step."""
+        return (self.task_id, self.attempt, "body")
+
 
 class RunStage(msgspec.Struct, frozen=True):
     """Carry out one stage of a strategy; `strategy` is `name@version`, `step` is where its result belongs."""
@@ -41,6 +63,11 @@ class RunStage(msgspec.Struct, frozen=True):
     strategy: str
     stage: str
     context: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Task, attempt and step."""
+        return (self.task_id, self.attempt, self.step)
 
 
 class CallNats(msgspec.Struct, frozen=True):
@@ -54,5 +81,10 @@ class CallNats(msgspec.Struct, frozen=True):
     timeout_ms: int
     msg_id: str
 
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Task, attempt and step."""
+        return (self.task_id, self.attempt, "body")
 
-Effect = SendLlm | RunNoop | RunScript | RunStage | CallNats
+
+Effect = SendLlm | CancelLlm | RunNoop | RunScript | RunStage | CallNats

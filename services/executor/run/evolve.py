@@ -111,6 +111,7 @@ def _started(run: Run, event: TaskStarted) -> None:
     task.deadline_at_ms = deadline = event.deadline_at_ms
     run.ticket = ticket = run.ticket + 1
     heappush(run.deadlines, (deadline, ticket, task, attempt, None))
+    task.abandoned = ()
     if not task.is_group:
         run.running += 1
         return
@@ -180,9 +181,12 @@ def _child_ended(run: Run, parent: TaskRecord, *, bad: bool) -> None:
 
 
 def _forget_work(run: Run, task: TaskRecord) -> None:
-    if task.work is not None:
-        for call in task.work.calls.values():
-            run.calls.pop(call.request.corr_id, None)
+    """The attempt is over: calls that are still open are abandoned, their answers will find nobody."""
+    work = task.work
+    if work is not None and work.calls:
+        task.abandoned = [call.request for call in work.calls.values()]
+        for request in task.abandoned:
+            run.calls.pop(request.corr_id, None)
     task.work = None
 
 

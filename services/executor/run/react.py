@@ -9,11 +9,20 @@ from typing import Any, Final
 import msgspec
 
 from contracts.limits import LUA_TIMEOUT_DEFAULT_MS, NATS_TIMEOUT_DEFAULT_MS
-from contracts.run import AgentsSpawned, LlmAnswered, LlmRequested, RunEvent, TaskStarted
+from contracts.run import (
+    AgentsSpawned,
+    LlmAnswered,
+    LlmRequested,
+    RunEvent,
+    TaskCancelled,
+    TaskFailed,
+    TaskRetryScheduled,
+    TaskStarted,
+)
 from contracts.task import AgentNode, LuaNode, NatsNode, NoopNode, TaskSpec
 from services.executor import prompts
 from services.executor.run.attempts import expected_stage
-from services.executor.run.effects import CallNats, Effect, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.effects import CallNats, CancelLlm, Effect, RunNoop, RunScript, RunStage, SendLlm
 from services.executor.run.state import Run, TaskRecord
 
 STAGE_OF_STEP: Final = {"spawn": "agent_spawning", "orchestrate": "orchestration", "complete": "completion"}
@@ -69,11 +78,19 @@ def _answered(run: Run, event: LlmAnswered, effects: list[Effect]) -> None:
         _stage(run, task, effects)
 
 
+def _abandoned(run: Run, event: TaskFailed | TaskCancelled | TaskRetryScheduled, effects: list[Effect]) -> None:
+    for request in run.tasks[event.task_id].abandoned:
+        effects.append(CancelLlm(request.corr_id, request.node_id))
+
+
 REACTIONS: Final[Mapping[type, Callable[[Run, Any, list[Effect]], None]]] = {
     TaskStarted: _started,
     AgentsSpawned: _spawned,
     LlmRequested: _requested,
     LlmAnswered: _answered,
+    TaskFailed: _abandoned,
+    TaskCancelled: _abandoned,
+    TaskRetryScheduled: _abandoned,
 }
 
 

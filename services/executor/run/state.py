@@ -72,6 +72,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     work: Work | None = None
     reworks: int = 0
     calls_made: int = 0
+    abandoned: list[LlmRequest] | tuple[()] = ()
     tokens: int = 0
     cost_usd_micros: int = 0
     cost_unknown: bool = False

@@ -1,0 +1,24 @@
+"""Configuration of the executor. Section `executor` of `htdag.toml`."""
+
+from typing import Annotated, Final
+
+import msgspec
+
+SECTION: Final = "executor"
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an executor can be told.
+
+    `lua_children` processes run Lua; at most `bodies_max` Lua scripts and NATS calls are under way at once.
+    `partition_credit` mailbox messages of one partition may be unsettled; an actor at rest for `idle_s` leaves memory.
+    """
+
+    lua_children: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    bodies_max: Count = 1024
+    partition_credit: Count = 256
+    actors_max: Count = 20_000
+    mailbox_messages_max: Count = 20_000
+    idle_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0

@@ -1,0 +1,191 @@
+"""Carrying out what runs ask for: LLM requests stored durably, Lua in its own processes, calls over NATS.
+
+Every effect ends: by its own deadline, or when the process stops, and then the log still knows that it is open.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from contracts.errors import Rejected, failure
+from contracts.limits import LUA_TIMEOUT_DEFAULT_MS
+from contracts.llm import HEADER_ANSWER_TO
+from contracts.requests import CorrRef
+from contracts.run import RunCommand, TakeAnswer, TakeResult
+from contracts.streams import LLM_REQUESTS
+from contracts.subjects import command, llm_request, rpc
+from services.executor import agents
+from services.executor.run.effects import CallNats, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.strategy_book import StrategyBook
+from services.runtime.bus import Message
+from services.runtime.clock import Clock
+from services.runtime.lifecycle import Log
+from services.runtime.publisher import Stored
+
+Done = Callable[[RunCommand | None], None]
+RESULT_SHARE: Final = 4
+"""A result may take one part in so many of the largest message: it must fit into a commit beside others."""
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class Broker(Protocol):
+    """The part of the bus that effects need."""
+
+    @property
+    def payload_max(self) -> int:
+        """The largest message, in bytes."""
+        ...
+
+    def store(
+        self, subject: str, data: bytes, *, stream: str, msg_id: str, headers: Mapping[str, str] | None = None
+    ) -> "asyncio.Future[Stored]":
+        """Store one message durably."""
+        ...
+
+    def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+        """Send one message."""
+        ...
+
+    async def request(
+        self, subject: str, data: bytes, *, timeout_s: float = 10.0, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        """Send and wait for the first reply."""
+        ...
+
+
+class Lua(Protocol):
+    """The part of the Lua host that effects need."""
+
+    async def call(
+        self, src: str, context: Any, *, argv: list[Any] = ..., timeout_ms: int = ..., stage: str = ...
+    ) -> Any:
+        """Run one script."""
+        ...
+
+
+class RunEffects:
+    """The effect runner of the run aggregate; at most `bodies_max` bodies and stages run at once, the rest waits."""
+
+    def __init__(
+        self, *, bus: Broker, lua: Lua, book: StrategyBook, clock: Clock, log: Log, bodies_max: int = 1024
+    ) -> None:
+        self._bus, self._lua, self._book, self._clock, self._log = bus, lua, book, clock, log
+        self._room = asyncio.Semaphore(bodies_max)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._result_bytes_max = bus.payload_max // RESULT_SHARE
+
+    def start(self, actor_id: str, effect: Any, done: Done) -> None:
+        """See EffectRunner.start."""
+        if type(effect) is RunNoop:
+            done(TakeResult(effect.task_id, effect.attempt, "body", effect.result))
+        elif type(effect) is SendLlm:
+            self._send_llm(actor_id, effect, done)
+        elif type(effect) is RunScript:
+            self._spawn(effect.task_id, effect.attempt, "body", self._script(effect), done)
+        elif type(effect) is RunStage:
+            self._spawn(effect.task_id, effect.attempt, effect.step, self._stage(effect), done)
+        elif type(effect) is CallNats:
+            self._spawn(effect.task_id, effect.attempt, "body", self._call(effect), done)
+        elif type(effect) is CancelLlm:
+            self._cancel_llm(actor_id, effect, done)
+        else:
+            raise TypeError(f"no such effect: {type(effect).__name__}")
+
+    async def stop(self) -> None:
+        """Cut what is under way; the log knows that it is open."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    # -- LLM -------------------------------------------------------------------------------------------------------
+
+    def _send_llm(self, run_id: str, effect: SendLlm, done: Done) -> None:
+        request = effect.request
+
+        def stored(future: "asyncio.Future[Stored]") -> None:
+            if future.cancelled():
+                done(None)
+                return
+            error = future.exception()
+            if error is None:
+                done(None)
+                return
+            wrong = error.to_wire() if isinstance(error, Rejected) else failure("internal")
+            done(TakeAnswer(request.corr_id, error=wrong))
+
+        self._bus.store(
+            llm_request(request.model_id),
+            _ENCODE(request),
+            stream=LLM_REQUESTS,
+            msg_id=request.corr_id,
+            headers={HEADER_ANSWER_TO: command("executor", "run", run_id, "answer")},
+        ).add_done_callback(stored)
+
+    def _cancel_llm(self, run_id: str, effect: CancelLlm, done: Done) -> None:
+        """A wish without an answer: a call that cannot be stopped any more only costs what it costs."""
+        try:
+            body = CorrRef(effect.corr_id, run_id=run_id, node_id=effect.node_id)
+            self._bus.publish(rpc("llm-worker", "llm", "cancel"), _ENCODE(body))
+        except Rejected as error:
+            self._log.warning("llm_not_cancelled", corr_id=effect.corr_id, code=error.code)
+        done(None)
+
+    # -- bodies and stages -------------------------------------------------------------------------------------------
+
+    def _spawn(self, task_id: str, attempt: int, step: str, work: Awaitable[Any], done: Done) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry_out(task_id, attempt, step, work, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, task_id: str, attempt: int, step: str, work: Awaitable[Any], done: Done) -> None:
+        began_s = self._clock.monotonic_s()
+        value: Any = None
+        error: dict[str, Any] | None = None
+        try:
+            async with self._room:
+                value = await work
+                size = len(_ENCODE(value))
+                if size > self._result_bytes_max:
+                    raise Rejected("too_large", "the result is too large", max=self._result_bytes_max, requested=size)
+        except Rejected as refused:
+            value, error = None, refused.to_wire()
+        except asyncio.CancelledError:
+            raise
+        except Exception as broken:  # the edge: what breaks here must end the attempt, not hang it
+            self._log.error("effect_failed", task_id=task_id, step=step, exc_info=broken)
+            value, error = None, failure("internal")
+        duration_ms = round((self._clock.monotonic_s() - began_s) * 1000, 3)
+        done(TakeResult(task_id, attempt, step, value, error, duration_ms))
+
+    async def _script(self, effect: RunScript) -> Any:
+        return await self._lua.call(
+            effect.src, effect.context, argv=effect.argv, timeout_ms=effect.timeout_ms, stage="body"
+        )
+
+    async def _stage(self, effect: RunStage) -> Any:
+        body = await self._book.find(effect.strategy)
+        src = body.scripts.get(effect.stage)
+        if src is None:
+            return agents.fallback_stage(effect.stage, effect.context)
+        return await self._lua.call(src, effect.context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=effect.stage)
+
+    async def _call(self, effect: CallNats) -> Any:
+        payload = b"{}" if effect.payload is None else _ENCODE(effect.payload)
+        headers = {"Nats-Msg-Id": effect.msg_id}
+        if effect.publish_only:
+            self._bus.publish(effect.subject, payload, headers=headers)
+            return None
+        reply = await self._bus.request(effect.subject, payload, timeout_s=effect.timeout_ms / 1000, headers=headers)
+        if "Nats-Service-Error" in reply.headers:
+            raise Rejected("bad_reply", f"the responder refused: {reply.headers['Nats-Service-Error'][:200]}")
+        if not reply.data:
+            return None
+        if len(reply.data) > self._result_bytes_max:
+            raise Rejected("too_large", "the reply is too large", max=self._result_bytes_max)
+        try:
+            return msgspec.json.decode(reply.data)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise Rejected("bad_reply", subject=effect.subject) from error

@@ -1,0 +1,137 @@
+"""Durable input of run actors: mailbox messages and fired timers, from the broker to the host, settled when safe.
+
+A message is acknowledged when its run is at rest. Until then it is kept alive, so that nobody else gets it; what
+cannot be read, or breaks its actor again and again, becomes a dead letter. Nothing is dropped.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
+from contracts.errors import Rejected
+from contracts.reply import ok, refused
+from contracts.run import AddTasks, CancelRun, ResumeRun, RunCommand, RunEvent, StartRun, TakeAnswer
+from contracts.streams import POISON_DELIVERIES_MAX
+from contracts.subjects import check_id, parse_mailbox
+from services.executor.run.state import Run
+from services.executor.views import summary_of
+from services.runtime.actor import ActorHost
+from services.runtime.bus import Bus
+from services.runtime.lifecycle import Log
+from services.runtime.mailbox import Answered, Interrupted, Outcome
+from services.runtime.pull import Delivery
+
+KEEP_ALIVE_S: Final = 3.0
+NAK_DELAY_S: Final = 1.0
+WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
+"""Failures of the surroundings: the message is innocent and comes again for as long as they last."""
+
+Said = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer
+"""What others may say to a run. Results and time come from the executor itself."""
+_DECODE: Final = msgspec.json.Decoder(Said).decode
+Host = ActorHost[RunCommand, Run, RunEvent]
+
+
+class Mailboxes:
+    """Hands deliveries to the host and settles them. `spawn` owns the few tasks that are needed."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        host: Host,
+        log: Log,
+        spawn: Callable[[Coroutine[Any, Any, Any], str], Any],
+        time_command: Callable[[], RunCommand],
+    ) -> None:
+        self._bus, self._host, self._log, self._spawn = bus, host, log, spawn
+        self._time_command = time_command
+        self._unsettled: set[Delivery] = set()
+
+    async def keep_alive(self) -> None:
+        """Tell the broker, until cancelled, that unsettled messages are still worked on."""
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_S)
+            for delivery in self._unsettled:
+                delivery.in_progress()
+
+    def take_command(self, delivery: Delivery) -> None:
+        """Take one mailbox message in."""
+        try:
+            subject = parse_mailbox(delivery.subject)
+            run_id = check_id(subject.aggregate_id, "run_id")
+            command = _DECODE(delivery.data)
+        except Rejected as error:
+            self._put_aside(delivery, error.code, error.message)
+            return
+        except (msgspec.MsgspecError, RecursionError) as error:
+            self._put_aside(delivery, "poison", str(error))
+            return
+        headers = delivery.headers
+        reply = headers.get(HEADER_REPLY)
+        self._unsettled.add(delivery)
+        self._host.deliver(
+            run_id,
+            command,
+            message_id=headers.get("Nats-Msg-Id") or f"mailbox-{delivery.seq}",
+            by=headers.get(HEADER_BY, ""),
+            corr=headers.get(HEADER_CORRELATION, ""),
+            trace=headers.get("traceparent", ""),
+            settled=lambda error: self._settle(delivery, error),
+            answered=self._answering(reply) if reply else None,
+        )
+
+    def take_timer(self, delivery: Delivery) -> None:
+        """Take one fired timer in."""
+        try:
+            run_id = check_id(delivery.subject.rpartition(".")[2], "run_id")
+        except Rejected as error:
+            self._put_aside(delivery, error.code, error.message)
+            return
+        self._unsettled.add(delivery)
+        self._host.deliver(
+            run_id,
+            self._time_command(),
+            message_id=f"timer-{delivery.seq}",
+            settled=lambda error: self._settle(delivery, error),
+        )
+
+    def _answering(self, reply: str) -> Answered[Run, RunEvent]:
+        def answered(outcome: Outcome[Run, RunEvent] | Rejected) -> None:
+            try:
+                if isinstance(outcome, Rejected):
+                    answer = refused(outcome)
+                else:
+                    answer = ok(summary_of(outcome.state))
+                self._bus.publish(reply, answer)
+            except Rejected as error:  # the caller's own deadline tells it; the commit stands
+                self._log.warning("answer_not_sent", code=error.code)
+
+        return answered
+
+    def _settle(self, delivery: Delivery, error: BaseException | None) -> None:
+        self._unsettled.discard(delivery)
+        if error is None:
+            delivery.ack()
+        elif isinstance(error, Interrupted):
+            delivery.nak()
+        elif isinstance(error, Rejected) and error.code in WAITED_OUT:
+            delivery.nak(NAK_DELAY_S)
+        elif delivery.delivered >= POISON_DELIVERIES_MAX:
+            code = error.code if isinstance(error, Rejected) else "poison"
+            self._put_aside(delivery, code, str(error))
+        else:
+            delivery.nak(NAK_DELAY_S)
+
+    def _put_aside(self, delivery: Delivery, code: str, detail: str) -> None:
+        self._log.warning("dead_letter", subject=delivery.subject, seq=delivery.seq, code=code)
+        self._spawn(self._dead_letter(delivery, code, detail), "dead-letter")
+
+    async def _dead_letter(self, delivery: Delivery, code: str, detail: str) -> None:
+        try:
+            await self._bus.dead_letter(delivery, code, detail)
+        except Rejected as error:  # it stays where it is and comes again
+            self._log.warning("dead_letter_failed", code=error.code)
+            delivery.nak(NAK_DELAY_S)

@@ -1,0 +1,135 @@
+"""Composition root of the executor: nothing is wired anywhere else."""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from contracts.codec import CommitCodec
+from contracts.run import RunCommand, RunEvent, TakeTime
+from contracts.streams import CONSUMERS, EVENTS_EXECUTOR, EVENTS_PLANNER, TIMERS
+from contracts.subjects import LLM_HEALTH, events
+from services.executor.config import SECTION, Config
+from services.executor.effect_runner import RunEffects
+from services.executor.handlers import RunVerbs
+from services.executor.llm_health import LlmWatch
+from services.executor.mailboxes import Mailboxes
+from services.executor.run.decider import RUN
+from services.executor.run.state import Run
+from services.executor.strategy_book import StrategyBook
+from services.runtime.actor import HEADERS_BYTES, ActorHost, HostLimits
+from services.runtime.app import App
+from services.runtime.jetstream import JetStreamEventStore
+from services.runtime.lua.host import LuaHost
+from services.runtime.placement import Placement
+from services.runtime.pull import Puller
+from services.runtime.timers import JetStreamTimers
+
+PASSIVATE_EVERY_S: Final = 5.0
+BOOK_WAIT_S: Final = 10.0
+
+
+async def build(app: App) -> None:
+    """Wire one executor; when this returns it takes runs."""
+    config = app.config.section(SECTION, Config)
+    bus, clock = app.bus, app.clock
+    watch = LlmWatch(clock.monotonic_s())
+    await bus.subscribe(LLM_HEALTH, lambda message: watch.take(message.data, clock.monotonic_s()))
+
+    def time_command(_now_ms: int = 0) -> RunCommand:
+        return TakeTime(llm_alive=watch.alive(clock.monotonic_s()))
+
+    book = StrategyBook()
+    follower = await bus.follow(EVENTS_PLANNER, events("planner", "strategy", "*"), book.take)
+    lua = LuaHost(children=config.lua_children, metrics=app.metrics)
+    await lua.start()
+    app.on_stop(lua.stop)
+    effects = RunEffects(bus=bus, lua=lua, book=book, clock=clock, log=app.log, bodies_max=config.bodies_max)
+    app.on_stop(effects.stop)
+    codec: CommitCodec[RunEvent] = CommitCodec(RunEvent)
+    store = JetStreamEventStore(bus, EVENTS_EXECUTOR)
+    host: ActorHost[RunCommand, Run, RunEvent] = ActorHost(
+        service="executor",
+        aggregate="run",
+        decider=dataclasses.replace(RUN, time_command=time_command),
+        codec=codec,
+        store=store,
+        clock=clock,
+        ids=app.ids,
+        effects=effects,
+        timers=JetStreamTimers(bus, "executor", "run"),
+        observer=_Observer(app),
+        limits=HostLimits(
+            mailbox_messages_max=config.mailbox_messages_max,
+            actors_max=config.actors_max,
+            idle_s=config.idle_s,
+            commit_bytes_max=bus.payload_max - HEADERS_BYTES,
+        ),
+    )
+    async with asyncio.timeout(BOOK_WAIT_S):
+        await follower.caught_up.wait()
+    RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
+    await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
+    _ = app.spawn(_housekeeping(app, host), "housekeeping")
+
+
+async def _take_input(
+    app: App, config: Config, host: ActorHost[RunCommand, Run, RunEvent], mailboxes: Mailboxes
+) -> None:
+    """Pull the partitions, those that are ours by placement first, and the fired timers."""
+    pullers: list[Puller] = []
+    for consumer in CONSUMERS:
+        if consumer.owner == "executor" and consumer.stream != TIMERS:
+            pullers.append(
+                await app.bus.pull(consumer, mailboxes.take_command, credit=config.partition_credit, priority=0)
+            )
+    timers = next(one for one in CONSUMERS if one.owner == "executor" and one.stream == TIMERS)
+    fired = await app.bus.pull(timers, mailboxes.take_timer, credit=config.partition_credit)
+
+    def on_ranks(ranks: tuple[int, ...]) -> None:
+        for puller, rank in zip(pullers, ranks, strict=True):
+            puller.priority = rank
+
+    async def drain() -> None:
+        for puller in (*pullers, fired):
+            puller.stop()
+        await host.drain()
+        await app.bus.flush()
+
+    app.on_drain(drain)
+    _ = app.spawn(Placement(app.bus, app.clock, "executor", app.instance, on_ranks).run(), "placement")
+    _ = app.spawn(mailboxes.keep_alive(), "keep-alive")
+
+
+async def _housekeeping(app: App, host: ActorHost[RunCommand, Run, RunEvent]) -> None:
+    """Forget actors at rest, and say how many there are."""
+    while True:
+        await asyncio.sleep(PASSIVATE_EVERY_S)
+        host.passivate()
+        app.metrics.set("htdag_actors_active", host.active, aggregate="run")
+        running = sum(run.status == "running" for run in host.states().values())
+        app.metrics.set("htdag_runs_running", running)
+
+
+class _Observer:
+    """What the host sees, as metrics and log lines."""
+
+    def __init__(self, app: App) -> None:
+        self._metrics, self._log = app.metrics, app.log
+
+    def committed(self, types: Sequence[str], seconds: float) -> None:
+        """A commit was acknowledged."""
+        self._metrics.inc("htdag_commits_total", stream=EVENTS_EXECUTOR, outcome="stored")
+        self._metrics.observe("htdag_commit_seconds", seconds, stream=EVENTS_EXECUTOR)
+        for name in types:
+            self._metrics.inc("htdag_events_appended_total", stream=EVENTS_EXECUTOR, type=name)
+
+    def conflict(self) -> None:
+        """Somebody else wrote first."""
+        self._metrics.inc("htdag_commits_total", stream=EVENTS_EXECUTOR, outcome="conflict")
+        self._metrics.inc("htdag_actor_conflicts_total", aggregate="run")
+
+    def failed(self, actor_id: str, error: BaseException) -> None:
+        """A turn broke."""
+        self._metrics.inc("htdag_commits_total", stream=EVENTS_EXECUTOR, outcome="failed")
+        self._log.error("turn_failed", run_id=actor_id, exc_info=error)
