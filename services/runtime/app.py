@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from contracts.errors import UNAVAILABLE, Rejected
+from contracts.errors import CATALOGUE, UNAVAILABLE, Rejected
 from services.runtime import faults, logs, nats_client, provision, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock, SystemClock, rfc3339
@@ -29,6 +29,7 @@ from services.runtime.rpc import Handler, Rpc
 CONNECT_LOG_S: Final = 5.0
 """While the broker is away, one line per so many seconds says so."""
 JETSTREAM_WAIT_S: Final = 15.0
+REFUSED_LOGINS_MAX: Final = 5
 PRIVATE: Final = 0o077
 
 Build = Callable[["App"], Awaitable[None]]
@@ -66,6 +67,7 @@ class App:
         self.health = HealthServer(checks=self._checks, metrics=self.metrics.render)
         self._readiness: dict[str, Readiness] = {}
         self._waits_for: str | None = "not started"
+        self._refused_logins = 0
 
     @property
     def home(self) -> Path:
@@ -183,16 +185,23 @@ class App:
         return checks
 
     def _reconnected(self) -> None:
+        self._refused_logins = 0
         self.metrics.inc("htdag_nats_reconnects_total")
         self.log.info("nats_reconnected")
 
     def _closed(self) -> None:
-        # nats-py gives up for good when the server refuses its login again; nothing here can work without it.
         if hasattr(self, "bus") and self.life.phase not in (Phase.STOPPING, Phase.STOPPED):
             self.life.kill("the NATS connection was closed for good", UNAVAILABLE)
 
     def _bus_said(self, text: str) -> None:
         self.log.debug("nats", said=text)
+        if "authorization" not in text.lower() or not hasattr(self, "bus"):
+            return
+        # nats-py tries a refused login again for ever; nothing here can work without it.
+        self._refused_logins += 1
+        if self._refused_logins == REFUSED_LOGINS_MAX and self.life.phase is not Phase.STOPPING:
+            self.log.error("nats_denied", url=mask_url(self.core.nats_url), hint=CATALOGUE["nats_denied"].hint)
+            self.life.kill("NATS refuses these credentials now", CATALOGUE["nats_denied"].exit_code)
 
 
 def run_service(name: str, build: Build, *, config: Config) -> int:

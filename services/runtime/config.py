@@ -299,11 +299,9 @@ def _read(section: str, key: str, kind: Any, layered: _Layered) -> Any:
 
 
 def _takes_text(kind: Any) -> bool:
-    return (
-        kind is str
-        or any(_takes_text(part) for part in get_args(kind) if not isinstance(part, msgspec.Meta))
-        and (get_origin(kind) not in (list, dict, tuple))
-    )
+    if get_origin(kind) in (list, dict, tuple):
+        return False
+    return kind is str or any(_takes_text(part) for part in get_args(kind))
 
 
 def _secret_of_file(name: str, path: str) -> str:

@@ -27,6 +27,7 @@ def read(data: bytes, decoder: "msgspec.json.Decoder[T]", *, bytes_max: int = RE
     try:
         message = decoder.decode(data or b"{}")
     except msgspec.ValidationError as error:
+        _check_json(data or b"{}")
         raise Rejected("bad_request", _PATH.sub("", str(error)), field=field_of(str(error))) from error
     except msgspec.DecodeError as error:
         raise Rejected("bad_json", f"the request is not JSON: {error}") from error
@@ -60,6 +61,16 @@ def deeper_than(data: bytes, depth_max: int) -> bool:
 
 
 _PAIRS: Final = re.compile(rb"(?:\[\]|\{\})+")
+
+
+def _check_json(data: bytes) -> None:
+    """The typed decoder stops at the first wrong value, so it may not have seen that the rest is no JSON at all."""
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise Rejected("bad_json", f"the request is not JSON: {error}") from error
+    except RecursionError as error:
+        raise _too_deep() from error
 
 
 def _too_deep() -> Rejected:

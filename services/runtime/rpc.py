@@ -149,20 +149,21 @@ class Rpc:
             self._subscriptions.append(
                 await self._client.subscribe(endpoint.spec.subject, queue=self._service, cb=self._receiver(endpoint))
             )
-        await self._client.flush()
+        await _settle(self._client)
 
     async def drain(self) -> None:
         """Take no more requests (others of the queue group get them) and finish those that were taken."""
         subscriptions, self._subscriptions = self._subscriptions, []
-        for subscription in subscriptions:
-            try:
-                async with asyncio.timeout(UNSUBSCRIBE_TIMEOUT_S):
-                    if self._client.is_connected:
-                        await subscription.drain()  # type: ignore[no-untyped-call]
-                    else:
-                        await subscription.unsubscribe()
-            except (nats.errors.Error, TimeoutError) as error:
-                self._log.warning("unsubscribe_failed", reason=type(error).__name__)
+        try:
+            async with asyncio.timeout(UNSUBSCRIBE_TIMEOUT_S):
+                for subscription in subscriptions:
+                    await self._client._send_unsubscribe(subscription._id)
+                await _settle(self._client)
+                for subscription in subscriptions:
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+        except (nats.errors.Error, TimeoutError) as error:
+            # Without a connection nothing comes in any more either.
+            self._log.warning("unsubscribe_failed", reason=type(error).__name__)
         while self._tasks:
             await asyncio.wait(self._tasks, timeout=REQUEST_TIMEOUT_S)
 
@@ -279,3 +280,13 @@ class Rpc:
             endpoint.last_error = outcome
         self._metrics.inc("htdag_requests_total", service=self._service, verb=endpoint.name, outcome=outcome)
         self._metrics.observe("htdag_request_seconds", took_s, service=self._service, verb=endpoint.name)
+
+
+async def _settle(client: Client) -> None:
+    """Return when the broker has acted on everything sent so far and all that it sent before is here.
+
+    nats-py writes the PING of `flush` ahead of commands that still wait for its flusher (2.16), so one round trip is
+    not enough: its own `drain` loses requests that arrive in between.
+    """
+    await client.flush()
+    await client.flush()
