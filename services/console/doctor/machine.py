@@ -138,11 +138,7 @@ async def sandbox() -> Finding:
 
 async def docker() -> Finding:
     """Docker is optional: its absence is a note."""
-    if (
-        shutil.which("docker") is None
-        and not os.environ.get("DOCKER_HOST")
-        and not os.path.exists("/var/run/docker.sock")
-    ):
+    if not os.environ.get("DOCKER_HOST") and not await asyncio.to_thread(Path("/var/run/docker.sock").exists):
         return Finding("docker", "note", "not installed; only the docker tool needs it")
     import aiodocker
 

@@ -74,10 +74,14 @@ async def _services(console: Console, common: Common) -> list[Finding]:
     found: list[Finding] = []
     record = common.place.record()
     for name in SERVICES:
+        wanted = record is None or not record.running or name in record.services
         try:
             reply = await console.bus.request(f"$SRV.PING.{name}", b"", timeout_s=_DISCOVERY_S)
             version = msgspec.json.decode(reply.data).get("version", "?")
         except Rejected:
+            if not wanted:
+                found.append(Finding(name, "warn", "is not part of this instance", "`htdag up` without --only"))
+                continue
             found.append(
                 Finding(
                     name,

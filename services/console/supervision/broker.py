@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -15,6 +16,8 @@ from contracts.limits import REQUEST_BYTES_MAX
 from services.console.home import Home, write_private
 
 DEFAULT_PORT: Final = 4222
+PORTS: Final = range(10_000, 32_000)
+PORT_TRIES_MAX: Final = 100
 OPERATOR: Final = "operator"
 SERVICES: Final = "services"
 Sync = Literal["always", "1s"]
@@ -99,10 +102,18 @@ def claim_port(port: int) -> int:
 
 
 def free_port() -> int:
-    """A port that is free on loopback now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free on loopback now, below the ephemeral range.
+
+    There nobody's outgoing connection can sit, and a client that tries again while the broker is down cannot
+    connect to itself.
+    """
+    for _ in range(PORT_TRIES_MAX):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        try:
+            return claim_port(port)
+        except Rejected:
+            continue
+    raise Rejected("port_in_use", "no free port was found on loopback")
 
 
 def url_of(user: str, password: str, port: int) -> str:
