@@ -9,8 +9,9 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from contracts import epic, llm, run, strategy, streams
+from contracts import epic, llm, requests, run, strategy, streams
 from contracts.subjects import (
+    LLM_CANCEL,
     LLM_HEALTH,
     LLM_LEGACY,
     LLM_REQUEST_EDGE,
@@ -139,6 +140,15 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="llm-worker",
         meaning="durable request; acknowledged means accepted; Nats-Msg-Id is the corr_id",
         example=_REQUEST_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmCancel",
+        address=LLM_CANCEL,
+        messages=(requests.CorrRef,),
+        publishers="llm-worker, executor",
+        consumers="every llm-worker",
+        meaning="stop this call wherever it runs; the worker that runs it replies",
+        example='{"corr_id":"c1"}',
     ),
     ChannelSpec(
         name="llmResponseStored",
