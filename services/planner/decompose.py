@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.limits import ATOMIC_BELOW_COMPLEXITY, ID_CHARS_MAX, REQUEST_BYTES_MAX, TASK_DEPTH_MAX
+from contracts.limits import ATOMIC_BELOW_COMPLEXITY, GOAL_CHARS_MAX, ID_CHARS_MAX, REQUEST_BYTES_MAX, TASK_DEPTH_MAX
 from contracts.task import AgentNode, GroupNode, TaskSpec
 from services.planner.graph import check_graph
 from services.planner.intake import accept_task, encoded_bytes
@@ -176,7 +176,7 @@ def _task_of(subtask: Subtask, ids: dict[str, str], parent: TaskSpec, siblings: 
     return TaskSpec(
         id=ids[subtask.id],
         title=subtask.title or title_of(subtask.description),
-        description=subtask.description,
+        description=subtask.description[:GOAL_CHARS_MAX],
         role=role,
         depends_on=[ids[needed] for needed in dict.fromkeys(subtask.dependencies)],
         context=subtask.context or parent.context,

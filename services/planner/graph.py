@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Container, Sequence
 
 from contracts.errors import Rejected
-from contracts.task import TaskSpec
+from contracts.task import GroupNode, TaskSpec
 
 CYCLE_SHOWN_MAX = 20
 
@@ -16,7 +16,7 @@ CYCLE_SHOWN_MAX = 20
 def check_graph(tasks: Sequence[TaskSpec], known: Container[str] = ()) -> None:
     """Refuse a batch with duplicate_id, unknown_dependency or cycle.
 
-    `depends_on` may name tasks of the batch or `known` ones; `parent` only tasks of the batch.
+    `depends_on` may name tasks of the batch or `known` ones; `parent` only groups of the batch.
     """
     index: dict[str, int] = {}
     for number, task in enumerate(tasks):
@@ -28,19 +28,29 @@ def check_graph(tasks: Sequence[TaskSpec], known: Container[str] = ()) -> None:
             if needed not in index and needed not in known:
                 raise Rejected(
                     "unknown_dependency",
-                    f"{task.id} depends on {needed}, which is no task here",
+                    f"{task.id} depends on {needed[:80]}, which is no task here",
                     task_id=task.id,
-                    dependency=needed,
+                    dependency=needed[:80],
                 )
-        if task.parent is not None and task.parent not in index:
-            raise Rejected(
-                "unknown_dependency",
-                f"the parent of {task.id}, {task.parent}, is not in this batch",
-                task_id=task.id,
-                dependency=task.parent,
-                field="parent",
-            )
+        if task.parent is not None:
+            _check_parent(task, tasks, index)
     in_order(tasks, index)
+
+
+def _check_parent(task: TaskSpec, tasks: Sequence[TaskSpec], index: dict[str, int]) -> None:
+    place = index.get(task.parent or "")
+    if place is None:
+        raise Rejected(
+            "unknown_dependency",
+            f"the parent of {task.id} is not in this batch",
+            task_id=task.id,
+            dependency=(task.parent or "")[:80],
+            field="parent",
+        )
+    if not isinstance(tasks[place].node, GroupNode):
+        raise Rejected(
+            "bad_request", f"{task.parent} is no group: it takes no children", task_id=task.id, field="parent"
+        )
 
 
 def in_order(tasks: Sequence[TaskSpec], index: dict[str, int] | None = None) -> list[TaskSpec]:

@@ -12,14 +12,15 @@ from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
     COMPLEXITY_MAX,
     DEPENDENCIES_PER_TASK_MAX,
-    LUA_SOURCE_MAX_BYTES,
+    GOAL_CHARS_MAX,
     TASK_DEPTH_MAX,
     TASK_TIMEOUT_MAX_MS,
     TASKS_PER_RUN_MAX,
     TITLE_CHARS_MAX,
 )
-from contracts.subjects import check_id, check_model_id
-from contracts.task import ROLE_ALIASES, ROLES, LlmNode, LuaNode, TaskSpec
+from contracts.subjects import check_id
+from contracts.task import ROLE_ALIASES, ROLES, TaskSpec
+from services.planner.nodes import accept_node
 
 TASK_BYTES_MAX: Final = 2 << 20
 PRIORITY_MAX: Final = 1_000_000
@@ -40,7 +41,7 @@ def accept_task(task: TaskSpec) -> TaskSpec:
     check_id(task.id, "task id")
     _check_numbers(task)
     _check_sizes(task)
-    _check_node(task)
+    accept_node(task)
     role = accept_role(task.role, task.id)
     complexity = clamp_complexity(task.estimated_complexity, task.id)
     if role == task.role and complexity == task.estimated_complexity:
@@ -101,15 +102,15 @@ def _check_numbers(task: TaskSpec) -> None:
 
 
 def _check_sizes(task: TaskSpec) -> None:
-    if len(task.title) > TITLE_CHARS_MAX:
-        raise Rejected(
-            "too_large",
-            f"task {task.id}: the title is too long",
-            task_id=task.id,
-            field="title",
-            max=TITLE_CHARS_MAX,
-            requested=len(task.title),
-        )
+    for field, text, most in (
+        ("title", task.title, TITLE_CHARS_MAX),
+        ("description", task.description, GOAL_CHARS_MAX),
+    ):
+        if len(text) > most:
+            raise Rejected(
+                "too_large", f"task {task.id}: the {field} is too long", task_id=task.id, field=field, max=most,
+                requested=len(text),
+            )  # fmt: skip
     if len(task.depends_on) > DEPENDENCIES_PER_TASK_MAX:
         raise Rejected(
             "too_large",
@@ -122,24 +123,3 @@ def _check_sizes(task: TaskSpec) -> None:
     size = encoded_bytes(task)
     if size > TASK_BYTES_MAX:
         raise Rejected("too_large", f"task {task.id} is too large", task_id=task.id, max=TASK_BYTES_MAX, requested=size)
-
-
-def _check_node(task: TaskSpec) -> None:
-    node = task.node
-    if isinstance(node, LlmNode):
-        check_model_id(node.model)
-        if (node.prompt is None) == (node.messages is None):
-            raise Rejected(
-                "bad_request",
-                f"task {task.id}: give the llm node either prompt or messages",
-                task_id=task.id,
-                field="node",
-            )
-    if isinstance(node, LuaNode) and len(node.src.encode()) > LUA_SOURCE_MAX_BYTES:
-        raise Rejected(
-            "too_large",
-            f"task {task.id}: the Lua source is too long",
-            task_id=task.id,
-            field="node.src",
-            max=LUA_SOURCE_MAX_BYTES,
-        )

@@ -11,6 +11,7 @@ from contracts.subjects import ID
 from contracts.task import AgentNode, GroupNode, Node, TaskType
 
 DESCRIPTION_CHARS_MAX: Final = 100_000
+"""A longer one is no description; one longer than a goal may be is cut to that."""
 PHASE_CHARS_MAX: Final = 64
 ROLE_OF_PHASE: Final = {
     "specification": "architect",

@@ -151,9 +151,13 @@ def _is_there(task: TaskSpec, state: Epic) -> bool:
 
 
 def _chunks(tasks: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
-    """Parts that fit a message, each behind what it depends on, so that the executor can take them one by one."""
+    """Parts that fit a message, each behind what it depends on, so that the executor can take them one by one.
+
+    A batch with groups stays whole: a group whose children came later would be over before they come.
+    """
     sizes = {task.id: encoded_bytes(task) for task in tasks}
-    if len(tasks) <= CHUNK_TASKS_MAX and sum(sizes.values()) <= CHUNK_BYTES_MAX:
+    grouped = any(task.parent is not None for task in tasks)
+    if grouped or (len(tasks) <= CHUNK_TASKS_MAX and sum(sizes.values()) <= CHUNK_BYTES_MAX):
         yield tasks
         return
     chunk: list[TaskSpec] = []
