@@ -330,7 +330,7 @@ def _is_secret(kind: Any) -> bool:
 def _shown(key: str, value: Any, secret: bool) -> str:
     if value is None:
         return ""
-    if secret or re.search(r"password|secret|api_?key|token$|authorization", key):
+    if secret or re.search(r"(password|secret|api_?key|token|authorization)$", key):
         return _MASK if value else ""
     return mask_url(value) if isinstance(value, str) else msgspec.json.encode(_masked(value)).decode()
 

@@ -173,8 +173,12 @@ class Rpc:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=UNSUBSCRIBE_TIMEOUT_S)
-        if self._client.is_connected:
-            await self._discovery.stop()
+        try:
+            if self._client.is_connected:
+                await self._discovery.stop()
+        except nats.errors.Error as error:
+            # The connection went away meanwhile, and the subscriptions with it.
+            self._log.warning("unsubscribe_failed", reason=type(error).__name__)
 
     @property
     def in_flight(self) -> int:

@@ -200,6 +200,53 @@ async def test_an_outage_is_seen_and_survived(live, nats_server):
     assert await one.stop() == 0
 
 
+async def test_stops_in_time_while_the_broker_is_away(live, nats_server):
+    async def build(app: App) -> None:
+        async def answer(request, caller):
+            return None
+
+        app.handle("run", "get", answer)
+        await app.bus.follow("HTDAG_EVT_PLANNER", "htdag.v1.evt.planner.>", lambda recorded: None)
+
+    one = await live(build, url=nats_server.url).ready()
+    nats_server.kill()
+    await eventually(lambda: not one.app.bus.connected)
+    assert await one.stop() == 0
+
+
+async def test_requests_that_do_not_end_leave_the_service_its_time_to_drain(live, nats_server):
+    steps: list[str] = []
+
+    async def build(app: App) -> None:
+        async def drained() -> None:
+            steps.append("drained")
+
+        app.on_drain(drained)
+        app.handle("run", "get", lambda request, caller: asyncio.Event().wait())
+
+    one = await live(build, url=nats_server.url, HTDAG_CORE__DRAIN_S="0.4").ready()
+    client = await nats.connect(nats_server.url)
+    asking = asyncio.create_task(client.request("htdag.v1.executor.run.get", b'{"run_id":"r1"}', timeout=5))
+    await eventually(lambda: one.app.rpc.in_flight == 1)
+    assert await one.stop() == 0
+    assert steps == ["drained"]
+    assert msgspec.json.decode((await asking).data)["error"]["code"] == "service_unavailable"
+    await client.close()
+
+
+async def test_run_files_of_the_killed_are_removed_and_of_the_living_kept(live, nats_server, tmp_path):
+    run = tmp_path / "home" / "run"
+    run.mkdir(parents=True)
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    told = {"http": 1, "service": "planner", "instance": "x", "started_at": "2026-01-01T00:00:00.000Z"}
+    (run / "planner-killed.json").write_bytes(msgspec.json.encode({"pid": killed.pid, **told}))
+    (run / "planner-broken.json").write_bytes(b"{")
+    (run / "planner-living.json").write_bytes(msgspec.json.encode({"pid": os.getpid(), **told}))
+    one = await live(url=nats_server.url).ready()
+    assert {path.name for path in run.iterdir()} == {"planner-living.json", f"{one.app.instance}.json"}
+
+
 AUTH = 'authorization {{ user: ann, password: "{}" }}'
 
 
