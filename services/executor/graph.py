@@ -44,14 +44,28 @@ def check_tasks(tasks: Sequence[TaskSpec], known: Mapping[str, bool] | None = No
     if len(tasks) + len(there) > TASKS_PER_RUN_MAX:
         raise Rejected("too_large", "too many tasks", max=TASKS_PER_RUN_MAX, requested=len(tasks) + len(there))
     ids: dict[str, TaskSpec] = {}
+    in_order = True
     for spec in tasks:
         task_id = spec.id
         if not ID.match(task_id):
             check_id(task_id, "task id")
         if task_id in ids or task_id in there:
             raise Rejected("duplicate_id", f"two tasks are called {task_id}", id=task_id)
+        for needed in spec.depends_on:
+            if needed not in ids and needed not in there:
+                in_order = False
+                break
         ids[task_id] = spec
         check_task(spec)
+        if spec.parent is not None:
+            in_order = False
+    if in_order:
+        return  # everything names only what stands before it: nothing is unknown, and there can be no cycle
+    _check_names(tasks, ids, there)
+    order(tasks)
+
+
+def _check_names(tasks: Sequence[TaskSpec], ids: Mapping[str, TaskSpec], there: Mapping[str, bool]) -> None:
     for spec in tasks:
         for needed in spec.depends_on:
             if needed not in ids and needed not in there:
@@ -63,7 +77,6 @@ def check_tasks(tasks: Sequence[TaskSpec], known: Mapping[str, bool] | None = No
                 )
         if spec.parent is not None:
             _check_parent(spec, ids, there)
-    order(tasks)
 
 
 def _check_parent(spec: TaskSpec, ids: Mapping[str, TaskSpec], there: Mapping[str, bool]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,8 @@ from services.runtime.timers import JetStreamTimers
 
 PASSIVATE_EVERY_S: Final = 5.0
 BOOK_WAIT_S: Final = 10.0
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+"""A big run is many small, long-lived objects; the default (700, 10, 10) walks them again and again (3 times slower)."""
 
 
 async def build(app: App) -> None:
@@ -71,6 +74,8 @@ async def build(app: App) -> None:
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _take_input(

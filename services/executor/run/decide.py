@@ -45,7 +45,11 @@ def decide(command: RunCommand, run: Run, now_ms: int) -> Sequence[RunEvent]:
 
 def plan_digest(tasks: Sequence[TaskSpec]) -> str:
     """Identifies the tasks that a run is started with."""
-    return hashlib.sha256(_ENCODE(tasks)).hexdigest()
+    return _digest_of(_ENCODE(tasks))
+
+
+def _digest_of(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def check_start(command: StartRun) -> None:
@@ -58,7 +62,8 @@ def check_start(command: StartRun) -> None:
 
 
 def _start(command: StartRun, run: Run, now_ms: int) -> Sequence[RunEvent]:
-    asked = plan_digest(command.tasks)
+    encoded = _ENCODE(command.tasks)
+    asked = _digest_of(encoded)
     if run.status is not None:
         if run.plan_digest == asked:
             return ()
@@ -74,24 +79,24 @@ def _start(command: StartRun, run: Run, now_ms: int) -> Sequence[RunEvent]:
         open=command.open,
         plan_digest=asked,
     )
-    return [created, *_added(command.tasks)]
+    return [created, *_added(command.tasks, len(encoded))]
 
 
-def _added(tasks: Sequence[TaskSpec]) -> list[RunEvent]:
+def _added(tasks: Sequence[TaskSpec], size: int) -> list[RunEvent]:
     if not tasks:
         return []
-    if len(_ENCODE(tasks)) <= EVENT_BYTES_MAX:
+    if size <= EVENT_BYTES_MAX:
         return [TasksAdded(list(tasks))]
     events: list[RunEvent] = []
     chunk: list[TaskSpec] = []
-    size = 0
+    filled = 0
     for spec in tasks:
         more = len(_ENCODE(spec))
-        if chunk and size + more > EVENT_BYTES_MAX:
+        if chunk and filled + more > EVENT_BYTES_MAX:
             events.append(TasksAdded(chunk))
-            chunk, size = [], 0
+            chunk, filled = [], 0
         chunk.append(spec)
-        size += more
+        filled += more
     return [*events, TasksAdded(chunk)]
 
 
@@ -145,7 +150,7 @@ def _add(command: AddTasks, run: Run, now_ms: int) -> Sequence[RunEvent]:
     events: list[RunEvent] = []
     if is_terminal(run) or run.deadline_at_ms - now_ms < run.options.timeout_ms // 2:
         events.append(RunResumed(now_ms + run.options.timeout_ms, "tasks were added"))
-    return [*events, *_added(new)]
+    return [*events, *_added(new, len(_ENCODE(new)))]
 
 
 def _cancel(command: CancelRun, run: Run, now_ms: int) -> Sequence[RunEvent]:

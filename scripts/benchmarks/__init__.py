@@ -1,0 +1,1 @@
+"""Measurements for developers; `htdag bench` measures the whole system."""
