@@ -75,9 +75,7 @@ def encode_logged(request: LlmRequest) -> bytes:
         p.complexity,
         p.mock,
     )
-    return _ENCODE(
-        _Logged(request.run_id, request.node_id, request.corr_id, request.model_id, request.input, params)
-    )
+    return _ENCODE(_Logged(request.run_id, request.node_id, request.corr_id, request.model_id, request.input, params))
 
 
 def compile_request(
@@ -94,9 +92,7 @@ def compile_request(
     return _complete(request, named or subject_model, new_id, message_id)
 
 
-def compile_legacy(
-    data: bytes, *, new_id: Callable[[], str], bytes_max: int, message_id: str = ""
-) -> LlmRequest:
+def compile_legacy(data: bytes, *, new_id: Callable[[], str], bytes_max: int, message_id: str = "") -> LlmRequest:
     """The same for the old path, whose body names the model; without one it is missing_param `model_id`."""
     old = _decode(data, _DECODE_LEGACY, bytes_max)
     if not old.model:
@@ -114,8 +110,10 @@ def refusal(data: bytes, error: Rejected, *, model_id: str) -> LlmError:
         body = _DECODE_ANY(data)
     except (msgspec.MsgspecError, RecursionError):
         body = {}
-    ids = [value if isinstance(value := body.get(name), str) else "" for name in ("run_id", "node_id", "corr_id")]
-    return LlmError(*ids, model_id, error.to_wire())
+    run_id, node_id, corr_id = (
+        value if isinstance(value := body.get(name), str) else "" for name in ("run_id", "node_id", "corr_id")
+    )
+    return LlmError(run_id, node_id, corr_id, model_id, error.to_wire())
 
 
 def adhoc_run(corr_id: str) -> str:

@@ -51,7 +51,7 @@ def same_model(left: str, right: str) -> bool:
 
 
 class ModelTable:
-    """All models of this worker. Keys come from the configuration, and from `environ` for models that name their own."""
+    """All models of this worker. Keys come from the configuration; from `environ` for models that name their own."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config

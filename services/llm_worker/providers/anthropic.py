@@ -4,7 +4,7 @@ The SDK is imported at the first call: it costs more than a second. Its own retr
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
@@ -38,7 +38,7 @@ class AnthropicProvider:
             await client.close()
         self._clients.clear()
 
-    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as it comes."""
         import anthropic
 
@@ -141,7 +141,9 @@ def _tool_use(call: dict[str, Any]) -> dict[str, Any]:
     try:
         given = json.loads(function.get("arguments") or "{}")
     except ValueError as error:
-        raise Rejected("invalid_request", "tool_calls hold arguments that are no JSON", field="input.messages") from error
+        raise Rejected(
+            "invalid_request", "tool_calls hold arguments that are no JSON", field="input.messages"
+        ) from error
     return {"type": "tool_use", "id": call.get("id", ""), "name": function.get("name", ""), "input": given}
 
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +42,7 @@ class CliProvider:
     async def close(self) -> None:
         """Every call ends its own program."""
 
-    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as the program prints it."""
         system, prompt = _prompt(call.request.input.messages)
         process = await self._start(call, system)

@@ -6,7 +6,8 @@ The weights are loaded at the first call (or at start, when configured so), in a
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -62,7 +63,7 @@ class EmbeddedProvider:
         await self._client.close()
         self._server, self._base_url = None, ""
 
-    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as it comes."""
         url = await self.load()
         config = msgspec.structs.replace(call.resolved.config, base_url=url, model=LOCAL)
@@ -73,7 +74,7 @@ class EmbeddedProvider:
 
 def _serve(path: str, key: str, config: Config) -> Any:
     try:
-        import xllamacpp
+        xllamacpp: Any = import_module("xllamacpp")  # compiled: it has no types
     except ImportError as error:
         raise Rejected("provider_missing", "xllamacpp is not installed", provider="embedded") from error
     params = xllamacpp.CommonParams()

@@ -6,7 +6,7 @@ Commands stand behind `mock:` in the model id (`mock:delay=2s,fail=provider_erro
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final
@@ -21,10 +21,11 @@ from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, T
 TOKENS_DEFAULT: Final = 20
 TOKENS_MAX: Final = 100_000
 CALLS_REMEMBERED_MAX: Final = 10_000
-WORDS: Final = (
-    "plan build test check route store event node actor graph task agent token answer result input output "
-    "limit queue trace"
-).split()
+_VOCABULARY: Final = (
+    "plan build test check route store event node actor graph task agent",
+    "token answer result input output limit queue trace",
+)
+WORDS: Final = tuple(word for line in _VOCABULARY for word in line.split(" "))
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -53,13 +54,15 @@ DEFAULT: Final = MockScript()
 
 def script_of(call: Call) -> MockScript:
     """The commands of one call: those of the model id, then those of `params.mock`, then `params.seed`."""
-    script = _parse(call.resolved.used.partition(":")[2]) if ":" in call.resolved.used else DEFAULT
     params = call.request.params
-    if params.mock:
-        script = _with(script, params.mock)
-    if params.seed is not None:
-        script = msgspec.structs.replace(script, seed=params.seed)
-    return script
+    script = check_commands(call.resolved, params.mock)
+    return script if params.seed is None else msgspec.structs.replace(script, seed=params.seed)
+
+
+def check_commands(resolved: Resolved, own: Mapping[str, Any] | None) -> MockScript:
+    """The script of a model id and a request's own commands. Raises invalid_request naming the wrong one."""
+    script = _parse(resolved.used.partition(":")[2]) if ":" in resolved.used else DEFAULT
+    return _with(script, own) if own else script
 
 
 @lru_cache(maxsize=256)
@@ -131,7 +134,7 @@ class MockProvider:
     async def close(self) -> None:
         """Holds nothing."""
 
-    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The scripted answer."""
         script = script_of(call)
         if script.delay_s:

@@ -3,7 +3,7 @@
 The SDK is imported at the first call: it costs half a second and 25 MB. Its own retries are off: retrying is ours.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
@@ -40,7 +40,7 @@ class OpenAiProvider:
             await client.close()
         self._clients.clear()
 
-    async def stream(self, call: Call) -> AsyncIterator[Piece]:
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as it comes; a call without `stream` is streamed too, so that it can be stopped."""
         import openai
 

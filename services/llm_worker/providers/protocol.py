@@ -1,6 +1,6 @@
 """What the worker asks of a provider, and what a provider says while it answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final, NamedTuple, Protocol
 
 from contracts.llm import LlmRequest
@@ -45,9 +45,9 @@ Piece = Delta | ToolCalls | TokensUsed | Finish
 
 
 class Provider(Protocol):
-    """One kind of outside model. Closing the iterator stops the call at the provider."""
+    """One kind of outside model. Closing the generator stops the call at the provider."""
 
-    def stream(self, call: Call) -> AsyncIterator[Piece]:
+    def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece; raises Rejected with one of the provider codes. Knows no deadline."""
         ...
 
@@ -63,13 +63,5 @@ class Provider(Protocol):
 CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provider_unreachable"})
 """Errors after which the same call may well succeed."""
 
-NOT_FINAL: Final = CALL_AGAIN | {
-    "timeout",
-    "provider_malformed",
-    "provider_auth",
-    "provider_missing",
-    "model_missing",
-    "unknown_model",
-    "internal",
-}
-"""Errors that do not settle a `corr_id`: the same request, sent again, is called again."""
+FINAL: Final = frozenset({"ok", "cancelled", "provider_rejected", "too_large"})
+"""Outcomes that settle a `corr_id` for ever. After any other error the same request, sent again, is called again."""

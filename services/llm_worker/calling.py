@@ -1,0 +1,254 @@
+"""One call at a provider: a place, a deadline, tokens while they come, the answer or the error at the end."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected, failure
+from contracts.limits import LLM_TIMEOUT_GRACE_MS
+from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
+from contracts.streams import LLM_TOKENS
+from contracts.subjects import llm_tokens
+from services.llm_worker.config import Config
+from services.llm_worker.flight import Flight
+from services.llm_worker.prices import Prices
+from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.table import ProviderTable
+from services.runtime import faults, telemetry
+from services.runtime.bus import Bus
+from services.runtime.clock import Clock
+from services.runtime.metrics import Metrics
+
+RETRY_DELAYS_S: Final = (0.25, 1.0)
+CHARS_PER_TOKEN: Final = 4
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class TokenStream:
+    """Publishes one call's tokens: seq from 1, an empty done one at the end. A new try of a dead worker starts at 1."""
+
+    def __init__(self, bus: Bus, flight: Flight, on_token: Callable[[], None]) -> None:
+        self._bus, self._flight, self._on_token = bus, flight, on_token
+        self._subject = llm_tokens(flight.key.run_id, flight.key.node_id)
+        self.seq = 0
+
+    def put(self, text: str) -> None:
+        """One more chunk."""
+        self.seq += 1
+        self._bus.publish(self._subject, _ENCODE(LlmToken(text, self.seq, False)))
+        self._on_token()
+
+    async def end(self) -> None:
+        """The done chunk. It is acknowledged before the answer is journaled, so that watchers see it first."""
+        self.seq += 1
+        first = self._flight.waiters[0].delivery
+        msg_id = f"done:{self._flight.key.corr_id}:{first.seq}:{first.delivered}"
+        data = _ENCODE(LlmToken("", self.seq, True))
+        await self._bus.store(self._subject, data, stream=LLM_TOKENS, msg_id=msg_id)
+
+
+class _Heard:
+    """What a provider has said so far."""
+
+    __slots__ = ("parts", "reason", "tokens", "tool_calls", "used")
+
+    def __init__(self, tokens: TokenStream | None) -> None:
+        self.tokens = tokens
+        self.parts: list[str] = []
+        self.tool_calls: list[dict[str, Any]] = []
+        self.used: TokensUsed | None = None
+        self.reason = ""
+
+    def take(self, piece: Piece) -> None:
+        """One more piece; text goes to whoever watches at once."""
+        match piece:
+            case Delta(text):
+                self.parts.append(text)
+                if self.tokens is not None and text:
+                    self.tokens.put(text)
+            case TokensUsed():
+                self.used = piece
+            case ToolCalls(calls):
+                self.tool_calls = calls
+            case Finish(reason):
+                self.reason = reason
+
+
+class Caller:
+    """Carries calls out. `bus` takes the tokens."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        providers: ProviderTable,
+        prices: Prices,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+    ) -> None:
+        self._bus, self._providers, self._prices = bus, providers, prices
+        self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
+        self._places = asyncio.Semaphore(config.in_flight_max)
+
+    async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
+        """The outcome of one call, whatever it is. Only the end of this worker leaves it without one."""
+        began_s = self._clock.monotonic_s()
+        tokens = TokenStream(self._bus, flight, self._on_token(flight)) if flight.request.params.stream else None
+        flight.phase = "calling"
+        answer: LlmAnswer | LlmError
+        try:
+            if flight.cancelled:
+                raise Rejected("cancelled")
+            answer = await self._in_turn(flight, tokens)
+        except Rejected as error:
+            answer = self._failed(flight, error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not flight.cancelled or task is None:
+                raise
+            task.uncancel()
+            answer = self._failed(flight, Rejected("cancelled"))
+        flight.phase = "answered"
+        if tokens is not None:
+            await self._end(tokens)
+        faults.point("llm_worker.after_answer")
+        self._count(flight, answer, self._clock.monotonic_s() - began_s)
+        return answer
+
+    async def _end(self, tokens: TokenStream) -> None:
+        try:
+            await tokens.end()
+        except Rejected as error:
+            # Tokens are for watching; the answer, which is paid, must not be lost over them.
+            self._log.warning("tokens_not_ended", code=error.code)
+
+    async def _in_turn(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        """Wait for a place here and at the model, then call. The timeout of the request counts from there."""
+        slots = self._providers.slots_of(flight.resolved)
+        wait_s = self._config.queue_timeout_s
+        if flight.for_run:
+            # The run gives up by then; to call for nobody would only keep others waiting.
+            wait_s = min(wait_s, (flight.request.params.timeout_ms + LLM_TIMEOUT_GRACE_MS) / 1000)
+        held: list[asyncio.Semaphore] = []
+        try:
+            for places in (slots, self._places):
+                if places is not None:
+                    await _acquire(places, wait_s)
+                    held.append(places)
+            return await self._tries(flight, tokens)
+        finally:
+            for places in held:
+                places.release()
+
+    async def _tries(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        timeout_s = flight.request.params.timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                for delay_s in RETRY_DELAYS_S:
+                    try:
+                        return await self._once(flight, tokens)
+                    except Rejected as error:
+                        # What a watcher has seen cannot be taken back; a run decides for itself.
+                        if error.code not in CALL_AGAIN or flight.for_run or (tokens is not None and tokens.seq):
+                            raise
+                    await asyncio.sleep(delay_s)
+                return await self._once(flight, tokens)
+        except TimeoutError:
+            raise Rejected("timeout", timeout_ms=flight.request.params.timeout_ms) from None
+
+    async def _once(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        faults.point("llm_worker.before_provider")
+        request, resolved = flight.request, flight.resolved
+        missing = self._providers.of(resolved).missing(resolved)
+        if missing and resolved.config.provider != "embedded":  # the embedded one knows better what is missing
+            raise Rejected("provider_missing", detail=missing)
+        began_s = self._clock.monotonic_s()
+        heard = _Heard(tokens)
+        with telemetry.span(f"chat {resolved.used}", kind="client", headers=flight.waiters[0].delivery.headers):
+            await self._listen(flight, heard)
+        output = "".join(heard.parts)
+        cost: int | None = None
+        used = heard.used
+        if used is None:
+            # It counted nothing: the numbers are a guess, so the price is not known.
+            used = _guessed(request.input.messages, output)
+        else:
+            cost = await self._prices.cost_micros(resolved, used)
+        return LlmAnswer(
+            run_id=request.run_id,
+            node_id=request.node_id,
+            corr_id=request.corr_id,
+            model_id=request.model_id,
+            model_used=_shown(resolved.used),
+            output=output,
+            tool_calls=heard.tool_calls,
+            usage=Usage(used.prompt_tokens, used.completion_tokens, used.prompt_tokens + used.completion_tokens),
+            cost_usd_micros=cost,
+            finish_reason=heard.reason,
+            latency_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
+        )
+
+    async def _listen(self, flight: Flight, heard: "_Heard") -> None:
+        resolved, asked = flight.resolved, flight.request.params.max_tokens
+        most = resolved.config.max_output_tokens
+        stream = self._providers.of(resolved).stream(
+            Call(flight.request, resolved, asked if most is None else min(asked, most))
+        )
+        try:
+            async for piece in stream:
+                heard.take(piece)
+        except Rejected:
+            raise
+        except Exception as error:  # the edge to foreign code: whatever it raises is an outcome of this call only
+            self._log.exception("provider_broke", model=resolved.used)
+            raise Rejected("internal", "the provider's adapter broke", kind=type(error).__name__) from error
+        finally:
+            await stream.aclose()
+
+    def _failed(self, flight: Flight, error: Rejected) -> LlmError:
+        wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
+        return LlmError(*flight.key, flight.request.model_id, wire)
+
+    def _on_token(self, flight: Flight) -> Callable[[], None]:
+        model = _shown(flight.resolved.used)
+        return lambda: self._metrics.inc("htdag_llm_tokens_streamed_total", model=model)
+
+    def _count(self, flight: Flight, answer: LlmAnswer | LlmError, took_s: float) -> None:
+        provider, model, count = flight.resolved.config.provider, _shown(flight.resolved.used), self._metrics.inc
+        self._metrics.observe("htdag_llm_seconds", took_s, provider=provider, model=model)
+        if isinstance(answer, LlmError):
+            code = str(answer.error["code"])
+            count("htdag_llm_requests_total", provider=provider, model=model, outcome=code)
+            return
+        count("htdag_llm_requests_total", provider=provider, model=model, outcome="ok")
+        usage, cost = answer.usage, answer.cost_usd_micros
+        count("htdag_llm_tokens_total", usage.prompt_tokens, provider=provider, model=model, type="input")
+        count("htdag_llm_tokens_total", usage.completion_tokens, provider=provider, model=model, type="output")
+        if cost is None:
+            count("htdag_llm_cost_unknown_total", provider=provider, model=model)
+        elif cost:
+            count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
+
+
+async def _acquire(places: asyncio.Semaphore, wait_s: float) -> None:
+    if not places.locked():
+        await places.acquire()
+        return
+    try:
+        async with asyncio.timeout(wait_s):
+            await places.acquire()
+    except TimeoutError:
+        raise Rejected("provider_overloaded", "no place became free at the model", waited_s=wait_s) from None
+
+
+def _shown(used: str) -> str:
+    """The model without its commands: `mock:delay=2s` is `mock`."""
+    return used.partition(":")[0] if used.startswith("mock:") else used
+
+
+def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:
+    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, len(output) // CHARS_PER_TOKEN + 1)

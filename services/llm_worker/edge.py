@@ -1,0 +1,162 @@
+"""The public edge: `llm.req.<model_id>` and `ai.llm.request`, for anyone with a NATS client.
+
+A valid request is journaled with its caller's inbox; a worker sends the answer there. So the first and only thing an
+inbox receives is the answer. What is refused is answered at once. Without an inbox both appear on `llm.resp`.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from contracts.commit import HEADER_REPLY
+from contracts.errors import Rejected
+from contracts.limits import LLM_TIMEOUT_GRACE_MS
+from contracts.llm import LlmError, LlmRequest
+from contracts.streams import LLM_REQUESTS
+from contracts.subjects import ID, LLM_LEGACY, LLM_REQUEST_EDGE, LLM_RESPONSE_EDGE, llm_request, model_of
+from services.llm_worker import compile as compiler
+from services.llm_worker.config import Config
+from services.llm_worker.journal import Journal, Key, corr_of, settles
+from services.llm_worker.resolving import Resolver
+from services.runtime import telemetry
+from services.runtime.bus import Bus, Message, Subscription
+from services.runtime.ids import Ids
+from services.runtime.publisher import Stored
+
+QUEUE: Final = "llm-worker"
+WAITING_MAX: Final = 10_000
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """A refusal: an answer with an error, and an envelope, so that either kind of client understands it."""
+
+    ok: bool
+    run_id: str
+    node_id: str
+    corr_id: str
+    model_id: str
+    error: dict[str, Any]
+
+
+class Edge:
+    """Takes requests in. `log` is structlog's."""
+
+    def __init__(self, *, bus: Bus, journal: Journal, resolver: Resolver, config: Config, ids: Ids, log: Any) -> None:
+        self._bus, self._journal, self._resolver = bus, journal, resolver
+        self._config, self._ids, self._log = config, ids, log
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Subscribe, in one queue group with all other workers."""
+        for subject, handler in ((f"{LLM_REQUEST_EDGE}.>", self.take), (LLM_LEGACY, self.take_legacy)):
+            self._subscriptions.append(await self._bus.subscribe(subject, handler, queue=QUEUE))
+
+    async def stop(self, within_s: float) -> None:
+        """Take no more; what was taken is stored within the time given."""
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
+        self._subscriptions.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+
+    def take(self, message: Message) -> None:
+        """One request on `llm.req.<model_id>`."""
+        model_id = model_of(message.subject, LLM_REQUEST_EDGE)
+        try:
+            request = compiler.compile_request(
+                message.data,
+                subject_model=model_id,
+                new_id=self._ids.new,
+                bytes_max=self._config.request_bytes_max,
+                message_id=message.headers.get("Nats-Msg-Id", ""),
+            )
+            self._accept(message, request)
+        except Rejected as error:
+            self._refuse(message, error, model_id)
+
+    def take_legacy(self, message: Message) -> None:
+        """One request on the old path."""
+        try:
+            request = compiler.compile_legacy(
+                message.data,
+                new_id=self._ids.new,
+                bytes_max=self._config.request_bytes_max,
+                message_id=message.headers.get("Nats-Msg-Id", ""),
+            )
+            self._accept(message, request)
+        except Rejected as error:
+            self._refuse(message, error, "")
+
+    def _accept(self, message: Message, request: LlmRequest) -> None:
+        self._resolver.resolve(request)
+        if len(self._tasks) >= WAITING_MAX:
+            raise Rejected("mailbox_full", "too many requests wait to be stored")
+        stored = self._store(message, request, request.corr_id)
+        task = asyncio.create_task(self._see_to(message, request, stored), name="llm-edge")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _store(self, message: Message, request: LlmRequest, msg_id: str) -> "asyncio.Future[Stored]":
+        headers: dict[str, str] = {}
+        if message.reply:
+            headers[HEADER_REPLY] = message.reply
+        trace = telemetry.extract(message.headers)
+        if trace:
+            headers[telemetry.TRACEPARENT] = trace
+        data = compiler.encode_logged(request)
+        return self._bus.store(llm_request(request.model_id), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
+
+    async def _see_to(self, message: Message, request: LlmRequest, stored: "asyncio.Future[Stored]") -> None:
+        """After the write: nothing, when it is new; else find the answer of the call that came before."""
+        try:
+            outcome = await stored
+            if outcome.duplicate and message.reply:
+                await self._answer_again(message, request, outcome.seq)
+        except Rejected as error:
+            self._refuse(message, error, request.model_id, request)
+
+    async def _answer_again(self, message: Message, request: LlmRequest, request_seq: int) -> None:
+        """The same `corr_id` came before: reply what it was answered, or what it will be."""
+        key = Key(request.run_id, request.node_id, request.corr_id)
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def hear(heard: Message) -> None:
+            if corr_of(heard.headers) == key.corr_id and not answered.done():
+                answered.set_result(heard.data)
+
+        # Listening begins before looking, so that an answer cannot fall between.
+        subscription = await self._bus.subscribe(f"{LLM_RESPONSE_EDGE}.{key.run_id}.{key.node_id}", hear)
+        try:
+            await self._bus.flush()
+            entry = await self._journal.find(key)
+            if entry is not None and settles(entry, 0):
+                self._bus.publish(message.reply, entry.data)
+                return
+            if entry is not None:
+                # It failed in a way that may pass: ask once more, one time for all who ask now.
+                again = await self._store(message, request, f"{key.corr_id}:after:{entry.seq}")
+                if not again.duplicate:
+                    return
+            wait_ms = request.params.timeout_ms + LLM_TIMEOUT_GRACE_MS
+            async with asyncio.timeout(wait_ms / 1000):
+                self._bus.publish(message.reply, await answered)
+        except TimeoutError:
+            raise Rejected("timeout", "the earlier call of this corr_id has not been answered") from None
+        finally:
+            await subscription.unsubscribe()
+
+    def _refuse(self, message: Message, error: Rejected, model_id: str, request: LlmRequest | None = None) -> None:
+        if request is not None:
+            answer = LlmError(request.run_id, request.node_id, request.corr_id, model_id, error.to_wire())
+        else:
+            answer = compiler.refusal(message.data, error, model_id=model_id)
+        self._log.info("llm_refused", code=error.code, model=model_id, corr_id=answer.corr_id)
+        data = _ENCODE(_Refusal(False, answer.run_id, answer.node_id, answer.corr_id, answer.model_id, answer.error))
+        if message.reply:
+            self._bus.publish(message.reply, data)
+        elif ID.match(answer.run_id) and ID.match(answer.node_id):
+            # Nobody waits: watchers of the node hear it. It is no answer of a call, so it is not journaled.
+            self._bus.publish(f"{LLM_RESPONSE_EDGE}.{answer.run_id}.{answer.node_id}", data)

@@ -1,0 +1,109 @@
+"""A call under way: one request, everybody who waits for its answer, and how it is stopped."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final, Literal, NamedTuple
+
+from contracts.commit import HEADER_REPLY
+from contracts.llm import HEADER_ANSWER_TO, LlmRequest
+from contracts.subjects import command
+from services.llm_worker.journal import Key
+from services.llm_worker.models import Resolved
+from services.runtime.pull import Delivery
+
+CANCELLED_REMEMBERED_MAX: Final = 10_000
+
+Phase = Literal["waiting", "calling", "answered"]
+
+
+class Waiter(NamedTuple):
+    """One stored request and where its answer goes: an inbox, a run's mailbox, or nowhere but the journal."""
+
+    delivery: Delivery
+    reply: str
+    answer_to: str
+
+    @classmethod
+    def of(cls, delivery: Delivery, run_id: str) -> "Waiter":
+        """Who waits for the answer to `delivery`. A mailbox that is not the run's own is ignored."""
+        answer_to = delivery.headers.get(HEADER_ANSWER_TO, "")
+        if answer_to != command("executor", "run", run_id, "answer"):
+            answer_to = ""
+        return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to)
+
+
+class Flight:
+    """One call and its waiters; several when the same request came more than once."""
+
+    __slots__ = ("cancelled", "key", "phase", "request", "resolved", "task", "waiters")
+
+    def __init__(self, key: Key, request: LlmRequest, resolved: Resolved, first: Waiter) -> None:
+        self.key, self.request, self.resolved = key, request, resolved
+        self.waiters = [first]
+        self.cancelled = False
+        self.phase: Phase = "waiting"
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def request_seq(self) -> int:
+        """Where the request that began this call is stored."""
+        return self.waiters[0].delivery.seq
+
+    @property
+    def for_run(self) -> bool:
+        """Whether a run waits: then the run alone decides whether to try again."""
+        return any(waiter.answer_to for waiter in self.waiters)
+
+    def cancel(self) -> bool:
+        """Stop the call unless its answer is there already; False then."""
+        if self.phase == "answered":
+            return False
+        if self.phase == "calling" and self.task is not None and not self.cancelled:
+            self.task.cancel()
+        self.cancelled = True
+        return True
+
+
+class Flights:
+    """All calls of this worker, and the ids that were cancelled before their request came."""
+
+    def __init__(self) -> None:
+        self._by_corr: dict[str, Flight] = {}
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._by_corr)
+
+    def of(self, corr_id: str) -> Flight | None:
+        """The call of this id, if it is under way here."""
+        return self._by_corr.get(corr_id)
+
+    def all(self) -> list[Flight]:
+        """Every call under way."""
+        return list(self._by_corr.values())
+
+    def add(self, flight: Flight) -> None:
+        """A call begins. One that was cancelled before says so at once."""
+        flight.cancelled = flight.key.corr_id in self._cancelled
+        self._by_corr[flight.key.corr_id] = flight
+        self._empty.clear()
+
+    def remove(self, flight: Flight) -> None:
+        """A call ended."""
+        self._by_corr.pop(flight.key.corr_id, None)
+        if not self._by_corr:
+            self._empty.set()
+
+    def cancel(self, corr_id: str) -> bool:
+        """Stop a call; True when it ran here. Its id is remembered in case its request is still on its way."""
+        self._cancelled[corr_id] = None
+        if len(self._cancelled) > CANCELLED_REMEMBERED_MAX:
+            self._cancelled.popitem(last=False)
+        flight = self._by_corr.get(corr_id)
+        return flight.cancel() if flight is not None else False
+
+    async def wait_empty(self) -> None:
+        """Wait until no call is under way; the caller sets the deadline."""
+        await self._empty.wait()

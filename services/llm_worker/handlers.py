@@ -1,0 +1,112 @@
+"""The request verbs of llm-worker: models, workers, replay, tail, cancel."""
+
+from typing import Any
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.llm import LlmToken, ModelView, WorkerView
+from contracts.requests import CorrRef, Nothing, TokensRef
+from contracts.streams import LLM_TOKENS
+from contracts.subjects import LLM_CANCEL, check_id, llm_tokens
+from services.llm_worker.compile import CORR_ID
+from services.llm_worker.flight import Flights
+from services.llm_worker.health import Registry
+from services.llm_worker.journal import Journal, decode
+from services.llm_worker.models import ModelTable
+from services.llm_worker.providers.table import ProviderTable
+from services.runtime.bus import Bus, Message
+from services.runtime.rpc import Caller
+
+CANCEL_WAIT_S = 1.0
+_ENCODE = msgspec.json.Encoder().encode
+_TOKEN = msgspec.json.Decoder(LlmToken).decode
+_CORR = msgspec.json.Decoder(CorrRef).decode
+
+
+class Handlers:
+    """Answers the verbs from what the other parts know."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        models: ModelTable,
+        providers: ProviderTable,
+        journal: Journal,
+        registry: Registry,
+        flights: Flights,
+    ) -> None:
+        self._bus, self._models, self._providers = bus, models, providers
+        self._journal, self._registry, self._flights = journal, registry, flights
+
+    async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
+        """Every model and alias, what it resolves to, and whether it can answer."""
+        return [self._view(name) for name in self._models.ids()]
+
+    async def list_workers(self, _request: Nothing, _caller: Caller) -> list[WorkerView]:
+        """Workers by their beats."""
+        return self._registry.views()
+
+    async def replay(self, request: CorrRef, _caller: Caller) -> dict[str, Any]:
+        """The journaled outcome of a call, with `paid: false`. Raises Rejected("not_found")."""
+        _check_corr(request.corr_id)
+        for name, value in (("run_id", request.run_id), ("node_id", request.node_id)):
+            if value is not None:
+                check_id(value, name)
+        entry = await self._journal.scan(request.corr_id, request.run_id, request.node_id)
+        if entry is None:
+            raise Rejected("not_found", "no answer with this corr_id is kept", corr_id=request.corr_id)
+        return {**decode(entry.data), "paid": False}
+
+    async def tail(self, request: TokensRef, _caller: Caller) -> list[LlmToken]:
+        """Tokens of the newest stream of a node from `from_seq` on, as far as they are still kept."""
+        subject = llm_tokens(check_id(request.run_id, "run_id"), check_id(request.node_id, "node_id"))
+        tokens: list[LlmToken] = []
+        async for entry in self._bus.history(LLM_TOKENS, subject):
+            token = _TOKEN(entry.data)
+            if token.seq == 1:  # a new call, or a new try of a call whose worker died
+                tokens.clear()
+            tokens.append(token)
+        return [token for token in tokens if token.seq >= request.from_seq]
+
+    async def cancel(self, request: CorrRef, _caller: Caller) -> bool:
+        """Stop a call on whichever worker has it; true when one had it."""
+        _check_corr(request.corr_id)
+        if self._flights.cancel(request.corr_id):
+            return True
+        try:
+            await self._bus.request(LLM_CANCEL, _ENCODE(request), timeout_s=CANCEL_WAIT_S)
+        except Rejected as error:
+            if error.code not in ("timeout", "no_responders"):
+                raise
+            return False
+        return True
+
+    def cancel_here(self, message: Message) -> None:
+        """What every worker hears; only the one that stops a call replies."""
+        try:
+            corr_id = _CORR(message.data).corr_id
+        except msgspec.MsgspecError:
+            return
+        if self._flights.cancel(corr_id) and message.reply:
+            self._bus.publish(message.reply, b"true")
+
+    def _view(self, name: str) -> ModelView:
+        resolved = self._models.resolve(name)
+        missing = self._providers.of(resolved).missing(resolved)
+        config = resolved.config
+        return ModelView(
+            id=name,
+            provider=config.provider,
+            resolves_to=resolved.used if resolved.used != name else "",
+            note="; ".join(filter(None, (resolved.note, missing))),
+            available=not missing,
+            price_in_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_in_usd_per_mtok,
+            price_out_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_out_usd_per_mtok,
+        )
+
+
+def _check_corr(corr_id: str) -> None:
+    if not CORR_ID.match(corr_id):
+        raise Rejected("bad_id", "corr_id is malformed", field="corr_id")

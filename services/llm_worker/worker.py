@@ -1,0 +1,290 @@
+"""Answers journaled requests: look whether it was paid, call, journal the answer, hand it over, acknowledge.
+
+In this order, so that a death at any point costs at most a repetition of what is free: the request comes again, finds
+its answer in the journal, and only the handing over is repeated.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected, failure
+from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
+from contracts.run import TakeAnswer
+from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, ConsumerSpec
+from contracts.subjects import ID, llm_request, model_of
+from services.llm_worker import compile as compiler
+from services.llm_worker.calling import Caller
+from services.llm_worker.config import Config, ModelConfig
+from services.llm_worker.flight import Flight, Flights, Waiter
+from services.llm_worker.journal import OK, Journal, Key, settles
+from services.llm_worker.models import Resolved
+from services.llm_worker.resolving import Resolver
+from services.runtime import faults
+from services.runtime.bus import Bus
+from services.runtime.ids import Ids
+from services.runtime.metrics import Metrics
+from services.runtime.pull import Delivery, Puller
+
+CONSUMER: Final[ConsumerSpec] = next(spec for spec in CONSUMERS if spec.stream == LLM_REQUESTS)
+PREFIX: Final = llm_request("")[:-1]
+IN_PROGRESS_S: Final = 10.0
+LOOK_UP_MAX: Final = 256
+LATER_S: Final = 1.0
+CUT_S: Final = 2.0
+JOURNAL_PATIENCE_S: Final = 600.0
+HEADROOM_BYTES: Final = 4_096
+NO_REQUEST: Final = LlmRequest(LlmInput([]))
+NO_MODEL: Final = ModelConfig(provider="mock")
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class _Paid(msgspec.Struct, frozen=True):
+    """A journaled answer, as far as a run needs it."""
+
+    output: str = ""
+    tool_calls: list[Any] = []
+    model_used: str = ""
+    usage: Any = None
+    cost_usd_micros: int | None = None
+    finish_reason: str = ""
+    latency_ms: float = 0.0
+    error: dict[str, Any] | None = None
+
+
+_PAID: Final = msgspec.json.Decoder(_Paid).decode
+
+
+class Worker:
+    """One of the pool. `log` is structlog's."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        journal: Journal,
+        caller: Caller,
+        resolver: Resolver,
+        config: Config,
+        ids: Ids,
+        metrics: Metrics,
+        log: Any,
+    ) -> None:
+        self._bus, self._journal, self._caller, self._resolver = bus, journal, caller, resolver
+        self._config, self._ids, self._metrics, self._log = config, ids, metrics, log
+        self.flights = Flights()
+        self._arrived: list[Delivery] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._handing: set[asyncio.Task[None]] = set()
+        self._puller: Puller | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to pull."""
+        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._config.waiting_max)
+
+    async def keep_alive(self) -> None:
+        """Tell the broker every 10 s that what is under way is not dead."""
+        while True:
+            await asyncio.sleep(IN_PROGRESS_S)
+            for flight in self.flights.all():
+                for waiter in flight.waiters:
+                    waiter.delivery.in_progress()
+
+    async def drain(self, within_s: float) -> None:
+        """Take no more, finish what is under way; what is not done by then goes back to the others at once."""
+        if self._puller is not None:
+            self._puller.stop()
+        try:
+            async with asyncio.timeout(within_s):
+                if self._looking is not None:
+                    await asyncio.wait([self._looking])
+                await self.flights.wait_empty()
+                if self._handing:
+                    await asyncio.wait(self._handing)
+        except TimeoutError:
+            left = self.flights.all()
+            self._log.warning("drain_cut", requests=len(left), hint="they are delivered to another worker")
+            tasks = [flight.task for flight in left if flight.task is not None]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=CUT_S)
+            for flight in self.flights.all():  # cut before they began
+                self._give_back(flight, 0.0)
+
+    # -- taking in -------------------------------------------------------------------------------------------------
+
+    def take(self, delivery: Delivery) -> None:
+        """One request of the queue. What arrives while a look-up is under way is looked up together."""
+        self._arrived.append(delivery)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_up(), name="llm-look-up")
+
+    async def _look_up(self) -> None:
+        try:
+            while self._arrived:
+                batch, self._arrived = self._arrived[:LOOK_UP_MAX], self._arrived[LOOK_UP_MAX:]
+                flights = [flight for flight in map(self._accept, batch) if flight is not None]
+                if flights:
+                    await self._begin(flights)
+        finally:
+            self._looking = None
+
+    def _accept(self, delivery: Delivery) -> Flight | None:
+        """The call a request asks for; None when it is refused or already under way here."""
+        model_id = model_of(delivery.subject, PREFIX)
+        try:
+            request = compiler.compile_request(
+                delivery.data,
+                subject_model=model_id,
+                new_id=self._ids.new,
+                bytes_max=self._bus.payload_max,
+                message_id=delivery.headers.get("Nats-Msg-Id", ""),
+            )
+            resolved = self._resolver.resolve(request)
+        except Rejected as error:
+            self._refuse(delivery, error, model_id)
+            return None
+        waiter = Waiter.of(delivery, request.run_id)
+        under_way = self.flights.of(request.corr_id)
+        if under_way is not None:
+            under_way.waiters.append(waiter)
+            return None
+        flight = Flight(Key(request.run_id, request.node_id, request.corr_id), request, resolved, waiter)
+        self.flights.add(flight)
+        return flight
+
+    async def _begin(self, flights: list[Flight]) -> None:
+        """Answer from the journal what was paid, call for the rest."""
+        try:
+            paid = await self._journal.find_many([flight.key for flight in flights])
+        except Rejected as error:
+            self._log.warning("journal_unreadable", code=error.code, requests=len(flights))
+            for flight in flights:
+                self._give_back(flight, LATER_S)
+            return
+        for flight in flights:
+            entry = paid.get(flight.key)
+            if entry is not None and settles(entry, flight.request_seq):
+                self._metrics.inc("htdag_llm_reused_total", model=flight.resolved.config.provider)
+                self._hand_over(flight, entry.data)
+            else:
+                flight.task = asyncio.create_task(self._work(flight), name="llm-call")
+        self._metrics.set("htdag_llm_in_flight", len(self.flights))
+
+    def _refuse(self, delivery: Delivery, error: Rejected, model_id: str) -> None:
+        """A stored request that cannot be called is answered in the journal; put aside when its ids do not allow it."""
+        answer = compiler.refusal(delivery.data, error, model_id=model_id)
+        corr_id = answer.corr_id or delivery.headers.get("Nats-Msg-Id", "")
+        if not (compiler.CORR_ID.match(corr_id) and ID.match(answer.run_id) and ID.match(answer.node_id)):
+            self._spawn(self._put_aside(delivery, error, answer))
+            return
+        key = Key(answer.run_id, answer.node_id, corr_id)
+        flight = Flight(key, NO_REQUEST, Resolved(model_id, "", NO_MODEL), Waiter.of(delivery, key.run_id))
+        self.flights.add(flight)
+        answer = LlmError(*key, model_id, answer.error)
+        flight.task = asyncio.create_task(self._record(flight, answer), name="llm-refusal")
+
+    async def _put_aside(self, delivery: Delivery, error: Rejected, answer: LlmError) -> None:
+        waiter = Waiter.of(delivery, "")
+        if waiter.reply:
+            self._bus.publish(waiter.reply, _ENCODE(answer))
+        try:
+            await self._bus.dead_letter(delivery, error.code, error.message)
+        except Rejected:
+            delivery.nak(LATER_S)
+
+    # -- calling and handing over ----------------------------------------------------------------------------------
+
+    async def _work(self, flight: Flight) -> None:
+        try:
+            answer = await self._caller.answer(flight)
+            await self._record(flight, answer)
+        except asyncio.CancelledError:
+            # The worker ends: an interruption is no outcome, somebody else takes the request at once.
+            self._give_back(flight, 0.0)
+            raise
+        except Exception:  # the edge of one call: the others go on, and this one is tried again
+            self._log.exception("call_failed", corr_id=flight.key.corr_id)
+            self._give_back(flight, LATER_S)
+
+    async def _record(self, flight: Flight, answer: LlmAnswer | LlmError) -> None:
+        """Journal the answer until it is there; only then does anybody see it."""
+        data = _ENCODE(answer)
+        if len(data) > self._bus.payload_max - HEADROOM_BYTES:
+            wire = failure("too_large", "the answer is larger than the broker carries", bytes=len(data))
+            answer = LlmError(*flight.key, flight.request.model_id, wire)
+            data = _ENCODE(answer)
+        outcome = str(answer.error["code"]) if isinstance(answer, LlmError) else OK
+        used = "" if isinstance(answer, LlmError) else answer.model_used
+        loop = asyncio.get_running_loop()
+        last_s = loop.time() + JOURNAL_PATIENCE_S
+        while True:
+            try:
+                stored = await self._journal.store(
+                    flight.key, data, outcome=outcome, model_used=used, request_seq=flight.request_seq
+                )
+                break
+            except Rejected as error:
+                # It is paid: rather wait for the disk or the broker than pay again.
+                self._log.warning("journal_unwritable", code=error.code, corr_id=flight.key.corr_id)
+                if loop.time() > last_s:
+                    raise
+                await asyncio.sleep(LATER_S)
+        faults.point("llm_worker.after_journal")
+        if stored.duplicate:
+            # Another worker was first: its answer is the one that everybody gets.
+            entry = await self._journal.find(flight.key)
+            data = entry.data if entry is not None else data
+        self._hand_over(flight, data)
+
+    def _hand_over(self, flight: Flight, data: bytes) -> None:
+        """Give the journaled bytes to everybody who waits, then acknowledge."""
+        self.flights.remove(flight)
+        self._metrics.set("htdag_llm_in_flight", len(self.flights))
+        for waiter in flight.waiters:
+            if waiter.reply:
+                self._bus.publish(waiter.reply, data)
+        faults.point("llm_worker.after_reply")
+        mailboxes = {waiter.answer_to for waiter in flight.waiters if waiter.answer_to}
+        if mailboxes:
+            self._spawn(self._tell_run(flight, mailboxes.pop(), data))
+        else:
+            for waiter in flight.waiters:
+                waiter.delivery.ack()
+
+    async def _tell_run(self, flight: Flight, mailbox: str, data: bytes) -> None:
+        paid = _PAID(data)
+        take = TakeAnswer(
+            corr_id=flight.key.corr_id,
+            output=paid.output,
+            tool_calls=paid.tool_calls,
+            model_used=paid.model_used,
+            usage=paid.usage,
+            cost_usd_micros=paid.cost_usd_micros,
+            finish_reason=paid.finish_reason,
+            latency_ms=paid.latency_ms,
+            error=paid.error,
+        )
+        try:
+            await self._bus.store(mailbox, _ENCODE(take), stream=COMMANDS, msg_id=f"answer:{flight.key.corr_id}")
+        except Rejected as error:
+            self._log.warning("mailbox_unwritable", code=error.code, corr_id=flight.key.corr_id)
+            for waiter in flight.waiters:
+                waiter.delivery.nak(LATER_S)
+            return
+        for waiter in flight.waiters:
+            waiter.delivery.ack()
+
+    def _give_back(self, flight: Flight, delay_s: float) -> None:
+        self.flights.remove(flight)
+        for waiter in flight.waiters:
+            waiter.delivery.nak(delay_s)
+
+    def _spawn(self, coro: Any) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(coro)
+        self._handing.add(task)
+        task.add_done_callback(self._handing.discard)
