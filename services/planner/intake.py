@@ -70,8 +70,10 @@ def clamp_complexity(value: float, task_id: str) -> float:
 
 
 def body_digest(task: TaskSpec) -> int:
-    """Tells bodies apart; the same for a task that is enqueued again."""
-    return int.from_bytes(blake2b(_ENCODE(task), digest_size=8).digest())
+    """Tells bodies apart; the same for a task that is enqueued again, with or without its defaults written out."""
+    node = (type(task.node).__name__, msgspec.structs.astuple(task.node))
+    content = tuple(node if value is task.node else value for value in msgspec.structs.astuple(task))
+    return int.from_bytes(blake2b(_ENCODE(content), digest_size=8).digest())
 
 
 def encoded_bytes(task: TaskSpec) -> int:

@@ -1,4 +1,4 @@
-"""Whatever a strategy answers, a plan has no cycle, every dependency and parent exists, and no task is deeper than 5."""
+"""Whatever a strategy answers, a plan has no cycle, no unknown id, and no task deeper than 5."""
 
 import asyncio
 import re

@@ -55,8 +55,8 @@ StrategyCommand = PutStrategy | SeedStrategy | ActivateStrategy | RollBackStrate
 
 def digest_of(body: StrategyBody) -> str:
     """Identifies the content of a version: the same content, the same digest."""
-    builtins = msgspec.to_builtins(body)
-    return sha256(json.dumps(builtins, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    content = msgspec.structs.asdict(body)  # every field: whether a default is left out depends on object identity
+    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def merged(command: PutStrategy, before: StrategyBody | None) -> StrategyBody:

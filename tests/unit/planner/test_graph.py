@@ -1,15 +1,16 @@
 """A batch of tasks is sound, or refused with the code that says why."""
 
+from itertools import pairwise
+
 import pytest
 
 from contracts.errors import Rejected
-from contracts.task import GroupNode, TaskSpec
+from contracts.task import AgentNode, GroupNode, TaskSpec
 from services.planner.graph import check_graph, in_order
 
 
 def task(task_id: str, *needs: str, parent: str | None = None, group: bool = False) -> TaskSpec:
-    node = {"node": GroupNode()} if group else {}
-    return TaskSpec(id=task_id, depends_on=list(needs), parent=parent, **node)
+    return TaskSpec(id=task_id, depends_on=list(needs), parent=parent, node=GroupNode() if group else AgentNode())
 
 
 def refusal(*tasks: TaskSpec, known: set[str] | None = None) -> Rejected:
@@ -42,7 +43,7 @@ def test_shows_the_cycle_and_not_what_hangs_on_it():
     cycle = error.detail["cycle"]
     assert cycle[0] == cycle[-1]
     assert set(cycle) == {"a", "b", "c"}
-    steps = list(zip(cycle, cycle[1:], strict=False))
+    steps = list(pairwise(cycle))
     assert all(step in [("a", "b"), ("b", "c"), ("c", "a")] for step in steps)
 
 

@@ -44,7 +44,11 @@ def test_takes_a_good_task_as_it_is():
         ({"estimated_complexity": math.nan}, "bad_request", "estimated_complexity"),
         ({"node": LlmNode(model="mock")}, "bad_request", "node"),
         ({"node": LlmNode(model="no model", prompt="x")}, "bad_id", "model_id"),
-        ({"node": LlmNode(model="mock", prompt="x", params={"max_tokens": 0})}, "bad_request", "node.params.max_tokens"),
+        (
+            {"node": LlmNode(model="mock", prompt="x", params={"max_tokens": 0})},
+            "bad_request",
+            "node.params.max_tokens",
+        ),
         ({"node": AgentNode(params={"temperature": "hot"})}, "bad_request", "node.params"),
         ({"node": LuaNode(src="x" * (LUA_SOURCE_MAX_BYTES + 1))}, "too_large", "node.src"),
         ({"node": LuaNode(src="", timeout_ms=999_999)}, "bad_request", "node.timeout_ms"),
@@ -74,6 +78,16 @@ def test_tells_bodies_apart_whatever_the_order_of_their_keys():
     one = msgspec.structs.replace(GOOD, context={"a": 1, "b": 2})
     same = msgspec.structs.replace(GOOD, context={"b": 2, "a": 1})
     assert body_digest(one) == body_digest(same) != body_digest(GOOD)
+
+
+def test_a_default_that_is_written_out_is_the_same_body():
+    short = msgspec.json.decode(b'{"id":"a"}', type=TaskSpec)
+    long = msgspec.json.decode(
+        b'{"id":"a","role":"coder","priority":5,"node":{"type":"agent","params":{}}}', type=TaskSpec
+    )
+    assert short == long
+    assert body_digest(short) == body_digest(long)
+    assert body_digest(short) != body_digest(msgspec.structs.replace(short, node=AgentNode(model="mock")))
 
 
 @pytest.mark.parametrize(
