@@ -66,7 +66,13 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
     from services.runtime import provision
 
     async with connected(common) as console:
-        changes = await provision.apply(console.bus, dry=diff)
+        try:
+            changes = await provision.apply(console.bus, dry=diff)
+        except Rejected as error:
+            # The broker refuses to change what cannot be changed in place (storage, retention).
+            if str(error.detail.get("api", "")).startswith(("STREAM.UPDATE.", "CONSUMER.CREATE.")):
+                raise Rejected("stream_differs", error.message, api=error.detail["api"]) from error
+            raise
     changed = [change for change in changes if change.action != "same"]
     lines = [
         f"{change.action} {change.kind} {change.name}"
