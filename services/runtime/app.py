@@ -146,7 +146,7 @@ class App:
         _settle_garbage()
 
     async def _open_health(self) -> None:
-        self.on_stop(_as_hook(telemetry.stop))
+        self.on_stop(telemetry.stop)
         self.on_stop(self.health.stop)
         port = await self.health.start(self.core.http_host, self.core.http_port_of(self.name))
         _forget_the_dead(self.home / "run")

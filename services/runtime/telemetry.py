@@ -6,8 +6,12 @@ Without `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_TRACES_EXPORTER` nothing of OpenT
 `chat {model}`. Templates, never raw subjects: a span name holds no id.
 """
 
+import asyncio
+import contextlib
+import logging
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +20,7 @@ from typing import Any, Final, Literal
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 _FORM: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
-_SHUTDOWN_MS: Final = 2_000
+SHUTDOWN_S: Final = 2.0
 
 SpanKind = Literal["internal", "client", "server", "producer", "consumer"]
 
@@ -43,7 +47,10 @@ def start(service: str, instance: str, *, exporter: Any = None) -> bool:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
     name = os.environ.get("OTEL_SERVICE_NAME") or f"htdag-{service}"
-    _provider = TracerProvider(resource=Resource.create({"service.name": name, "service.instance.id": instance}))
+    resource = Resource.create({"service.name": name, "service.instance.id": instance})
+    _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    # While the collector is away it would warn at every try; the error at the end of the tries is enough.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     if exporter is not None:
         _provider.add_span_processor(SimpleSpanProcessor(exporter))
     else:
@@ -52,13 +59,27 @@ def start(service: str, instance: str, *, exporter: Any = None) -> bool:
     return True
 
 
-def stop() -> None:
-    """Send what waits, at most 2 s, and record no more."""
-    global _tracer, _provider  # noqa: PLW0603  # see start
-    if _provider is not None:
-        _provider.force_flush(_SHUTDOWN_MS)
-        _provider.shutdown()
-    _tracer = _provider = None
+async def stop() -> None:
+    """Send what waits, for at most 2 s, and record no more."""
+    global _tracer, _provider
+    provider, _tracer, _provider = _provider, None, None
+    if provider is None:
+        return
+    loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+    def send() -> None:
+        provider.shutdown()
+        # The loop may be closed by the time a collector that hangs gives up.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(sent.set)
+
+    # The exporter blocks and tries again for many seconds; a daemon thread of its own cannot hold up the process.
+    threading.Thread(target=send, name="last-spans", daemon=True).start()
+    try:
+        async with asyncio.timeout(SHUTDOWN_S):
+            await sent.wait()
+    except TimeoutError:
+        logging.getLogger(__name__).warning("spans_lost: the collector does not answer")
 
 
 def extract(headers: Mapping[str, str] | None) -> str:

@@ -1,8 +1,10 @@
 """Trace context is always carried; spans are recorded only when somebody wants them."""
 
 import asyncio
+import http.server
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -13,14 +15,14 @@ TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 
 @pytest.fixture
-def spans():
+async def spans():
     """Finished spans of this test."""
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()
     assert telemetry.start("executor", "executor-1", exporter=exporter)
     yield exporter.get_finished_spans
-    telemetry.stop()
+    await telemetry.stop()
 
 
 def outgoing() -> dict[str, str]:
@@ -95,7 +97,7 @@ def published() -> str:
         return outgoing()["traceparent"]
 
 
-def test_a_recorded_span_continues_the_trace_and_is_the_parent_of_what_is_sent(spans):
+async def test_a_recorded_span_continues_the_trace_and_is_the_parent_of_what_is_sent(spans):
     with telemetry.span(
         "process llm.req.{model}",
         kind="consumer",
@@ -114,7 +116,7 @@ def test_a_recorded_span_continues_the_trace_and_is_the_parent_of_what_is_sent(s
     assert process.resource.attributes["service.instance.id"] == "executor-1"
 
 
-def test_an_exception_marks_the_span_and_goes_on(spans):
+async def test_an_exception_marks_the_span_and_goes_on(spans):
     with pytest.raises(ValueError, match="boom"), telemetry.span("x"):
         raise ValueError("boom")
     (span,) = spans()
@@ -122,9 +124,54 @@ def test_an_exception_marks_the_span_and_goes_on(spans):
     assert outgoing() == {}
 
 
-def test_a_replay_links_to_what_it_replays_and_does_not_continue_it(spans):
+async def test_a_replay_links_to_what_it_replays_and_does_not_continue_it(spans):
     with telemetry.span("replay run", links=(TRACEPARENT, "malformed")):
         pass
     (span,) = spans()
     assert [f"{link.context.trace_id:032x}" for link in span.links] == [TRACE_ID]
     assert f"{span.context.trace_id:032x}" != TRACE_ID
+
+
+@pytest.fixture
+def collector():
+    """A collector on loopback: `paths` is what was posted to it."""
+    paths: list[str] = []
+
+    class Take(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            paths.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Take)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", paths
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_spans_go_out_by_otlp_at_the_latest_when_stopping(collector, monkeypatch):
+    url, paths = collector
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    assert telemetry.start("executor", "executor-1")
+    with telemetry.span("x"):
+        pass
+    await telemetry.stop()
+    assert paths == ["/v1/traces"]
+
+
+async def test_a_dead_collector_does_not_hold_up_the_stop(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(telemetry, "SHUTDOWN_S", 0.1)
+    assert telemetry.start("executor", "executor-1")
+    with telemetry.span("x"):
+        pass
+    async with asyncio.timeout(5):
+        await telemetry.stop()
+    assert "spans_lost" in caplog.text
