@@ -219,7 +219,9 @@ class ActorHost(Generic[C, S, E]):
             items: list[Input[C, S, E]] = []
             try:
                 if not actor.loaded:
-                    await self._load(actor)
+                    if losses or actor.known or not self._decider.begins(actor.box[0].command):
+                        await self._load(actor)
+                    actor.known = True
                 items, actor.box = actor.box, []
                 await self._turn(actor, items)
                 losses = 0

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -51,4 +52,9 @@ class FixedClock:
 def rfc3339(at_ms: int) -> str:
     """`at_ms` as RFC 3339 UTC with milliseconds, e.g. `2026-11-20T17:00:00.123Z`."""
     whole, ms = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{_second(whole)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second(whole: int) -> str:
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"

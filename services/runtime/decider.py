@@ -21,6 +21,10 @@ def _none(_: Any) -> None:
     return None
 
 
+def _no(_: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Decider(Generic[C, S, E]):
     """One kind of aggregate.
@@ -47,6 +51,9 @@ class Decider(Generic[C, S, E]):
     """The next moment at which time itself must be judged."""
     time_command: Callable[[int], C] | None = None
     """The command that tells the aggregate that time has passed."""
+    begins: Callable[[C], bool] = _no
+    """Whether this command is normally an aggregate's first: then its log is assumed empty and not read before; the
+    sequence check of the append finds out when that was wrong."""
     summary: Callable[[S], Mapping[str, Any] | None] = _none
     """What a list shows of the aggregate; stored as a header of each commit."""
 

@@ -18,7 +18,6 @@ POINTS: Final = (
     "llm_worker.after_answer",
     "llm_worker.after_journal",
     "llm_worker.after_reply",
-    "planner.after_commit",
 )
 """Every point of the product; a test walks all of them."""
 

@@ -1,22 +1,25 @@
 """One NATS connection as the rest of the runtime uses it: ordered sending without awaiting, and replies by callback.
 
-nats-py's `publish` is a coroutine and its `request` waits with a task per call; both are too slow for the hot path.
-Here everything that is sent goes through one writer task, and all replies come in over one wildcard inbox.
+nats-py's `publish` is a coroutine that spends some 20 us on checking headers, and its `request` waits with a task per
+call; both are too slow for the hot path. Here a message is one protocol line appended to the client's own send queue,
+which survives reconnects, and all replies come in over one wildcard inbox. That queue and its flusher are private to
+nats-py: the version is pinned, and the integration tests fail when they change.
 """
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-OUTBOX_MESSAGES_MAX: Final = 200_000
+from contracts.errors import Rejected
+
 SLOW_CONSUMER_BYTES: Final = 512 << 20
+UNSENT_BYTES_MAX: Final = 64 << 20
+"""What may wait to be sent, above all while the connection is down; more is refused, never dropped."""
 
 
 class Link:
@@ -25,53 +28,52 @@ class Link:
     def __init__(self, client: Client, log: Callable[[str], None] = lambda _: None) -> None:
         self.client = client
         self._log = log
-        self._outbox: deque[tuple[str, bytes, str, dict[str, str] | None]] = deque()
-        self._idle: asyncio.Future[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Callable[[Msg], None]] = {}
         self._prefix = ""
-        self._written = asyncio.Event()
-        self._written.set()
-        self.dropped = 0
 
     async def start(self) -> None:
-        """Open the shared inbox and start the writer."""
+        """Open the shared inbox."""
         self._prefix = self.client.new_inbox() + "."
         await self.client.subscribe(self._prefix + "*", cb=self._on_reply, pending_bytes_limit=SLOW_CONSUMER_BYTES)
         # A reply that overtakes its own subscription would be lost without an error.
         await self.client.flush(5)
-        self._writer = asyncio.create_task(self._write(), name="link-writer")
 
     async def close(self) -> None:
-        """Send what waits, then close the connection."""
-        if self._writer is not None:
-            if self._outbox and self.client.is_connected:
-                await asyncio.sleep(0)
-            self._writer.cancel()
-            await asyncio.wait([self._writer], timeout=1)
+        """Close the connection; nats-py sends what waits before it does."""
         if not self.client.is_closed:
             await self.client.close()
 
     def send(self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> bool:
-        """Queue one message for sending, in order. False when the outbox is full (nothing was queued)."""
-        if len(self._outbox) >= OUTBOX_MESSAGES_MAX:
-            self.dropped += 1
+        """Queue one message for sending, in order. False when too much waits already (nothing was queued).
+
+        Raises Rejected too_large for a message that the broker would not take, bad_request for one that is malformed.
+        """
+        client = self.client
+        if len(data) > client.max_payload:
+            raise Rejected("too_large", "larger than the broker takes", bytes=len(data), max=client.max_payload)
+        if not subject or " " in subject or not subject.isprintable():
+            raise Rejected("bad_request", "not a subject", subject=subject)
+        if client._pending_data_size > UNSENT_BYTES_MAX or client.is_closed:
             return False
-        self._outbox.append((subject, data, reply, dict(headers) if headers else None))
-        self._written.clear()
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+        if headers:
+            block = header_block(headers)
+            line = b"HPUB %b %b %d %d\r\n%b" % (
+                subject.encode(), reply.encode(), len(block), len(block) + len(data), block
+            )  # fmt: skip
+        else:
+            line = b"PUB %b %b %d\r\n" % (subject.encode(), reply.encode(), len(data))
+        client._pending.append(b"%b%b\r\n" % (line, data))
+        client._pending_data_size += len(line) + len(data) + 2
+        flusher: asyncio.Queue[Any] | None = client._flush_queue
+        if flusher is not None and flusher.empty() and client.is_connected:
+            # What else is queued in this turn of the loop leaves with the same write to the socket.
+            flusher.put_nowait(self._loop.create_future())
         return True
 
-    @property
-    def waiting(self) -> int:
-        """Messages that are queued and not handed to the connection yet."""
-        return len(self._outbox)
-
     async def flush(self) -> None:
-        """Wait until everything queued so far was handed over and the broker has answered a ping behind it."""
-        await self._written.wait()
+        """Wait until the broker has answered a ping behind everything queued so far."""
         await self.client.flush()
 
     def expect(self, on_reply: Callable[[Msg], None]) -> str:
@@ -95,25 +97,17 @@ class Link:
         if on_reply is not None:
             on_reply(message)
 
-    async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            while self._outbox:
-                subject, data, reply, headers = self._outbox[0]
-                try:
-                    await self.client.publish(subject, data, reply, headers=headers)
-                except nats.errors.OutboundBufferLimitError:
-                    # Disconnected and nats-py's own buffer is full: hold on, in order, until the connection is back.
-                    await asyncio.sleep(0.1)
-                    continue
-                except (nats.errors.Error, ValueError) as error:
-                    self._log(f"message to {subject} not sent: {type(error).__name__}: {error}")
-                    if self.client.is_closed:
-                        return
-                self._outbox.popleft()
-            self._written.set()
-            self._idle = loop.create_future()
-            await self._idle
+
+def header_block(headers: Mapping[str, str]) -> bytes:
+    """Headers as they stand on the wire; a line break in a value becomes a space, so that no value adds a header."""
+    text = "".join([f"{key}: {value}\r\n" for key, value in headers.items()])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+        text = "".join(f"{_one_line(key)}: {_one_line(value)}\r\n" for key, value in headers.items())
+    return f"NATS/1.0\r\n{text}\r\n".encode()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def status_of(message: Msg) -> str | None:

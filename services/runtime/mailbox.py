@@ -58,6 +58,7 @@ class Actor(Generic[C, S, E]):
         "by",
         "corr",
         "events_unsnapped",
+        "known",
         "loaded",
         "local_due_ms",
         "local_timer",
@@ -76,6 +77,7 @@ class Actor(Generic[C, S, E]):
         self.actor_id, self.subject, self.state = actor_id, subject, state
         self.seq = 0
         self.loaded = False
+        self.known = False
         self.box: list[Input[C, S, E]] = []
         self.turning = False
         self.open_effects = 0

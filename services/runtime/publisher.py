@@ -87,6 +87,7 @@ class StreamWriter:
         self, link: Link, stream: str, *, batch_min: int | None, on_batch: Callable[[int], None] = lambda _: None
     ) -> None:
         self._link, self.stream, self._batch_min, self._on_batch = link, stream, batch_min, on_batch
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[Write] = deque()
         self._scheduled = False
         self._batch_under_way = False
@@ -111,7 +112,7 @@ class StreamWriter:
         if not self._scheduled and not self._batch_under_way:
             self._scheduled = True
             # One turn of the loop: whatever else is put in this turn goes out together.
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -136,18 +137,22 @@ class StreamWriter:
 
     def _send(self, writes: list[Write]) -> None:
         reply = self._link.expect(self._on_ack)
-        self._in_flight[reply] = (writes, asyncio.get_running_loop().time())
-        if len(writes) == 1 and len(writes[0].parts) == 1:
-            write = writes[0]
-            queued = self._link.send(write.subject, write.parts[0], reply, self._headers(write, 0))
-        else:
-            queued = self._send_batch(writes, reply)
+        self._in_flight[reply] = (writes, self._loop.time())
+        try:
+            if len(writes) == 1 and len(writes[0].parts) == 1:
+                write = writes[0]
+                queued = self._link.send(write.subject, write.parts[0], reply, self._headers(write, 0))
+            else:
+                queued = self._send_batch(writes, reply)
+        except Rejected as refused:
+            for write in self._forget(reply):
+                write.fail(refused)
+            return
         if not queued:
-            self._forget(reply)
-            for write in writes:
-                write.fail(Rejected("mailbox_full", "too much waits to be sent"))
+            # The connection is down and its queue is full: try again until the deadline of each write.
+            self._retry(self._forget(reply), None)
         elif self._watch is None:
-            self._watch = asyncio.get_running_loop().call_later(ACK_TIMEOUT_S / 4, self._check_silence)
+            self._watch = self._loop.call_later(ACK_TIMEOUT_S / 4, self._check_silence)
 
     def _send_batch(self, writes: list[Write], reply: str) -> bool:
         total = sum(len(write.parts) for write in writes)
@@ -203,7 +208,7 @@ class StreamWriter:
     def _check_silence(self) -> None:
         """Writes whose acknowledgement is overdue are asked for again; ids make that harmless."""
         self._watch = None
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         limit = loop.time() - ACK_TIMEOUT_S
         for reply in [reply for reply, (_, sent_at) in self._in_flight.items() if sent_at < limit]:
             self._retry(self._forget(reply), None)
@@ -230,10 +235,10 @@ class StreamWriter:
                 write.settle(seq, duplicate=True)
                 return
         except (Conflict, Rejected) as refused:
-            if isinstance(refused, Conflict) or asyncio.get_running_loop().time() > write.due:
+            if isinstance(refused, Conflict) or self._loop.time() > write.due:
                 write.fail(refused)
                 return
-        if asyncio.get_running_loop().time() > write.due:
+        if self._loop.time() > write.due:
             write.fail(Rejected("nats_unavailable", f"no acknowledgement from {self.stream}", stream=self.stream))
             return
         await asyncio.sleep(min(0.02 * 2**write.tries, 1.0))

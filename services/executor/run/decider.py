@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from contracts.run import RunCommand, RunEvent, TakeTime
+from contracts.run import RunCommand, RunEvent, StartRun, TakeTime
 from services.executor.run.advance import advance
 from services.executor.run.decide import decide
 from services.executor.run.evolve import evolve
@@ -34,6 +34,10 @@ def summary(run: Run) -> Mapping[str, Any] | None:
     return shown
 
 
+def _begins(command: RunCommand) -> bool:
+    return type(command) is StartRun
+
+
 def _time_passed(_now_ms: int) -> RunCommand:
     return TakeTime()
 
@@ -48,5 +52,6 @@ RUN: Final[Decider[RunCommand, Run, RunEvent]] = Decider(
     recover=recover,
     deadline_at_ms=deadline_at_ms,
     time_command=_time_passed,
+    begins=_begins,
     summary=summary,
 )
