@@ -12,7 +12,6 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.streams import COMMANDS
 from services.planner.epic.hand_over import HandOver
-from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.lifecycle import Log
 
@@ -86,7 +85,6 @@ class HandOvers:
             await asyncio.wait((before,))
             if before.cancelled() or not before.result():
                 return False  # what comes later may depend on it: the sweep repeats both, in order
-        faults.point("planner.after_commit")
         data = _ENCODE(hand_over.body)
         delay_s = RETRY_FIRST_S
         while True:
