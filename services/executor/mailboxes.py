@@ -14,18 +14,21 @@ from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
 from contracts.errors import Rejected
 from contracts.reply import ok, refused
 from contracts.run import AddTasks, CancelRun, ResumeRun, RunCommand, RunEvent, StartRun, TakeAnswer
-from contracts.streams import POISON_DELIVERIES_MAX
-from contracts.subjects import check_id, parse_mailbox
+from contracts.streams import COMMANDS, POISON_DELIVERIES_MAX
+from contracts.subjects import check_id, command, parse_mailbox
 from services.executor.run.state import Run
 from services.executor.views import summary_of
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
 from services.runtime.lifecycle import Log
 from services.runtime.mailbox import Answered, Interrupted, Outcome
+from services.runtime.publisher import Stored
 from services.runtime.pull import Delivery
 
 KEEP_ALIVE_S: Final = 3.0
 NAK_DELAY_S: Final = 1.0
+TIME: Final = "time"
+"""Verb of the mailbox message that says only that time has passed."""
 WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
 """Failures of the surroundings: the message is innocent and comes again for as long as they last."""
 
@@ -62,7 +65,7 @@ class Mailboxes:
         try:
             subject = parse_mailbox(delivery.subject)
             run_id = check_id(subject.aggregate_id, "run_id")
-            command = _DECODE(delivery.data)
+            wish = self._time_command() if subject.verb == TIME else _DECODE(delivery.data)
         except Rejected as error:
             self._put_aside(delivery, error.code, error.message)
             return
@@ -74,7 +77,7 @@ class Mailboxes:
         self._unsettled.add(delivery)
         self._host.deliver(
             run_id,
-            command,
+            wish,
             message_id=headers.get("Nats-Msg-Id") or f"mailbox-{delivery.seq}",
             by=headers.get(HEADER_BY, ""),
             corr=headers.get(HEADER_CORRELATION, ""),
@@ -84,19 +87,23 @@ class Mailboxes:
         )
 
     def take_timer(self, delivery: Delivery) -> None:
-        """Take one fired timer in."""
+        """Pass a fired timer on to the mailbox of its run: any executor may get it, only one should hold the run."""
         try:
             run_id = check_id(delivery.subject.rpartition(".")[2], "run_id")
         except Rejected as error:
             self._put_aside(delivery, error.code, error.message)
             return
-        self._unsettled.add(delivery)
-        self._host.deliver(
-            run_id,
-            self._time_command(),
-            message_id=f"timer-{delivery.seq}",
-            settled=lambda error: self._settle(delivery, error),
+        stored = self._bus.store(
+            command("executor", "run", run_id, TIME), b"", stream=COMMANDS, msg_id=f"timer:{run_id}:{delivery.seq}"
         )
+
+        def passed_on(outcome: "asyncio.Future[Stored]") -> None:
+            if outcome.cancelled() or outcome.exception() is not None:
+                delivery.nak(NAK_DELAY_S)
+            else:
+                delivery.ack()
+
+        stored.add_done_callback(passed_on)
 
     def _answering(self, reply: str) -> Answered[Run, RunEvent]:
         def answered(outcome: Outcome[Run, RunEvent] | Rejected) -> None:

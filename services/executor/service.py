@@ -29,7 +29,7 @@ from services.runtime.timers import JetStreamTimers
 PASSIVATE_EVERY_S: Final = 5.0
 BOOK_WAIT_S: Final = 10.0
 GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""A big run is many small, long-lived objects; the default (700, 10, 10) walks them again and again (3 times slower)."""
+"""A big run is many small, long-lived objects; by default they are walked again and again (3 times slower)."""
 
 
 async def build(app: App) -> None:

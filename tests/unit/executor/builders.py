@@ -1,0 +1,79 @@
+"""Short words for the executor's tests."""
+
+from typing import Any
+
+from contracts.codec import CommitCodec
+from contracts.llm import Usage
+from contracts.run import RunEvent, RunOptions, StartRun, TakeAnswer, TakeResult
+from contracts.task import AgentNode, GroupNode, LlmNode, NoopNode, TaskSpec
+from services.executor.run.decider import RUN
+from services.executor.run.state import digest
+from tests.support.spec import Spec
+
+CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
+STRATEGY = "standard@1"
+
+
+def run(run_id: str = "r1") -> Spec:
+    """A run without a history."""
+    return Spec(RUN, run_id, codec=CODEC, same=lambda state: (digest(state), state.status, state.deadline_at_ms))
+
+
+def noop(task_id: str, *needs: str, **fields: Any) -> TaskSpec:
+    """A task that does nothing."""
+    return TaskSpec(id=task_id, depends_on=list(needs), node=NoopNode(result=f"did {task_id}"), **fields)
+
+
+def group(task_id: str, *needs: str, **fields: Any) -> TaskSpec:
+    """A task that stands for its children."""
+    return TaskSpec(id=task_id, depends_on=list(needs), node=GroupNode(), **fields)
+
+
+def agent(task_id: str, *needs: str, node: AgentNode | None = None, **fields: Any) -> TaskSpec:
+    """A task for agents."""
+    fields.setdefault("description", f"Do {task_id}")
+    return TaskSpec(id=task_id, depends_on=list(needs), node=node or AgentNode(), **fields)
+
+
+def llm(task_id: str, *needs: str, prompt: str = "Say it", **fields: Any) -> TaskSpec:
+    """A task that is one LLM call."""
+    return TaskSpec(id=task_id, depends_on=list(needs), node=LlmNode(model="mock", prompt=prompt), **fields)
+
+
+def start(*tasks: TaskSpec, strategy: str | None = None, run_id: str = "r1", **options: Any) -> StartRun:
+    """Begin a run of these tasks."""
+    return StartRun(run_id, goal="a goal", tasks=list(tasks), options=RunOptions(**options), strategy=strategy)
+
+
+def done(task_id: str, attempt: int = 1, value: Any = "done", step: str = "body") -> TakeResult:
+    """A body or stage that ended well."""
+    return TakeResult(task_id, attempt, step, value)
+
+
+def broke(task_id: str, code: str, attempt: int = 1, step: str = "body") -> TakeResult:
+    """A body or stage that ended badly."""
+    return TakeResult(task_id, attempt, step, error={"class": "x", "code": code, "message": "m"})
+
+
+def answer(corr_id: str, output: str = "an answer", **fields: Any) -> TakeAnswer:
+    """What a model said."""
+    fields.setdefault("cost_usd_micros", 7)
+    return TakeAnswer(corr_id, output, model_used="mock", usage=Usage(3, 4, 7), finish_reason="stop", **fields)
+
+
+def no_answer(corr_id: str, code: str) -> TakeAnswer:
+    """A call that failed."""
+    return TakeAnswer(corr_id, error={"class": "llm", "code": code, "message": "m"})
+
+
+def spawn(*roles: str, pattern: str | None = None) -> dict[str, Any]:
+    """What the agent_spawning stage returns."""
+    agents = [{"role": role, "model": f"mock-{role}"} for role in roles]
+    return {
+        "agents": agents,
+        "orchestration": {"pattern": pattern or ("solo" if len(roles) == 1 else "leader_follower")},
+    }
+
+
+COMPLETE = {"status": "completed", "confidence": 0.95, "reasoning": "all is well"}
+REWORK = {"status": "needs_rework", "confidence": 0.6, "reasoning": "bad", "required_fixes": ["Coverage below 80%"]}
