@@ -41,12 +41,17 @@ class Message(NamedTuple):
 class Subscription:
     """A core subscription that can be ended."""
 
-    def __init__(self, subscription: NatsSubscription) -> None:
-        self._subscription = subscription
+    def __init__(self, link: Link, subscription: NatsSubscription) -> None:
+        self._link, self._subscription = link, subscription
 
     async def unsubscribe(self) -> None:
-        """End it; messages that were already delivered are still handled."""
+        """End it at once; what was delivered and not handled yet is thrown away."""
         await self._subscription.unsubscribe()
+
+    async def drain(self, timeout_s: float = 5.0) -> None:
+        """End it, and handle everything that the broker had sent to it. Raises TimeoutError at the deadline."""
+        async with asyncio.timeout(timeout_s):
+            await self._link.drain(self._subscription)
 
 
 class Bus:
@@ -150,7 +155,7 @@ class Bus:
         async def take(message: Msg) -> None:
             handler(Message(message.subject, message.data, message.headers or {}, message.reply))
 
-        return Subscription(await self.link.subscribe(subject, take, queue))
+        return Subscription(self.link, await self.link.subscribe(subject, take, queue))
 
     async def flush(self, timeout_s: float = 5.0) -> None:
         """Wait until the broker has seen everything sent so far."""

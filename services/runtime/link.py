@@ -42,8 +42,13 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection; nats-py sends what waits before it does."""
-        if not self.client.is_closed:
+        if self.client.is_closed:
+            return
+        try:
             await self.client.close()
+        except OSError as error:
+            # The broker went first: there is nothing left to say to it.
+            self._log(f"connection lost while closing: {error}")
 
     def send(self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> bool:
         """Queue one message for sending, in order. False when too much waits already (nothing was queued).
@@ -73,8 +78,18 @@ class Link:
         return True
 
     async def flush(self) -> None:
-        """Wait until the broker has answered a ping behind everything queued so far."""
+        """Wait until the broker has acted on everything queued so far.
+
+        nats-py writes the PING of `flush` ahead of what still waits for its flusher, so one round trip is not enough.
+        """
         await self.client.flush()
+        await self.client.flush()
+
+    async def drain(self, subscription: Subscription) -> None:
+        """End a subscription so that every message the broker sent to it is still handled."""
+        await self.client._send_unsubscribe(subscription._id)
+        await self.flush()
+        await subscription.drain()  # type: ignore[no-untyped-call]
 
     def expect(self, on_reply: Callable[[Msg], None]) -> str:
         """A fresh reply subject; `on_reply` gets every message that comes to it until `forget`."""
