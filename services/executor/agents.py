@@ -171,6 +171,8 @@ def judged(value: Any) -> Verdict:
 
 
 def _table(value: Any, stage: str) -> Mapping[str, Any]:
+    if value == []:
+        return {}
     if not isinstance(value, Mapping):
         raise Rejected("lua_bad_result", f"the {stage} script returns a table with names", stage=stage)
     return value

@@ -36,6 +36,7 @@ KNOWN_ROLES: Final = frozenset(ROLES) | frozenset(ROLE_ALIASES)
 SUBJECTS_CLOSED: Final = ("htdag.", "$", "_INBOX", "llm.", "ai.")
 """What a nats node may not speak to: htdag itself, the broker, other callers' inboxes and the LLM edge."""
 CYCLE_SHOWN_MAX: Final = 20
+TEMPERATURE_MAX: Final = 2.0
 
 
 def check_tasks(tasks: Sequence[TaskSpec], known: Mapping[str, bool] | None = None) -> None:
@@ -165,6 +166,8 @@ def llm_params(params: Mapping[str, Any]) -> LlmParams:
         _out_of_bounds("params.timeout_ms", found.timeout_ms, LLM_TIMEOUT_MAX_MS)
     if not 1 <= found.max_tokens <= LLM_OUTPUT_TOKENS_MAX:
         _out_of_bounds("params.max_tokens", found.max_tokens, LLM_OUTPUT_TOKENS_MAX)
+    if not 0 <= found.temperature <= TEMPERATURE_MAX:
+        _out_of_bounds("params.temperature", found.temperature, TEMPERATURE_MAX)
     return found
 
 
@@ -176,6 +179,7 @@ def check_options(options: RunOptions) -> None:
         ("options.llm_timeout_ms", options.llm_timeout_ms, 1, LLM_TIMEOUT_MAX_MS),
         ("options.max_tokens", options.max_tokens, 1, LLM_OUTPUT_TOKENS_MAX),
         ("options.reworks_max", options.reworks_max, 0, REWORKS_PER_TASK_MAX),
+        ("options.temperature", options.temperature, 0, TEMPERATURE_MAX),
     )
     for field, value, least, most in bounds:
         if value is not None and not least <= value <= most:
