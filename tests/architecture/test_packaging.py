@@ -2,8 +2,10 @@
 
 import re
 import site
+import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.architecture.source import ROOT, sources
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+VERSION = PROJECT["project"]["version"]
 LOCK = (ROOT / "requirements.lock").read_text()
 
 NOT_IMPORTED = {
@@ -62,6 +65,20 @@ def test_every_dependency_is_used(dependency: str) -> None:
     name = IMPORT_NAMES.get(dependency, dependency)
     pattern = re.compile(rf"(?:^|\n)\s*(?:import|from) {name}[.\s]|[\"']{name}[\"']")
     assert [source.path for source in sources() if pattern.search(source.text)], f"nothing imports {name}: drop it"
+
+
+def test_the_wheel_carries_everything_that_runs_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    listed = subprocess.run(
+        ["git", "ls-files", "contracts", "services"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert set(listed.stdout.split()) - names == set(), "hatchling obeys .gitignore: something there hides these"
+    assert {"services/infra/supervisor/supervisord.conf", "services/infra/nats/server.conf"} <= names
+    assert {name.split("/")[0] for name in names} == {"contracts", "services", f"htdag-{VERSION}.dist-info"}
 
 
 def test_no_stranger_runs_code_at_every_start_of_python() -> None:

@@ -20,6 +20,7 @@ BANNED_IN_TESTS = re.compile(r"pytest\.(skip|mark\.skip|importorskip|mark\.xfail
 SLEEPS_ALLOWED = {
     "tests/support/eventually.py": "it is what waits instead of everybody else",
     "tests/support/nats_server.py": "it waits for a process, before any event loop runs",
+    "tests/support/service_process.py": "it waits for a process",
     "tests/architecture/test_tidy.py": "it names what is banned",
 }
 ALL = sources("contracts", "services", "scripts", "tests")

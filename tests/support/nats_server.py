@@ -48,7 +48,7 @@ def answers(port: int) -> bool:
         return False
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Runs in the child: the kernel kills it when the test process is gone, however that went."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -94,7 +94,7 @@ class NatsServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one prctl call, no lock taken
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # one prctl call, no lock taken
             )
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not answers(self.port):

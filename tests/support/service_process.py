@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from services.runtime.app import RunFile
-from tests.support.nats_server import NatsServer, _die_with_parent
+from tests.support.nats_server import NatsServer, die_with_parent
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
@@ -44,7 +44,7 @@ class ServiceProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509  # one prctl call, no lock taken
             )
 
     @property
