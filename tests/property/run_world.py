@@ -1,0 +1,218 @@
+"""A small world around one run: it drives the run aggregate as the actor host does, but with a mind for trouble.
+
+Messages come in any order, some twice; the process dies at any moment and the state is folded from the stored bytes;
+bodies fail, models are overloaded or silent. Everything is decided by `choose`, so a story can be told again.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from contracts.codec import CommitCodec
+from contracts.commit import Commit
+from contracts.llm import Usage
+from contracts.run import (
+    LlmAnswered,
+    RunCommand,
+    RunEvent,
+    TakeAnswer,
+    TakeResult,
+    TakeTime,
+    TaskCompleted,
+    TaskStarted,
+)
+from contracts.run import TasksAdded as Added
+from services.executor.run.decider import RUN
+from services.executor.run.effects import CallNats, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.state import Run, digest
+from services.runtime.decider import fold
+from tests.support.spec import NOW_MS
+
+STEPS_MAX = 5_000
+CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
+Choose = Callable[[int], int]
+"""choose(n) gives a number from 0 to n-1."""
+
+
+class World:
+    """One run, its log, its mailbox, and everybody it talks to."""
+
+    def __init__(self, choose: Choose, *, trouble: bool = True) -> None:
+        self.choose, self.trouble = choose, trouble
+        self.now_ms = NOW_MS
+        self.run: Run = RUN.initial("r1")
+        self.log: list[bytes] = []
+        self.mailbox: list[RunCommand] = []
+        self.under_way: set[Any] = set()
+        self.journal: dict[str, TakeAnswer] = {}
+        self.crashes = 0
+
+    # -- the host ----------------------------------------------------------------------------------------------------
+
+    def turn(self, commands: list[RunCommand]) -> None:
+        """One drained mailbox: judge, let follow, commit, then carry out."""
+        events: list[RunEvent] = []
+        for command in commands:
+            for event in RUN.decide(command, self.run, self.now_ms):
+                self.run = RUN.evolve(self.run, event)
+                events.append(event)
+        while follows := RUN.advance(self.run, self.now_ms):
+            for event in follows:
+                self.run = RUN.evolve(self.run, event)
+            events.extend(follows)
+        if not events:
+            return
+        if self.trouble and not self.choose(12):  # the process dies before the commit: nothing of this turn happened
+            self.crash()
+            self.mailbox.extend(commands)
+            return
+        self.log.append(CODEC.encode(Commit("2026-11-20T00:00:00Z", "executor", "c", "r", events)))
+        if self.trouble and not self.choose(12):  # … or right after it: no effect was begun
+            self.crash()
+            return
+        for effect in RUN.react(self.run, events):
+            self.begin(effect)
+
+    def crash(self) -> None:
+        """Forget everything but the log, and what others keep: their journal, and durable messages."""
+        self.crashes += 1
+        self.mailbox = [command for command in self.mailbox if not isinstance(command, TakeResult | TakeTime)]
+        self.under_way.clear()
+        self.run = self.folded()
+        for effect in RUN.recover(self.run):
+            self.begin(effect)
+
+    def folded(self) -> Run:
+        """The state that the stored bytes say."""
+        return fold(RUN, RUN.initial("r1"), self.events())
+
+    def events(self) -> list[RunEvent]:
+        """Everything in the log."""
+        return [event for data in self.log for event in CODEC.decode(data).events]
+
+    # -- the others --------------------------------------------------------------------------------------------------
+
+    def begin(self, effect: Any) -> None:
+        """Somebody carries an effect out; its outcome comes to the mailbox."""
+        key = getattr(effect, "key", None)
+        if key is not None and key in self.under_way:
+            return
+        self.under_way.add(key)
+        match effect:
+            case RunNoop():
+                self.mailbox.append(TakeResult(effect.task_id, effect.attempt, "body", effect.result))
+            case RunScript() | CallNats():
+                self.mailbox.append(self._body(effect.task_id, effect.attempt))
+            case RunStage():
+                self.mailbox.append(self._stage(effect))
+            case SendLlm():
+                self._llm(effect.request.corr_id)
+            case CancelLlm():
+                pass
+
+    def _body(self, task_id: str, attempt: int) -> TakeResult:
+        fate = self.choose(8) if self.trouble else 7
+        if fate == 0:
+            return TakeResult(task_id, attempt, "body", error={"class": "x", "code": "lua_error", "message": "m"})
+        if fate in (1, 2):
+            return TakeResult(task_id, attempt, "body", error={"class": "x", "code": "no_responders", "message": "m"})
+        return TakeResult(task_id, attempt, "body", {"output": f"{task_id} is done", "n": [1, 2.5, None, {"ü": True}]})
+
+    def _stage(self, effect: RunStage) -> TakeResult:
+        value: Any
+        if effect.stage == "agent_spawning":
+            roles = ("coder", "tester", "critic")[: 1 + self.choose(3)]
+            value = {"agents": [{"role": role, "model": "mock"} for role in roles]}
+        elif effect.stage == "orchestration":
+            value = {"pattern": ("solo", "parallel", "sequential")[self.choose(3)]}
+        elif self.trouble and not self.choose(3):
+            value = {"status": "needs_rework", "required_fixes": ["do better"]}
+        else:
+            value = {"status": "completed", "confidence": 0.9, "reasoning": "good"}
+        if self.trouble and not self.choose(15):
+            value = "nonsense"
+        return TakeResult(effect.task_id, effect.attempt, effect.step, value, duration_ms=0.5)
+
+    def _llm(self, corr_id: str) -> None:
+        """A paid call happens once per id; asking again finds the journal."""
+        if corr_id not in self.journal:
+            fate = self.choose(10) if self.trouble else 9
+            if fate == 0:
+                return  # the model never answers
+            if fate == 1:
+                error = {"class": "llm", "code": "provider_overloaded", "message": "m"}
+                self.journal[corr_id] = TakeAnswer(corr_id, error=error)
+            else:
+                self.journal[corr_id] = TakeAnswer(
+                    corr_id, f"said {corr_id}", model_used="mock", usage=Usage(1, 2, 3), cost_usd_micros=5
+                )
+        self.mailbox.append(self.journal[corr_id])
+
+    # -- the story ---------------------------------------------------------------------------------------------------
+
+    def live(self, first: RunCommand) -> None:
+        """Tell the story to its end."""
+        self.turn([first])
+        for _ in range(STEPS_MAX):
+            if RUN.is_terminal(self.run) and not self.mailbox:
+                return
+            self.step(first)
+        raise AssertionError(f"the run does not end: {self.run} {self.run.tasks}")
+
+    def step(self, first: RunCommand) -> None:
+        """One thing happens."""
+        if self.run.status is None:
+            self.turn([first])
+            return
+        if self.trouble and not self.choose(20):
+            self.crash()
+        if not self.mailbox or (self.trouble and not self.choose(10)):
+            deadline = RUN.deadline_at_ms(self.run)
+            if deadline is not None and (not self.mailbox or self.choose(2)):
+                self.now_ms = max(self.now_ms, deadline)
+            self.turn([TakeTime(llm_alive=bool(self.choose(4)))])
+            return
+        taken: list[RunCommand] = []
+        for _ in range(1 + self.choose(min(4, len(self.mailbox)))):
+            if not self.mailbox:
+                break
+            command = self.mailbox.pop(self.choose(len(self.mailbox)))
+            taken.append(command)
+            if self.trouble and not self.choose(6):
+                taken.append(command)
+            if isinstance(command, TakeResult):
+                self.under_way.discard((command.task_id, command.attempt, command.step))
+        self.turn(taken)
+
+
+def check_history(events: list[RunEvent]) -> None:
+    """What holds in every history: nothing starts before what it needs completed, and nothing completes twice."""
+    needs: dict[str, list[str]] = {}
+    parents: dict[str, str | None] = {}
+    completed: list[str] = []
+    began: set[str] = set()
+    open_tasks: set[str] = set()
+    for event in events:
+        match event:
+            case Added():
+                needs.update((spec.id, spec.depends_on) for spec in event.tasks)
+                parents.update((spec.id, spec.parent) for spec in event.tasks)
+            case TaskStarted():
+                assert set(needs[event.task_id]) <= set(completed), f"{event.task_id} began too early"
+                parent = parents[event.task_id]
+                assert parent is None or parent in began, f"{event.task_id} began before {parent}"
+                assert event.task_id not in completed
+                began.add(event.task_id)
+                open_tasks.add(event.task_id)
+            case TaskCompleted():
+                assert event.task_id not in completed, f"{event.task_id} completed twice"
+                assert event.task_id in open_tasks
+                completed.append(event.task_id)
+    paid = [event.corr_id for event in events if isinstance(event, LlmAnswered)]
+    assert len(paid) == len(set(paid)), "an answer was counted twice"
+
+
+def same(one: Run, other: Run) -> bool:
+    """Whether two states are the same as far as anybody can see."""
+    return (digest(one), one.status, one.recorded_digest, one.running, one.open_count) == (
+        digest(other), other.status, other.recorded_digest, other.running, other.open_count,
+    )  # fmt: skip
