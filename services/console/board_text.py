@@ -69,6 +69,8 @@ def facts(task: TaskLine, now_ms: int) -> str:
     words: list[str] = []
     if task.started_at_ms and now_ms:
         words.append(duration(max(0, (task.ended_at_ms or now_ms) - task.started_at_ms) / 1000))
+    if task.chunks and task.status == "in_progress":
+        words.append(f"streaming {task.chunks}")
     if task.tokens:
         words.append(f"{task.tokens} tokens")
     if task.models:

@@ -14,7 +14,7 @@ from services.console.supervision.broker import masked
 if TYPE_CHECKING:
     from services.runtime.bus import Bus
 
-CONNECT_S: Final = 4.0
+CONNECT_S: Final = 2.5
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 
 

@@ -37,6 +37,8 @@ class TaskLine:
     blocked_by: str | None = None
     error: dict[str, Any] | None = None
     tail: str = ""
+    chunks: int = 0
+    """Pieces of the answer that is being streamed now."""
     children: list[str] = field(default_factory=list)
 
 
@@ -103,6 +105,7 @@ def take_chunk(board: Board, node_id: str, chunk: str) -> str | None:
     if task is None:
         return None
     task.tail = (task.tail + chunk)[-TAIL_CHARS_MAX:]
+    task.chunks += 1
     return task.id
 
 
@@ -191,7 +194,7 @@ def _requested(board: Board, event: events.LlmRequested, _: int) -> None:
     board.nodes[event.request.node_id or event.task_id] = event.task_id
     task = board.tasks.get(event.task_id)
     if task is not None:
-        task.tail = ""
+        task.tail, task.chunks = "", 0
 
 
 def _answered(board: Board, event: events.LlmAnswered, _: int) -> None:

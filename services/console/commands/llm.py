@@ -1,9 +1,10 @@
 """`htdag llm`: models, and single questions to them, over the same public subjects that any NATS client uses."""
 
 import asyncio
+import hashlib
 import json
-import os
 import secrets
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -66,15 +67,14 @@ async def ask(
     corr_id
         The same id again is the same paid call: the answer comes from the journal.
     """
-    import sys
-
     question = sys.stdin.read() if text == "-" else text
     system_part = [{"role": "system", "content": system}] if system else []
-    node = secrets.token_hex(6)
+    call = corr_id or f"ask-{secrets.token_hex(6)}"
     request = {
-        "run_id": f"ask-{os.getpid()}",
-        "node_id": node,
-        "corr_id": corr_id or f"ask-{node}",
+        "run_id": "ask",
+        # The same id is the same call: then it is also the same node, and the journal has it.
+        "node_id": call if subjects.ID.match(call) else hashlib.sha256(call.encode()).hexdigest(),
+        "corr_id": call,
         "model_id": model,
         "input": {"messages": [*system_part, {"role": "user", "content": question}]},
         "params": {
@@ -86,10 +86,10 @@ async def ask(
         },
     }
     async with connected(common) as console:
-        answer = await _ask(console, subjects.check_model_id(model), request, stream, timeout, common.output)
+        answer, streamed = await _ask(console, subjects.check_model_id(model), request, stream, timeout, common.output)
     bill = "cost unknown" if answer.get("cost_usd_micros") is None else money(answer["cost_usd_micros"])
     if not common.json:
-        common.output.line("" if stream else answer["output"])
+        common.output.line("" if streamed else answer["output"])
         used = answer.get("usage", {}).get("total_tokens", 0)
         common.output.note(f"{answer['model_used']}  {used} tokens  {bill}  {answer['latency_ms'] / 1000:.1f}s")
         return
@@ -196,12 +196,15 @@ async def replay(
 
 async def _ask(
     console: Console, model: str, request: dict[str, Any], stream: bool, timeout_s: float, output: Output
-) -> dict[str, Any]:
-    """Ask over the public edge; the first reply is the answer."""
+) -> tuple[dict[str, Any], bool]:
+    """Ask over the public edge: the first reply is the answer. Also whether tokens of it were printed before."""
     done = asyncio.Event()
+    printed = False
 
     def take(message: "Message") -> None:
+        nonlocal printed
         token = _TOKEN(message.data)
+        printed = True
         if token.done:
             done.set()
         elif output.json:
@@ -226,7 +229,7 @@ async def _ask(
     if subscription is not None:
         await _finish(done)
         await subscription.unsubscribe()
-    return answer
+    return answer, printed
 
 
 async def _finish(done: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.errors import Rejected
 from services.console.processes import alive
 from services.console.supervision import child as supervised
 from services.console.supervision.child import Child, ChildSpec
@@ -80,7 +81,7 @@ async def test_a_child_that_ignores_term_is_killed_with_what_it_started(spawn, t
 
 async def test_a_program_that_is_not_there_is_said(tmp_path):
     child = Child(ChildSpec("x", (str(tmp_path / "none"),), {}, tmp_path / "x.log"), lambda: None)
-    with pytest.raises(supervised.Rejected) as refused:
+    with pytest.raises(Rejected) as refused:
         await child.run()
     assert refused.value.code == "missing_dependency"
 
