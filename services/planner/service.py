@@ -19,6 +19,7 @@ from services.planner.handlers.epics import EpicHandlers
 from services.planner.handlers.goals import GoalHandlers
 from services.planner.handlers.strategies import StrategyHandlers
 from services.planner.handlers.tasks import TaskHandlers
+from services.planner.observer import CommitObserver
 from services.planner.reads import Reads
 from services.planner.strategy.decider import STRATEGY, StrategyCommand
 from services.planner.strategy.state import Strategy
@@ -29,10 +30,13 @@ from services.runtime.app import App
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lifecycle import Log
 from services.runtime.lua.host import LuaHost
+from services.runtime.metrics import Metrics
 from services.runtime.rpc import Caller
 
 CATCH_UP_S: Final = 60.0
 PASSIVATE_S: Final = 10.0
+IDLE_S: Final = 3_600.0
+ACTORS_MAX: Final = 2_000
 SEEDER: Final = Caller(by="planner", corr="seed", message_id="seed", reply="", headers={})
 
 
@@ -60,11 +64,11 @@ async def build(app: App) -> None:
     if repeated:
         app.log.info("hand_overs_repeated", count=repeated)
     _ = app.spawn(_sweep_on(sweep, config.sweep_s, app.log), "sweep")
-    _ = app.spawn(_passivate(epics, strategies), "passivate")
+    _ = app.spawn(_passivate(app.metrics, epics, strategies), "passivate")
 
     _bind_strategies(app, strategy_handlers)
     goals = GoalHandlers(
-        host=epics, book=book, lua=lua, reads=reads, hand_overs=hand_overs, ids=app.ids,
+        host=epics, book=book, lua=lua, reads=reads, epic_list=epic_list, hand_overs=hand_overs, ids=app.ids,
         plan_timeout_s=config.plan_timeout_s,
     )  # fmt: skip
     app.handle("goal", "submit", goals.submit)
@@ -84,15 +88,15 @@ def _hosts(
     app: App, hand_overs: HandOvers
 ) -> tuple[ActorHost[EpicCommand, Epic, EpicEvent], ActorHost[StrategyCommand, Strategy, StrategyEvent]]:
     store = JetStreamEventStore(app.bus, EVENTS_PLANNER)
-    # A plan is one event: it may be as large as a message may be.
-    limits = HostLimits(commit_bytes_max=app.bus.payload_max - HEADERS_BYTES)
+    # A plan is one event: it may be as large as a message may be. Epics are few, and long to fold: they stay.
+    limits = HostLimits(commit_bytes_max=app.bus.payload_max - HEADERS_BYTES, idle_s=IDLE_S, actors_max=ACTORS_MAX)
     epics = ActorHost(
         service="planner", aggregate="epic", decider=EPIC, codec=EPIC_CODEC, store=store, clock=app.clock, ids=app.ids,
-        effects=hand_overs, limits=limits,
+        effects=hand_overs, observer=CommitObserver("epic", app.metrics, app.log), limits=limits,
     )  # fmt: skip
     strategies = ActorHost(
         service="planner", aggregate="strategy", decider=STRATEGY, codec=STRATEGY_CODEC, store=store, clock=app.clock,
-        ids=app.ids, limits=limits,
+        ids=app.ids, observer=CommitObserver("strategy", app.metrics, app.log), limits=limits,
     )  # fmt: skip
     return epics, strategies
 
@@ -135,8 +139,9 @@ async def _sweep_on(sweep: Sweep, every_s: float, log: Log) -> None:
             log.warning("sweep_failed", code=error.code, reason=error.message)
 
 
-async def _passivate(*hosts: ActorHost[Any, Any, Any]) -> None:
+async def _passivate(metrics: Metrics, *hosts: ActorHost[Any, Any, Any]) -> None:
     while True:
         await asyncio.sleep(PASSIVATE_S)
         for host in hosts:
             host.passivate()
+            metrics.set("htdag_actors_active", host.active, aggregate=host.aggregate)

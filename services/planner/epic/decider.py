@@ -9,9 +9,9 @@ import msgspec
 from contracts.epic import EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
 from contracts.errors import Rejected
 from contracts.limits import TASKS_PER_RUN_MAX
-from contracts.run import RunOptions
+from contracts.run import AddTasks, RunOptions
 from contracts.task import TaskSpec
-from services.planner.epic.hand_over import hand_over
+from services.planner.epic.hand_over import HandOver, hand_over
 from services.planner.epic.state import DEFAULT_EPIC, Epic, evolve, goal_digest
 from services.planner.graph import check_graph, in_order
 from services.planner.intake import body_digest, encoded_bytes
@@ -172,8 +172,23 @@ def _chunks(tasks: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
 
 
 def react(state: Epic, events: Sequence[EpicEvent]) -> Sequence[Any]:
-    """What the executor must be told."""
-    return tuple(hand_over(state.epic_id, event) for event in events if not isinstance(event, EpicCreated))
+    """What the executor must be told: each plan, and what was enqueued, as few commands as the bounds allow."""
+    told: list[HandOver] = []
+    count = size = 0
+    for event in events:
+        if isinstance(event, EpicCreated):
+            continue
+        one = hand_over(state.epic_id, event)
+        more = sum(encoded_bytes(task) for task in event.tasks) if isinstance(event, TasksEnqueued) else 0
+        last = told[-1].body if told else None
+        fits = count + len(event.tasks) <= CHUNK_TASKS_MAX and size + more <= CHUNK_BYTES_MAX
+        if isinstance(one.body, AddTasks) and isinstance(last, AddTasks) and fits:
+            told[-1] = told[-1]._replace(body=msgspec.structs.replace(last, tasks=[*last.tasks, *one.body.tasks]))
+            count, size = count + len(event.tasks), size + more
+        else:
+            told.append(one)
+            count, size = len(event.tasks), more
+    return told
 
 
 def summary(state: Epic) -> Mapping[str, Any] | None:

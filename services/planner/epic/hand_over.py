@@ -10,7 +10,10 @@ from contracts.subjects import command as command_subject
 
 
 class HandOver(NamedTuple):
-    """A durable command. Its `msg_id` comes from the event: the broker stores it once, however often it is sent."""
+    """A durable command. Its `msg_id` comes from the event: the broker stores it once, however often it is sent.
+
+    Tasks of several events may travel in one command, under the id of the first; the executor takes each task once.
+    """
 
     msg_id: str
     run_id: str

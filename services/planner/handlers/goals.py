@@ -4,15 +4,16 @@ import asyncio
 import math
 from typing import Final
 
-from contracts.epic import EpicEvent, Plan
+from contracts.epic import EpicEvent, GoalPlanned, Plan
 from contracts.errors import Rejected
 from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX, ROOT_COMPLEXITY
 from contracts.requests import GoalSubmit
 from contracts.subjects import check_id
 from services.planner.decompose import LuaCalls, decompose
-from services.planner.epic.decider import EpicCommand, PlanGoal
+from services.planner.epic.decider import EPIC, EpicCommand, PlanGoal
 from services.planner.epic.hand_over import hand_over
 from services.planner.epic.state import DEFAULT_EPIC, Epic
+from services.planner.epic_list import EpicList
 from services.planner.epic_reading import plan_of
 from services.planner.hand_overs import HandOvers
 from services.planner.options import accept_options
@@ -35,11 +36,12 @@ class GoalHandlers:
         book: StrategyBook,
         lua: LuaCalls,
         reads: Reads,
+        epic_list: EpicList,
         hand_overs: HandOvers,
         ids: Ids,
         plan_timeout_s: float,
     ) -> None:
-        self._host, self._book, self._lua, self._reads = host, book, lua, reads
+        self._host, self._book, self._lua, self._reads, self._list = host, book, lua, reads, epic_list
         self._hand_overs, self._ids, self._plan_timeout_s = hand_overs, ids, plan_timeout_s
 
     async def plan(self, request: GoalSubmit, _caller: Caller) -> Plan:
@@ -73,9 +75,12 @@ class GoalHandlers:
             by=caller.by,
         )
         self._reads.note_run(run_id, epic_id)
-        await self._host.ask(epic_id, command, message_id=caller.message_id, by=caller.by, corr=caller.corr)
+        outcome = await self._host.ask(epic_id, command, message_id=caller.message_id, by=caller.by, corr=caller.corr)
+        self._list.note(epic_id, EPIC.summary(outcome.state), outcome.seq)
         await self._hand_overs.wait(run_id)
-        stored = await self._reads.plan(run_id, epic_id)
+        # Somebody else may have been first with the same run; then theirs is the plan.
+        mine = next((event for event in outcome.events if isinstance(event, GoalPlanned)), None)
+        stored = mine or await self._reads.plan(run_id, epic_id)
         if stored is None:
             raise Rejected("internal", "the plan that was just stored cannot be read", run_id=run_id)
         return plan_of(stored, epic_id)

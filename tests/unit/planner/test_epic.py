@@ -130,6 +130,18 @@ def test_tasks_are_handed_over_to_the_open_run_of_their_epic():
     )
 
 
+def test_what_is_enqueued_together_travels_together_but_never_past_the_bounds():
+    state = given(CREATED)
+    events = [TasksEnqueued(run_id="epic-auth", tasks=[TaskSpec(id=f"t{n}")]) for n in range(CHUNK_TASKS_MAX + 1)]
+    big = [TasksEnqueued(run_id="epic-auth", tasks=[TaskSpec(id=f"b{n}", title="x" * 20_000)]) for n in range(30)]
+    effects = EPIC.react(state, [*events, PLANNED, *big])
+    assert [effect.msg_id for effect in effects] == [
+        "add:epic-auth:t0", f"add:epic-auth:t{CHUNK_TASKS_MAX}", "start:r1", "add:epic-auth:b0", "add:epic-auth:b20",
+    ]  # fmt: skip
+    sent = [task.id for effect in effects for task in effect.body.tasks]
+    assert sent == [f"t{n}" for n in range(CHUNK_TASKS_MAX + 1)] + ["a", "b"] + [f"b{n}" for n in range(30)]
+
+
 def test_the_open_run_of_every_epic_has_an_id_of_its_own():
     long = "e" * ID_CHARS_MAX
     ids = {open_run_of(epic_id) for epic_id in (long, long[:-1] + "x", "e", "default")}

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from contracts.commit import Commit
+from contracts.errors import Rejected
 from contracts.reply import RemoteRejected
 from contracts.run import (
     AddTasks,
@@ -400,3 +401,27 @@ async def test_every_commit_says_who_and_why(desk: Desk):
     commit = EPIC_CODEC.decode(record.data)
     assert (commit.by, commit.corr, commit.cause) == ("ann", "c1", "m1")
     assert record.headers["Htdag-Types"] == "epic.created.v1,tasks.enqueued.v1"
+
+
+async def test_a_broker_that_was_killed_loses_nothing(desk: Desk, planner: ServiceProcess, nats_server: NatsServer):
+    plan = await desk.ask("goal.submit", goal=GOAL, run_id="r1")
+    await desk.ask("task.enqueue", task={"id": "a"})
+    await desk.ask(
+        "strategy.put", name="quick", pattern="hotfix", priority=10, scripts={"decompose": COUNTING % (1, 1)}
+    )
+    nats_server.kill()
+    nats_server.start()
+
+    async def answers() -> bool:
+        try:
+            return bool(await desk.bus.call(rpc("planner", "strategy", "list"), {}, timeout_s=1))
+        except Rejected:
+            return False
+
+    await eventually(answers, timeout_s=20)
+    assert await desk.ask("goal.submit", goal=GOAL, run_id="r1") == plan
+    assert await desk.ask("task.status", task_id="a") == "pending"
+    assert await desk.ask("task.enqueue", task={"id": "b", "depends_on": ["a"]}) == "b"
+    assert (await desk.ask("goal.plan", goal="hotfix"))["strategy"] == "quick@1"
+    assert len(await desk.commands()) == 3
+    assert not planner.dead
