@@ -57,7 +57,11 @@ class Edge:
     async def stop(self, within_s: float) -> None:
         """Take no more; what was taken is stored within the time given."""
         for subscription in self._subscriptions:
-            await subscription.unsubscribe()
+            try:
+                # What the broker has sent here is no other worker's any more.
+                await subscription.drain(within_s)
+            except TimeoutError:
+                self._log.warning("edge_drain_cut", within_s=within_s)
         self._subscriptions.clear()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)

@@ -194,6 +194,7 @@ class Worker:
             self._bus.publish(waiter.reply, _ENCODE(answer))
         try:
             await self._bus.dead_letter(delivery, error.code, error.message)
+            self._metrics.inc("htdag_dead_letters_total", stream=LLM_REQUESTS, reason=error.code)
         except Rejected:
             delivery.nak(LATER_S)
 

@@ -4,7 +4,6 @@ The weights are loaded at the first call (or at start, when configured so), in a
 """
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncGenerator
 from importlib import import_module
@@ -21,7 +20,6 @@ from services.llm_worker.providers.protocol import Call, Piece
 from services.runtime import weights
 
 LOAD_TIMEOUT_S: Final = 120.0
-THREADS_MAX: Final = 4
 
 
 class EmbeddedProvider:
@@ -85,8 +83,7 @@ def _serve(path: str, key: str, config: Config) -> Any:
     # The context is divided by the slots; the prompt cache in memory would grow without a bound of ours.
     params.n_ctx, params.n_parallel, params.n_ubatch = config.embedded_context_tokens, config.embedded_slots, 256
     params.cache_ram_mib = 0
-    threads = config.embedded_threads or min(os.cpu_count() or 1, THREADS_MAX)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.embedded_threads
     params.verbosity = -1
     try:
         return xllamacpp.Server(params)

@@ -26,6 +26,8 @@ _VOCABULARY: Final = (
     "token answer result input output limit queue trace",
 )
 WORDS: Final = tuple(word for line in _VOCABULARY for word in line.split(" "))
+_SPACED: Final = tuple(f" {WORDS[byte % len(WORDS)]}" for byte in range(256))
+DIGEST_BYTES: Final = 64
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -188,11 +190,10 @@ class MockProvider:
 
 def _text(seed: int, prompt: bytes, tokens: int) -> list[str]:
     """`tokens` words that depend on the seed and the prompt only."""
-    words: list[str] = []
-    for block in range(-(-tokens // 64)):
-        digest = hashlib.blake2b(b"%d/%d/" % (seed, block) + prompt).digest()
-        words += [f" {WORDS[byte % len(WORDS)]}" for byte in digest]
-    words = words[:tokens]
+    digest = b"".join(
+        hashlib.blake2b(b"%d/%d/" % (seed, block) + prompt).digest() for block in range(-(-tokens // DIGEST_BYTES))
+    )
+    words = [_SPACED[byte] for byte in digest[:tokens]]
     if words:
         words[0] = words[0][1:]
     return words
