@@ -8,7 +8,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.limits import COMPLEXITY_MAX, SUBTASKS_PER_TASK_MAX
 from contracts.subjects import ID
-from contracts.task import AgentNode, GroupNode, Node, TaskType
+from contracts.task import NODE_TYPES, AgentNode, GroupNode, Node, TaskType
 
 DESCRIPTION_CHARS_MAX: Final = 100_000
 """A longer one is no description; one longer than a goal may be is cut to that."""
@@ -82,6 +82,11 @@ def _shaped(item: Any, place: int, task_id: str) -> dict[str, Any]:
     if "depends_on" in shaped and "dependencies" not in shaped:
         shaped["dependencies"] = shaped["depends_on"]
     shaped.setdefault("id", f"task-{place}")
+    node = shaped.get("node")
+    if isinstance(node, dict) and node.get("type") not in NODE_TYPES:
+        raise Rejected(
+            "unknown_node_type", task_id=task_id, field=f"subtasks[{place}].node.type", known=list(NODE_TYPES)
+        )
     return shaped
 
 

@@ -198,7 +198,7 @@ async def test_descriptions_stay_within_what_a_task_may_have():
         ({"subtasks": [{"description": "x", "estimated_complexity": "big"}]}, "lua_bad_result"),
         ({"subtasks": [{"description": "x", "estimated_complexity": float("inf")}]}, "lua_bad_result"),
         ({"subtasks": [{"description": "x", "node": {"type": "group"}}]}, "lua_bad_result"),
-        ({"subtasks": [{"description": "x", "node": {"type": "wish"}}]}, "lua_bad_result"),
+        ({"subtasks": [{"description": "x", "node": {"type": "wish"}}]}, "unknown_node_type"),
         ({"subtasks": [{"description": "x", "id": "a.b"}]}, "bad_id"),
         ({"subtasks": [{"description": "x", "id": "a"}, {"description": "y", "id": "a"}]}, "duplicate_id"),
         ({"subtasks": [{"description": "x", "id": "a", "dependencies": ["spec"]}]}, "unknown_dependency"),
