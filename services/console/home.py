@@ -17,12 +17,16 @@ Mode = Literal["foreground", "background"]
 
 
 class ServiceRecord(msgspec.Struct, frozen=True):
-    """One process of an instance. `state` is starting, ready, backoff, failed or stopped."""
+    """One process of an instance. `state` is starting, ready, backoff, failed or stopped.
+
+    `last_pid` is the one it had last, also while it has none: a change of it is a restart.
+    """
 
     process: Process
     http: str | None = None
     state: str = "starting"
     restarts: int = 0
+    last_pid: int = 0
 
 
 class InstanceRecord(msgspec.Struct, frozen=True):
@@ -57,7 +61,8 @@ class Home:
         self.keys = root / "keys"
         self.logs = root / "logs"
         self.run = root / "run"
-        self.instance_file = self.run / "instance.json"
+        # Not in `run`: there every service removes the files of processes that are gone.
+        self.instance_file = root / "instance.json"
         self.supervisor_socket = self.run / "supervisor.sock"
         self.supervisor_pid = self.run / "supervisord.pid"
 

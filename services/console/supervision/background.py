@@ -198,14 +198,16 @@ async def _service(home: Home, name: str, info: dict[str, Any], old: ServiceReco
     state = _STATES.get(info["statename"], "failed")
     process = identify(info["pid"]) if info["pid"] else Process(0, 0)
     # supervisord does not count restarts: a pid that changed since the last look is one.
-    moved = old is not None and old.process.pid not in (0, process.pid) and process.pid != 0
-    restarts = (old.restarts if old else 0) + int(moved)
+    last_pid = old.last_pid if old else 0
+    restarts = (old.restarts if old else 0) + int(bool(last_pid and process.pid and process.pid != last_pid))
+    last_pid = process.pid or last_pid
     if state != "starting":
-        return ServiceRecord(process, None, state, restarts)
+        return ServiceRecord(process, None, state, restarts, last_pid)
     if name == BROKER:
-        return ServiceRecord(process, None, "ready" if info["statename"] == "RUNNING" else "starting", restarts)
+        ready = info["statename"] == "RUNNING"
+        return ServiceRecord(process, None, "ready" if ready else "starting", restarts, last_pid)
     found = await probe(home.run, name, process.pid)
-    return ServiceRecord(process, found.http, "ready" if found.ready else "starting", restarts)
+    return ServiceRecord(process, found.http, "ready" if found.ready else "starting", restarts, last_pid)
 
 
 async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:

@@ -127,9 +127,6 @@ async def sweep(home: Home) -> list[int]:
     record = home.record()
     if record is None or record.running:
         return []
-    for name in record.services:
-        for stale in home.run.glob(f"{name}-*.json"):  # a killed service cannot remove its own
-            stale.unlink(missing_ok=True)
     left = [process for process in record.processes if process.start_ticks and identify(process.pid) == process]
     survivors = await stop(left, term_s=10.0)
     if survivors:

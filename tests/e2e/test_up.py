@@ -1,0 +1,164 @@
+"""The embedded instance: up, ps, down; killed and started again; nothing is ever left running."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nats
+import pytest
+
+from tests.e2e.instance import Instance, runs
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def instance(tmp_path):
+    made = Instance(tmp_path / "home")
+    yield made
+    if (made.home / "instance.json").exists():
+        made("down")
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(runs(pid) for pid in pids)
+
+
+async def test_up_detached_is_ready_when_it_returns_and_down_leaves_nothing(instance):
+    document = instance.up("--only", "planner,executor,llm-worker", "--model", "mock")
+    assert document["home"] == str(instance.home)
+    assert set(document["services"]) == {"planner", "executor", "llm-worker"}
+    client = await nats.connect(document["operator_url"])
+    try:
+        pong = await client.request("$SRV.PING.executor", b"", timeout=2)
+        assert json.loads(pong.data)["name"] == "executor"
+    finally:
+        await client.close()
+    for service in document["services"].values():
+        assert runs(service["pid"])
+        assert service["http"].startswith("http://127.0.0.1:")
+    pids = instance.pids()
+    shown = instance("ps")
+    assert (shown.code, shown.out.count("  ready  ")) == (0, 4)
+    password = urlsplit(document["operator_url"]).password
+    assert password
+    for pid in pids:
+        assert password not in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    assert instance("up", "-d").code == 5
+    assert instance("down").code == 0
+    assert gone(pids)
+    assert instance("down").code == 3
+
+
+async def test_what_is_killed_comes_back_and_all_killed_can_be_started_again(instance):
+    plan = Path(instance.home.parent / "one.json")
+    plan.write_text('[{"id":"a","node":{"type":"noop","result":1}}]')
+    document = instance.up("--only", "planner,executor")
+    assert instance("run", str(plan), "--run-id", "r1").code == 0
+    os.kill(document["services"]["executor"]["pid"], signal.SIGKILL)
+
+    def restarted() -> bool:
+        said = instance("ps", "--json")
+        executor = said.document["services"]["executor"]
+        return (
+            said.code == 0 and executor["pid"] != document["services"]["executor"]["pid"] and executor["restarts"] == 1
+        )
+
+    await eventually(restarted, timeout_s=20, interval_s=0.2)
+    pids = instance.pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: gone(pids))
+    assert instance("ps").code == 3
+    instance.up("--only", "planner,executor")
+    assert instance("runs", "result", "r1", "--json").document["results"] == {"a": 1}
+
+
+async def test_in_the_foreground_ctrl_c_drains(instance):
+    process = instance.start("up", "--port", "0", "--only", "planner,executor", "--json")
+    document = json.loads(await asyncio.to_thread(process.stdout.readline))
+    pids = [service["pid"] for service in document["services"].values()] + [document["broker"]["pid"]]
+    assert all(runs(pid) for pid in pids)
+    assert instance("up").code == 5
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = await asyncio.to_thread(process.communicate, timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert err.splitlines()[-1] == "stopped"
+    assert gone(pids)
+    assert not (instance.home / "instance.json").exists()
+
+
+async def test_when_up_itself_is_killed_nothing_is_left(instance):
+    process = instance.start("up", "--port", "0", "--only", "planner", "--json")
+    document = json.loads(await asyncio.to_thread(process.stdout.readline))
+    pids = [document["services"]["planner"]["pid"], document["broker"]["pid"]]
+    process.kill()
+    await asyncio.to_thread(process.communicate, timeout=10)
+    await eventually(lambda: gone(pids), timeout_s=40)
+    instance.up("--only", "planner")
+
+
+async def test_down_ends_a_foreground_instance(instance):
+    process = instance.start("up", "--port", "0", "--only", "planner", "--json")
+    document = json.loads(await asyncio.to_thread(process.stdout.readline))
+    assert instance("down").code == 0
+    await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 0
+    assert gone([document["services"]["planner"]["pid"], document["broker"]["pid"]])
+
+
+def test_two_instances_live_side_by_side(tmp_path):
+    first, second = Instance(tmp_path / "a"), Instance(tmp_path / "b")
+    try:
+        one, two = first.up("--only", "planner"), second.up("--only", "planner")
+        assert one["operator_url"] != two["operator_url"]
+        assert first("epics", "create", "Auth", "--id", "auth").code == 0
+        assert second("epics", "show", "auth").code == 3
+    finally:
+        first("down")
+        second("down")
+
+
+def test_a_taken_port_is_said_at_once(instance):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        for words in (["up"], ["up", "-d"]):
+            said = instance(*words, "--port", str(port), timeout_s=10)
+            assert (said.code, said.err.splitlines()[0]) == (
+                78,
+                f"error: port_in_use: port {port} is taken (port={port})",
+            )
+
+
+def test_a_service_that_cannot_start_is_named_and_nothing_stays(tmp_path):
+    broken = Instance(tmp_path / "h", HTDAG_PLANNER__LUA_CHILDREN="many")
+    said = broken("up", "-d", "--json", "--port", "0", "--only", "planner", "--ready-timeout", "3")
+    assert said.code == 69
+    assert "planner" in said.document["error"]["services"]
+    assert broken("ps").code == 3
+
+
+def test_nats_url_means_start_no_broker(tmp_path, nats_server):
+    own = Instance(tmp_path / "h", NATS_URL=nats_server.url)
+    try:
+        document = own.up("--only", "planner")
+        assert "broker" not in document
+        assert document["operator_url"] == nats_server.url
+        assert own("strategies", "list", "--json").document[0]["name"] == "standard"
+    finally:
+        own("down")
+    assert own("strategies", "list").code == 69
+
+
+def test_a_broker_without_jetstream_is_refused(tmp_path, start_nats_server):
+    server = start_nats_server(jetstream=False)
+    said = Instance(tmp_path / "h", NATS_URL=server.url)("up", timeout_s=10)
+    assert said.code == 69
+    assert said.err.startswith("error: jetstream_unavailable: ")
