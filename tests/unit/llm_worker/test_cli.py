@@ -1,0 +1,89 @@
+"""A command line program as a model: its lines, its failures, and that nothing of it survives the call."""
+
+import asyncio
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from services.llm_worker.providers.cli import CliProvider
+from services.llm_worker.providers.protocol import Call
+from tests.support.eventually import eventually
+from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of, with_config
+
+PROGRAM = """
+    import json, os, subprocess, sys, time
+    prompt = sys.stdin.read()
+    def say(**line): print(json.dumps(line), flush=True)
+    say(type="system", subtype="init")
+    if "hang" in prompt:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+        time.sleep(600)
+    if "die" in prompt: sys.exit("it cannot go on")
+    if "garbage" in prompt: print("this is no JSON", flush=True)
+    for word in ("Hel", "lo ", prompt, " ", " ".join(sorted(set(os.environ) - {"LC_CTYPE"}))):
+        say(type="stream_event", event={"type": "content_block_delta", "delta": {"type": "text_delta", "text": word}})
+    say(type="result", subtype="success", is_error="refuse" in prompt, result="told not to", total_cost_usd=5.0,
+        usage={"input_tokens": 12, "output_tokens": 3})
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> list[str]:
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(PROGRAM))
+    return [sys.executable, str(path), str(tmp_path / "pids"), "--model", "{model}", "--max", "{max_tokens}"]
+
+
+def provider() -> CliProvider:
+    environ = {"PATH": os.environ["PATH"], "SECRET": "s", "WANTED": "w", "HOME": "/nowhere"}
+    return CliProvider(lambda _: "the-key", environ)
+
+
+def asking(program: list[str], text: str) -> Call:
+    return with_config(
+        call(text=text), provider="cli", model="m", argv=tuple(program), pass_env=("WANTED",), api_key_env="KEY"
+    )
+
+
+async def test_it_streams_counts_and_bills_nothing(program):
+    said = await pieces(provider(), asking(program, "world"))
+    assert text_of(said) == "Hello world HOME KEY PATH WANTED"
+    assert usage_of(said) == (12, 3, None)
+    assert reason_of(said) == "stop"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"), [("die", "provider_error"), ("garbage", "provider_malformed"), ("refuse", "provider_error")]
+)
+async def test_its_failures_have_codes(program, prompt, code):
+    error = await error_of(provider(), asking(program, prompt))
+    assert error.code == code
+    if prompt == "die":
+        assert "cannot go on" in error.detail["detail"]
+
+
+async def test_a_program_that_is_not_there_is_missing():
+    wanted = asking(["htdag-no-such-program"], "x")
+    assert provider().missing(wanted.resolved) == "htdag-no-such-program is not installed"
+    assert (await error_of(provider(), wanted)).code == "provider_missing"
+
+
+async def test_when_the_call_ends_the_whole_group_ends(program):
+    pids = Path(program[2])
+    task = asyncio.create_task(pieces(provider(), asking(program, "hang")))
+    both = await eventually(lambda: pids.exists() and pids.read_text().split())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await eventually(lambda: not any(alive(int(pid)) for pid in both))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

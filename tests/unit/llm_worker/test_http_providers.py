@@ -1,0 +1,212 @@
+"""The OpenAI and Anthropic adapters against a real model on loopback, and against servers that misbehave."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from services.llm_worker.config import Config
+from services.llm_worker.providers.anthropic import AnthropicProvider, arguments
+from services.llm_worker.providers.embedded import EmbeddedProvider
+from services.llm_worker.providers.openai import OpenAiProvider
+from services.llm_worker.providers.protocol import Call, Delta, ToolCalls
+from tests.support.nats_server import free_port
+from tests.unit.llm_worker.http_provider import answering, events
+from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of, with_config
+
+# Both SDKs leave sockets of a broken stream to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+STATUS_CODES = [
+    (401, "provider_auth"),
+    (403, "provider_auth"),
+    (404, "provider_rejected"),
+    (400, "provider_rejected"),
+    (408, "timeout"),
+    (429, "provider_overloaded"),
+    (529, "provider_overloaded"),
+    (500, "provider_error"),
+    (502, "provider_error"),
+]
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[EmbeddedProvider]:
+    provider = EmbeddedProvider(Config(embedded_context_tokens=1024))
+    yield provider
+    await provider.close()
+
+
+@pytest.fixture
+async def openai() -> AsyncIterator[OpenAiProvider]:
+    provider = OpenAiProvider(lambda _: "sk-secret-12345678")
+    yield provider
+    await provider.close()
+
+
+@pytest.fixture
+async def anthropic() -> AsyncIterator[AnthropicProvider]:
+    provider = AnthropicProvider(lambda _: "sk-secret-12345678")
+    yield provider
+    await provider.close()
+
+
+def at(url: str, kind: str = "openai", **params) -> Call:
+    return with_config(call(**params), provider=kind, model="m", base_url=url)
+
+
+@pytest.mark.timeout(120)
+async def test_the_embedded_model_streams_counts_obeys_a_schema_and_lets_go(embedded):
+    said = await pieces(embedded, call("smollm2", "List three colours", max_tokens=8, temperature=0.0))
+    assert len([piece for piece in said if isinstance(piece, Delta)]) > 2
+    assert usage_of(said).completion_tokens == 8
+    assert reason_of(said) == "length"
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    structured = await pieces(embedded, call("smollm2", "Give JSON", response_schema=schema))
+    assert json.loads(text_of(structured))["n"] in (1, 2)
+    stream = embedded.stream(call("smollm2", "Tell a very long story", max_tokens=400))
+    await anext(stream)
+    await stream.aclose()
+    async with asyncio.timeout(20):
+        assert text_of(await pieces(embedded, call("smollm2", "hi", max_tokens=2)))
+    too_long = await error_of(embedded, call("smollm2", "word " * 3000))
+    assert too_long.code == "provider_rejected"
+    url = (await embedded.load()).removesuffix("/v1")
+    # The same server speaks Anthropic's language; without its key it speaks to nobody.
+    mine = AnthropicProvider(lambda _: embedded._key)
+    said = await pieces(mine, at(url, "anthropic"))
+    assert text_of(said)
+    assert usage_of(said).prompt_tokens > 0
+    await mine.close()
+    stranger = OpenAiProvider(lambda _: "wrong")
+    assert (await error_of(stranger, at(f"{url}/v1"))).code == "provider_auth"
+    await stranger.close()
+
+
+@pytest.mark.parametrize(("status", "code"), STATUS_CODES)
+async def test_a_status_of_an_openai_server_has_its_code(openai, status, code):
+    async with answering(status, '{"error":{"message":"no: sk-secret-12345678"}}') as url:
+        error = await error_of(openai, at(url))
+    assert error.code == code
+    assert error.detail["detail"] == "no: ***"
+
+
+@pytest.mark.parametrize(("status", "code"), STATUS_CODES)
+async def test_a_status_of_anthropic_has_its_code(anthropic, status, code):
+    async with answering(status, '{"type":"error","error":{"type":"x","message":"no"}}') as url:
+        assert (await error_of(anthropic, at(url, "anthropic"))).code == code
+
+
+async def test_a_dead_port_is_unreachable(openai, anthropic):
+    url = f"http://127.0.0.1:{free_port()}"
+    assert (await error_of(openai, at(url))).code == "provider_unreachable"
+    assert (await error_of(anthropic, at(url, "anthropic"))).code == "provider_unreachable"
+
+
+def chunk(delta: dict, finish: str | None = None) -> str:
+    return json.dumps(
+        {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+         "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+    )  # fmt: skip
+
+
+async def test_tool_calls_are_joined(openai):
+    parts = [
+        chunk(
+            {
+                "tool_calls": [
+                    {"index": 0, "id": "t1", "type": "function", "function": {"name": "look", "arguments": ""}}
+                ]
+            }
+        ),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}),
+        chunk({}, "tool_calls"),
+        "[DONE]",
+    ]
+    async with answering(200, events(*parts), kind="text/event-stream") as url:
+        said = await pieces(openai, at(url, tools=[{"type": "function", "function": {"name": "look"}}]))
+    assert said[0] == ToolCalls(
+        [{"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}]
+    )
+    assert reason_of(said) == "tool_calls"
+
+
+@pytest.mark.parametrize("body", [events("{no json"), events(chunk({"content": "half"}))])
+async def test_a_stream_that_cannot_be_read_or_just_ends_is_malformed(openai, body):
+    async with answering(200, body, kind="text/event-stream") as url:
+        assert (await error_of(openai, at(url))).code == "provider_malformed"
+
+
+async def test_an_error_inside_a_stream_is_a_provider_error(openai):
+    body = events(chunk({"content": "half"}), '{"error":{"message":"out of memory"}}')
+    async with answering(200, body, kind="text/event-stream") as url:
+        error = await error_of(openai, at(url))
+    assert (error.code, error.detail["detail"]) == ("provider_error", "out of memory")
+
+
+async def test_what_the_model_does_not_take_is_left_out():
+    wanted = with_config(
+        call(stop=["x"]), provider="anthropic", model="m", drop_params=("temperature", "stop_sequences")
+    )
+    assert arguments(wanted)["extra_body"] == {}
+    assert "stop_sequences" not in arguments(wanted)
+
+
+def test_a_conversation_is_turned_into_anthropics_shape():
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "be short"},
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": None,
+         "tool_calls": [{"id": "t1", "function": {"name": "look", "arguments": '{"a":1}'}}]},
+        {"role": "tool", "tool_call_id": "t1", "content": "seen"},
+    ]  # fmt: skip
+    wanted = with_config(
+        call(tools=[{"function": {"name": "look", "parameters": {"type": "object"}}}]), provider="anthropic"
+    )
+    request = wanted.request
+    wanted = wanted._replace(request=type(request)(type(request.input)(messages), params=request.params))
+    given = arguments(wanted)
+    assert given["system"] == "be short"
+    assert [turn["role"] for turn in given["messages"]] == ["user", "assistant", "user"]
+    assert given["messages"][1]["content"] == [{"type": "tool_use", "id": "t1", "name": "look", "input": {"a": 1}}]
+    assert given["messages"][2]["content"][0]["tool_use_id"] == "t1"
+    assert given["tools"][0]["input_schema"] == {"type": "object"}
+
+
+async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
+    def body(block: dict, delta: dict, stop: str) -> str:
+        usage = {"input_tokens": 3, "output_tokens": 1}
+        message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+        steps = [
+            {"type": "message_start", "message": message},
+            {"type": "content_block_start", "index": 0, "content_block": block},
+            {"type": "content_block_delta", "index": 0, "delta": delta},
+            {"type": "content_block_stop", "index": 0},
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": stop, "stop_sequence": None},
+                "usage": {"output_tokens": 5},
+            },
+            {"type": "message_stop"},
+        ]
+        return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
+
+    text = body({"type": "text", "text": ""}, {"type": "text_delta", "text": "hello"}, "end_turn")
+    async with answering(200, text, kind="text/event-stream") as url:
+        said = await pieces(anthropic, at(url, "anthropic"))
+    assert (text_of(said), reason_of(said), usage_of(said)[:2]) == ("hello", "stop", (3, 5))
+    tool = body(
+        {"type": "tool_use", "id": "t", "name": "answer", "input": {}},
+        {"type": "input_json_delta", "partial_json": '{"n":1}'},
+        "tool_use",
+    )
+    async with answering(200, tool, kind="text/event-stream") as url:
+        said = await pieces(anthropic, at(url, "anthropic"))
+        structured = await pieces(anthropic, at(url, "anthropic", response_schema={"type": "object"}))
+    assert isinstance(said[0], ToolCalls)
+    assert json.loads(said[0].calls[0]["function"]["arguments"]) == {"n": 1}
+    assert reason_of(said) == "tool_calls"
+    assert (text_of(structured), reason_of(structured)) == ('{"n":1}', "stop")

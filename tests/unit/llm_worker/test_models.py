@@ -1,0 +1,94 @@
+"""Names of models: what answers, and that nothing answers silently in another's place."""
+
+import pytest
+
+from contracts.errors import Rejected
+from contracts.llm import LlmInput, LlmParams, LlmRequest
+from services.llm_worker.config import Config, ModelConfig
+from services.llm_worker.models import ModelTable
+from services.llm_worker.resolving import Resolver
+
+
+def table(environ=None, **options) -> ModelTable:
+    return ModelTable(Config(**options), environ or {})
+
+
+def refusal_of(models: ModelTable, name: str) -> str:
+    with pytest.raises(Rejected) as caught:
+        models.resolve(name)
+    return caught.value.code
+
+
+@pytest.mark.parametrize("name", ["claude-sonnet-4.5", "gemini-2.5-pro", "gemini-1.5-flash", "claude-sonnet-4-5"])
+def test_a_seed_name_without_a_key_is_answered_by_the_local_model_and_says_so(name):
+    resolved = table().resolve(name)
+    assert (resolved.used, resolved.config.provider) == ("smollm2", "embedded")
+    assert "_API_KEY is set" in resolved.note
+    assert [one.asked for one in table().stand_ins()] == ["claude-sonnet-4.5", "gemini-1.5-flash", "gemini-2.5-pro"]
+
+
+def test_a_seed_name_with_its_key_is_the_real_model():
+    models = table(anthropic_api_key="k")
+    resolved = models.resolve("claude-sonnet-4.5")
+    assert (resolved.used, resolved.config.provider, resolved.note) == ("claude-sonnet-4.5", "anthropic", "")
+    assert models.key_of(resolved.config) == "k"
+    assert models.resolve("gemini-2.5-pro").used == "smollm2"
+
+
+@pytest.mark.parametrize("name", ["nosuch", "smollm", "gpt-4o", "openai/", "mocks"])
+def test_an_unknown_model_is_never_replaced(name):
+    assert refusal_of(table(), name) == "unknown_model"
+
+
+@pytest.mark.parametrize("name", ["openai/gpt-4o", "anthropic/claude-x"])
+def test_a_provider_without_its_key_is_missing(name):
+    assert refusal_of(table(), name) == "provider_missing"
+
+
+def test_keys_open_their_providers():
+    models = table(openai_api_key="o", openai_base_url="http://127.0.0.1:1/v1", anthropic_api_key="a")
+    assert models.resolve("openai/gpt-4o").config.model == "gpt-4o"
+    assert models.resolve("openai/gpt-4o").config.base_url == "http://127.0.0.1:1/v1"
+    assert models.resolve("anthropic/claude-x").config.model == "claude-x"
+
+
+def test_the_configuration_adds_models_and_aliases():
+    own = ModelConfig(provider="openai", model="q", base_url="http://127.0.0.1:1", api_key_env="OWN_KEY")
+    models = table({"OWN_KEY": "s"}, models={"own": own}, aliases={"fast": "own", "claude-sonnet-4.5": "mock"})
+    assert models.resolve("fast").config is own
+    assert models.key_of(own) == "s"
+    assert models.resolve("claude-sonnet-4.5").used == "mock"
+    assert models.resolve("claude-sonnet-4.5").note == "alias of mock"
+
+
+def test_a_ring_of_aliases_is_an_unknown_model():
+    assert refusal_of(table(aliases={"a": "b", "b": "a"}), "a") == "unknown_model"
+
+
+def test_a_malformed_name_is_a_bad_id():
+    assert refusal_of(table(), "a b") == "bad_id"
+    assert refusal_of(table(), "x" * 300) == "bad_id"
+
+
+def request(model_id: str, **params) -> LlmRequest:
+    return LlmRequest(LlmInput([{"role": "user", "content": "x"}]), model_id=model_id, params=LlmParams(**params))
+
+
+@pytest.mark.parametrize(
+    ("complexity", "name"), [(9.0, "claude-sonnet-4.5"), (5.0, "gemini-2.5-pro"), (1.0, "gemini-1.5-flash")]
+)
+def test_auto_chooses_by_complexity_and_says_what(complexity, name):
+    resolved = Resolver(table()).resolve(request("auto", complexity=complexity))
+    assert (resolved.asked, resolved.used, resolved.note) == ("auto", "smollm2", f"auto chose {name}")
+
+
+def test_auto_without_complexity_goes_by_length():
+    assert table().choose(None, 10) == "gemini-1.5-flash"
+    assert table().choose(None, 100_000) == "claude-sonnet-4.5"
+
+
+def test_wrong_commands_of_the_mock_are_refused_before_the_call():
+    for model_id, params in (("mock:bogus=1", {}), ("mock", {"mock": {"tokens": "x"}}), ("mock:fail=nonsense", {})):
+        with pytest.raises(Rejected) as caught:
+            Resolver(table()).resolve(request(model_id, **params))
+        assert caught.value.code == "invalid_request"
