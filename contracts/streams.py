@@ -175,7 +175,7 @@ def _mailbox(service: str, number: int) -> ConsumerSpec:
         config={
             **_PULL,
             "filter_subject": f"{ROOT}.in.{number}.{service}.>",
-            "ack_wait": 10 * S,
+            "ack_wait": 5 * S,
             "max_deliver": -1,
             "max_ack_pending": 4096,
             "priority_policy": "prioritized",
@@ -194,7 +194,7 @@ CONSUMERS: Final[tuple[ConsumerSpec, ...]] = (
         config={
             **_PULL,
             "filter_subject": f"{ROOT}.timer.fired.executor.>",
-            "ack_wait": 10 * S,
+            "ack_wait": 5 * S,
             "max_deliver": -1,
             "max_ack_pending": 1024,
         },
@@ -206,7 +206,7 @@ CONSUMERS: Final[tuple[ConsumerSpec, ...]] = (
         meaning="LLM requests, shared by all workers",
         config={
             **_PULL,
-            "ack_wait": 30 * S,
+            "ack_wait": 10 * S,
             "max_deliver": -1,
             "max_ack_pending": 1024,
         },

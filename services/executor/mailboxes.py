@@ -25,7 +25,8 @@ from services.runtime.mailbox import Answered, Interrupted, Outcome
 from services.runtime.publisher import Stored
 from services.runtime.pull import Delivery
 
-KEEP_ALIVE_S: Final = 3.0
+KEEP_ALIVE_S: Final = 1.5
+"""Well below the consumers' ack_wait of 5 s: only a dead or frozen executor lets a message go to another."""
 NAK_DELAY_S: Final = 1.0
 TIME: Final = "time"
 """Verb of the mailbox message that says only that time has passed."""

@@ -29,7 +29,7 @@ from services.runtime.pull import Delivery, Puller
 
 CONSUMER: Final[ConsumerSpec] = next(spec for spec in CONSUMERS if spec.stream == LLM_REQUESTS)
 PREFIX: Final = llm_request("")[:-1]
-IN_PROGRESS_S: Final = 10.0
+IN_PROGRESS_S: Final = 3.0
 LOOK_UP_MAX: Final = 256
 LATER_S: Final = 1.0
 CUT_S: Final = 2.0
@@ -86,7 +86,7 @@ class Worker:
         self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._config.waiting_max)
 
     async def keep_alive(self) -> None:
-        """Tell the broker every 10 s that what is under way is not dead."""
+        """Tell the broker every 3 s that what is under way is not dead."""
         while True:
             await asyncio.sleep(IN_PROGRESS_S)
             for flight in self.flights.all():
