@@ -20,6 +20,7 @@ from contracts.subjects import rpc
 from contracts.task import TaskSpec
 from services.planner.epic_reading import EPIC_CODEC
 from tests.support.eventually import eventually
+from tests.support.service_process import ServiceProcess
 from tests.unit.planner.desk import GOAL, Desk
 
 
@@ -184,3 +185,18 @@ async def test_every_commit_says_who_and_why(desk: Desk):
     commit = EPIC_CODEC.decode(record.data)
     assert (commit.by, commit.corr, commit.cause) == ("ann", "c1", "m1")
     assert record.headers["Htdag-Types"] == "epic.created.v1,tasks.enqueued.v1"
+
+
+async def test_titles_and_goals_in_any_script_are_kept_as_they_are(desk: Desk, planner: ServiceProcess):
+    title = "Größe ✓ 日本\n\u0007 🎯"
+    await desk.ask("epic.create", title=title, epic_id="world")
+    assert (await desk.ask("epic.list"))[0]["title"] == title
+    plan = await desk.ask("goal.submit", goal=title, run_id="r1", epic_id="world")
+    assert plan["goal"] == title
+    assert plan["tasks"][0]["description"] == f"Design and specify: {title}"
+    [start] = await desk.commands()
+    assert start.tasks[0].description == plan["tasks"][0]["description"]
+    planner.terminate()
+    planner.start()
+    await planner.ready()
+    assert [epic["title"] for epic in await desk.ask("epic.list")] == [title]
