@@ -79,6 +79,18 @@ async def test_what_is_killed_comes_back_and_all_killed_can_be_started_again(ins
     assert instance("runs", "result", "r1", "--json").document["results"] == {"a": 1}
 
 
+async def test_when_the_supervisor_alone_is_killed_up_ends_the_orphans_first(instance):
+    first = instance.up("--only", "planner")
+    os.kill(first["services"]["planner"]["pid"], signal.SIGKILL)  # its successor stands in no record
+    await eventually(lambda: instance("ps").code == 0, timeout_s=20, interval_s=0.2)
+    supervisor, *orphans = instance.pids()
+    os.kill(supervisor, signal.SIGKILL)
+    await eventually(lambda: not runs(supervisor))
+    assert all(runs(pid) for pid in orphans)
+    instance.up("--only", "planner")
+    assert gone(orphans)
+
+
 async def test_in_the_foreground_ctrl_c_drains(instance):
     process = instance.start("up", "--port", "0", "--only", "planner,executor", "--json")
     document = json.loads(await asyncio.to_thread(process.stdout.readline))

@@ -120,7 +120,7 @@ async def _current(home: Home) -> InstanceRecord:
 
 async def _end(home: Home, record: InstanceRecord) -> list[int]:
     from services.console.supervision import background
-    from services.console.supervision.fleet import sweep
+    from services.console.supervision.strays import TERM_S, strays, sweep
 
     if not record.running:
         await sweep(home)
@@ -130,6 +130,6 @@ async def _end(home: Home, record: InstanceRecord) -> list[int]:
         return [process.pid for process in await background.down(home, record)]
     # The foreground `up` drains its children itself; only what it leaves is ended here.
     await stop([record.supervisor], term_s=background.STOP_S)
-    left = await stop([process for process in record.processes if process.start_ticks], term_s=5.0)
+    left = await stop([record.supervisor, *strays(home)], term_s=TERM_S)
     home.instance_file.unlink(missing_ok=True)
     return [process.pid for process in left]

@@ -11,10 +11,10 @@ from typing import Any, Final
 from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.processes import Process, ended, identify, stop
-from services.console.supervision.fleet import sweep
 from services.console.supervision.foreground import find_broker
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, environment, program
 from services.console.supervision.readiness import probe
+from services.console.supervision.strays import TERM_S, strays, sweep
 
 SUPERVISOR_START_S: Final = 10.0
 STOP_S: Final = 60.0
@@ -113,26 +113,16 @@ async def current(home: Home, record: InstanceRecord) -> InstanceRecord:
 
 async def down(home: Home, record: InstanceRecord) -> list[Process]:
     """Drain and end everything; what is left after the deadline is killed. The processes that even that left."""
-    everything = await _with_pids(home, record)
     try:
         await Supervisor(home).call("supervisor.shutdown")
     except Rejected:
         pass  # it does not answer: then it is ended by signal below
     else:
         await ended([record.supervisor], STOP_S)
-    left = await stop(everything, term_s=5.0)
+    left = await stop([record.supervisor], term_s=5.0) + await stop(strays(home), term_s=TERM_S)
     if not left:
         home.instance_file.unlink(missing_ok=True)
     return left
-
-
-async def _with_pids(home: Home, record: InstanceRecord) -> list[Process]:
-    """Every process of the instance, also those that were restarted since the record was written."""
-    try:
-        now = await current(home, record)
-    except Rejected:
-        now = record
-    return list(dict.fromkeys([p for p in [*now.processes, *record.processes] if p.start_ticks]))
 
 
 async def _start_supervisor(home: Home, conf: Path, env: dict[str, str]) -> Process:

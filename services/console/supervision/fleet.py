@@ -6,7 +6,7 @@ from typing import Final
 
 from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord, Mode, ServiceRecord
-from services.console.processes import Process, identify, stop
+from services.console.processes import Process
 from services.console.supervision.broker import EmbeddedBroker, greeting
 from services.console.supervision.child import Child
 from services.console.supervision.plan import UpPlan, broker_spec, environment, service_specs
@@ -120,15 +120,3 @@ class Fleet:
                 else:
                     child.not_ready(result.reason, result.http)
             await asyncio.sleep(_PROBE_READY_S if child.state == "ready" else _PROBE_STARTING_S)
-
-
-async def sweep(home: Home) -> list[int]:
-    """End what an earlier instance of this home left behind (its supervisor was killed); the pids that were ended."""
-    record = home.record()
-    if record is None or record.running:
-        return []
-    left = [process for process in record.processes if process.start_ticks and identify(process.pid) == process]
-    survivors = await stop(left, term_s=10.0)
-    if survivors:
-        raise Rejected("already_running", "an earlier instance cannot be ended", pids=[p.pid for p in survivors])
-    return [process.pid for process in left]

@@ -13,8 +13,9 @@ from services.console.output import Output
 from services.console.processes import identify
 from services.console.supervision import status
 from services.console.supervision.broker import EmbeddedBroker, greeting, masked, prepare
-from services.console.supervision.fleet import Fleet, sweep
+from services.console.supervision.fleet import Fleet
 from services.console.supervision.plan import READY_S, UpPlan
+from services.console.supervision.strays import sweep
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,6 +17,8 @@ from services.console.supervision.child import ChildSpec
 
 BROKER: Final = "nats"
 READY_S: Final = 60.0
+MARK: Final = "HTDAG_UP"
+"""Stands in the environment of what `up` starts, and of nothing else: the home it was started for."""
 FALLBACK_MODELS: Final = ("claude-sonnet-4.5", "gemini-2.5-pro", "gemini-1.5-flash")
 """The models that strategies and the fallback name; `--model` makes another one answer for them."""
 
@@ -61,7 +63,7 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
     """The environment of every service. Secrets stand here or in files, never in an argument list."""
     env = dict(os.environ)
     # An agent's workspace may hold its own `services/`: never import from the working folder.
-    env |= {"HTDAG_HOME": str(home.root), "PYTHONSAFEPATH": "1", "HTDAG_CORE__HTTP_PORT": "0"}
+    env |= {"HTDAG_HOME": str(home.root), MARK: str(home.root), "PYTHONSAFEPATH": "1", "HTDAG_CORE__HTTP_PORT": "0"}
     if broker is not None:
         env |= {
             "NATS_URL": broker.url,

@@ -1,0 +1,60 @@
+"""Processes of a home that nobody supervises any more: what a killed supervisor left behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from contracts.errors import Rejected
+from services.console.home import Home
+from services.console.processes import Process, identify, stop
+from services.console.serve import SERVICES
+from services.console.supervision.plan import MARK
+
+TERM_S = 30.0
+"""Longer than a service takes for its own soft and hard stop."""
+
+
+def strays(home: Home) -> list[Process]:
+    """Services that `up` started for this home, then its broker; found by looking, not by a record.
+
+    What an operator started in another way is none of them.
+    """
+    services, brokers = [], []
+    for pid, words in _command_lines():
+        if str(home.nats_conf) in words and "-c" in words:
+            brokers.append(identify(pid))
+        elif "serve" in words[:-1] and words[words.index("serve") + 1] in SERVICES and _started_for(pid) == home.root:
+            services.append(identify(pid))
+    return [*services, *brokers]
+
+
+async def sweep(home: Home) -> list[int]:
+    """End what an earlier instance of this home left behind, the broker last; the pids that were ended."""
+    record = home.record()
+    if record is not None and record.running:
+        return []
+    found = strays(home)
+    for process in found:
+        left = await stop([process], term_s=TERM_S)
+        if left:
+            raise Rejected("already_running", "an earlier instance cannot be ended", pid=process.pid)
+    return [process.pid for process in found]
+
+
+def _command_lines() -> Iterator[tuple[int, list[str]]]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue  # it has just ended, or it is another user's
+        yield int(folder.name), words
+
+
+def _started_for(pid: int) -> Path | None:
+    """The home that `up` started this process for."""
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{MARK}=".encode()
+    named = [entry for entry in entries if entry.startswith(prefix)]
+    return Path(named[0].removeprefix(prefix).decode("utf-8", "replace")) if named else None
