@@ -1,0 +1,54 @@
+"""Recorded histories of runs: today's code still folds each to the state it had, and finds the order sound.
+
+A history is never changed. A new kind of event gets a new history beside these.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from contracts.codec import CommitCodec
+from contracts.run import RunEnded, RunEvent
+from services.executor.replay import Replay
+from services.executor.run.decider import RUN
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.jsonl"))
+CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
+
+
+def commits(path: Path) -> list[list[RunEvent]]:
+    return [CODEC.decode(line).events for line in path.read_bytes().splitlines()]
+
+
+def test_there_are_histories():
+    assert len(HISTORIES) >= 7
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_a_history_folds_to_its_recorded_digest(path: Path):
+    replay = Replay("r1")
+    for events in commits(path):
+        replay.take(events)
+    report = replay.report(None, 1.0)
+    assert report.recorded_digest is not None
+    assert (report.equal, report.order_ok) == (True, True)
+    ended = [event for events in commits(path) for event in events if isinstance(event, RunEnded)]
+    assert (ended[-1].status, ended[-1].digest) == (report.status, report.digest)
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_a_history_cut_anywhere_can_be_taken_over(path: Path):
+    """Whatever commit was the last one before a crash, what is open is asked for, and nothing else breaks."""
+    history = commits(path)
+    for length in range(1, len(history)):
+        run = RUN.initial("r1")
+        for events in history[:length]:
+            for event in events:
+                run = RUN.evolve(run, event)
+        effects = RUN.recover(run)
+        if RUN.is_terminal(run):
+            assert not effects
+            continue
+        waits = effects or run.retries or RUN.advance(run, run.deadline_at_ms - 1)
+        assert waits, f"after commit {length} nobody works and nothing wakes the run"
+        assert RUN.deadline_at_ms(run) is not None
