@@ -7,8 +7,7 @@ from contracts.epic import EpicEvent
 from contracts.errors import Rejected
 from contracts.requests import Nothing
 from contracts.strategy import StrategyEvent
-from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
-from contracts.subjects import events as event_subject
+from contracts.streams import EVENTS_PLANNER
 from services.planner.config import Config
 from services.planner.epic.decider import EPIC, EpicCommand
 from services.planner.epic.state import Epic
@@ -20,6 +19,7 @@ from services.planner.handlers.goals import GoalHandlers
 from services.planner.handlers.strategies import StrategyHandlers
 from services.planner.handlers.tasks import TaskHandlers
 from services.planner.observer import CommitObserver
+from services.planner.projections import Projections
 from services.planner.reads import Reads
 from services.planner.strategy.decider import STRATEGY, StrategyCommand
 from services.planner.strategy.state import Strategy
@@ -30,11 +30,9 @@ from services.runtime.app import App
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lifecycle import Log
 from services.runtime.lua.host import LuaHost
-from services.runtime.metrics import Metrics
 from services.runtime.rpc import Caller
 
-CATCH_UP_S: Final = 60.0
-PASSIVATE_S: Final = 10.0
+HOUSEKEEPING_S: Final = 10.0
 IDLE_S: Final = 3_600.0
 ACTORS_MAX: Final = 2_000
 SEEDER: Final = Caller(by="planner", corr="seed", message_id="seed", reply="", headers={})
@@ -48,7 +46,9 @@ async def build(app: App) -> None:
     app.on_stop(lua.stop)
 
     book, epic_list = StrategyBook(), EpicList()
-    await _follow(app, book, epic_list)
+    projections = Projections(app.bus, app.metrics)
+    await projections.start(book, epic_list)
+    app.on_ready("projections", projections.not_ready)
     hand_overs = HandOvers(app.bus, app.log)
     app.on_stop(hand_overs.stop)
     epics, strategies = _hosts(app, hand_overs)
@@ -64,7 +64,7 @@ async def build(app: App) -> None:
     if repeated:
         app.log.info("hand_overs_repeated", count=repeated)
     _ = app.spawn(_sweep_on(sweep, config.sweep_s, app.log), "sweep")
-    _ = app.spawn(_passivate(app.metrics, epics, strategies), "passivate")
+    _ = app.spawn(_housekeeping(app, projections, epics, strategies), "housekeeping")
 
     _bind_strategies(app, strategy_handlers)
     goals = GoalHandlers(
@@ -101,24 +101,6 @@ def _hosts(
     return epics, strategies
 
 
-async def _follow(app: App, book: StrategyBook, epic_list: EpicList) -> None:
-    """Bring the projections up to now and keep them there."""
-    strategies = await app.bus.follow(EVENTS_PLANNER, event_subject("planner", "strategy", "*"), book.take)
-    epics = await app.bus.follow(
-        EVENTS_PLANNER, event_subject("planner", "epic", "*"), epic_list.take_epic, headers_only=True
-    )
-    runs = await app.bus.follow(
-        EVENTS_EXECUTOR, event_subject("executor", "run", "*"), epic_list.take_run, headers_only=True
-    )
-    try:
-        async with asyncio.timeout(CATCH_UP_S):
-            await strategies.caught_up.wait()
-            await epics.caught_up.wait()
-    except TimeoutError as error:
-        raise Rejected("nats_unavailable", "the planner's events cannot be read in time") from error
-    app.on_ready("progress", lambda: None if runs.caught_up.is_set() else "the progress of epics is being read")
-
-
 def _bind_strategies(app: App, handlers: StrategyHandlers) -> None:
     app.handle("strategy", "put", handlers.put)
     app.handle("strategy", "get", handlers.get)
@@ -139,9 +121,14 @@ async def _sweep_on(sweep: Sweep, every_s: float, log: Log) -> None:
             log.warning("sweep_failed", code=error.code, reason=error.message)
 
 
-async def _passivate(metrics: Metrics, *hosts: ActorHost[Any, Any, Any]) -> None:
+async def _housekeeping(app: App, projections: Projections, *hosts: ActorHost[Any, Any, Any]) -> None:
+    """Forget actors at rest, and say how many there are and how far projections are behind."""
     while True:
-        await asyncio.sleep(PASSIVATE_S)
+        await asyncio.sleep(HOUSEKEEPING_S)
         for host in hosts:
             host.passivate()
-            metrics.set("htdag_actors_active", host.active, aggregate=host.aggregate)
+            app.metrics.set("htdag_actors_active", host.active, aggregate=host.aggregate)
+        try:
+            await projections.measure()
+        except Rejected as error:
+            app.log.warning("lag_not_measured", code=error.code, reason=error.message)

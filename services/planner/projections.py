@@ -1,0 +1,78 @@
+"""Brings the planner's projections up to now, keeps them there, and measures how far behind they are."""
+
+import asyncio
+from typing import Final, NamedTuple
+
+from contracts.errors import Rejected
+from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
+from contracts.subjects import events as event_subject
+from services.planner.epic_list import EpicList
+from services.planner.strategy_book import StrategyBook
+from services.runtime.bus import Bus
+from services.runtime.follow import Follower
+from services.runtime.metrics import Metrics
+
+CATCH_UP_S: Final = 60.0
+NO_MESSAGE: Final = 10037
+"""The broker's code for "no message has this subject"."""
+
+
+class Projection(NamedTuple):
+    """One projection: what it follows, and how far it has come."""
+
+    name: str
+    stream: str
+    pattern: str
+    follower: Follower
+
+
+class Projections:
+    """All projections of one planner."""
+
+    def __init__(self, bus: Bus, metrics: Metrics) -> None:
+        self._bus, self._metrics = bus, metrics
+        self._all: list[Projection] = []
+
+    async def start(self, book: StrategyBook, epic_list: EpicList) -> None:
+        """Follow, and wait until strategies and epics are known. Progress of runs may come later.
+
+        Raises Rejected("nats_unavailable") when the log cannot be read within CATCH_UP_S.
+        """
+        strategies, epics, runs = (
+            (EVENTS_PLANNER, event_subject("planner", "strategy", "*")),
+            (EVENTS_PLANNER, event_subject("planner", "epic", "*")),
+            (EVENTS_EXECUTOR, event_subject("executor", "run", "*")),
+        )
+        follow = self._bus.follow
+        self._all = [
+            Projection("strategies", *strategies, await follow(*strategies, book.take)),
+            Projection("epics", *epics, await follow(*epics, epic_list.take_epic, headers_only=True)),
+            Projection("progress", *runs, await follow(*runs, epic_list.take_run, headers_only=True)),
+        ]
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                for projection in self._all[:2]:
+                    await projection.follower.caught_up.wait()
+        except TimeoutError as error:
+            raise Rejected("nats_unavailable", "the planner's events cannot be read in time") from error
+
+    def not_ready(self) -> str | None:
+        """Why queries would answer with old news; None when they would not."""
+        late = [projection.name for projection in self._all if not projection.follower.caught_up.is_set()]
+        return f"being read: {', '.join(late)}" if late else None
+
+    async def measure(self) -> None:
+        """Set the lag of each projection, in stream sequences. Raises Rejected when the broker does not answer."""
+        for projection in self._all:
+            newest = await self._newest(projection)
+            lag = max(0, newest - projection.follower.last_seq)
+            self._metrics.set("htdag_projection_lag_messages", lag, projection=f"planner-{projection.name}")
+
+    async def _newest(self, projection: Projection) -> int:
+        try:
+            answer = await self._bus.api(f"STREAM.MSG.GET.{projection.stream}", {"last_by_subj": projection.pattern})
+        except Rejected as error:
+            if error.detail.get("err_code") == NO_MESSAGE:
+                return 0
+            raise
+        return int(answer["message"]["seq"])
