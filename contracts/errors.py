@@ -32,8 +32,6 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "bad_request", "no such role", "roles: coder, tester, critic, researcher, architect, admin", USAGE
     ),
     "unknown_node_type": ErrorKind("bad_request", "no such node type", "`htdag workflows types` lists them", USAGE),
-    "unknown_verb": ErrorKind("bad_request", "no such request", "subjects.md lists every request", USAGE),
-    "unknown_type": ErrorKind("bad_request", "no such message type", "subjects.md lists every type", USAGE),
     # graphs
     "cycle": ErrorKind("bad_graph", "the dependencies form a cycle", "remove one of the edges shown", USAGE),
     "unknown_dependency": ErrorKind("bad_graph", "a task depends on no task of this graph", "add it or drop it", USAGE),
@@ -62,10 +60,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "timeout": ErrorKind("timeout", "it did not end before its deadline", "raise the timeout or look why", TIMED_OUT),
     "cancelled": ErrorKind("cancelled", "it was cancelled", "", FAILED),
     "rework_exhausted": ErrorKind("failed", "the completion gate refused every rework", "see required_fixes", FAILED),
-    "attempts_exhausted": ErrorKind("failed", "every attempt failed", "see the last error", FAILED),
     "child_failed": ErrorKind("failed", "a child failed", "see the child", FAILED),
-    "child_timeout": ErrorKind("timeout", "a child did not end in time", "see the child", TIMED_OUT),
-    "dependency_failed": ErrorKind("failed", "a task it depends on failed", "see blocked_by", FAILED),
     "forbidden_subject": ErrorKind(
         "policy_violation", "a nats node may not speak to this subject", "use a subject outside htdag.> and $>", DENIED
     ),

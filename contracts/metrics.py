@@ -29,7 +29,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_request_seconds", "histogram", ("service", "verb"), "request to reply"),
     MetricSpec("htdag_projection_lag_messages", "gauge", ("projection",), "messages a projection is behind"),
     MetricSpec("htdag_tasks_total", "counter", ("outcome",), "tasks that ended"),
-    MetricSpec("htdag_task_seconds", "histogram", ("node_type", "outcome"), "start to end of a task"),
+    MetricSpec("htdag_effect_seconds", "histogram", ("kind", "outcome"), "bodies and Lua stages run by an executor"),
     MetricSpec("htdag_runs_total", "counter", ("outcome",), "runs that ended"),
     MetricSpec("htdag_runs_running", "gauge", (), "runs this executor holds in memory and that are not over"),
     MetricSpec("htdag_lua_executions_total", "counter", ("stage", "outcome"), "Lua calls"),

@@ -69,9 +69,18 @@ class RunEffects:
     """The effect runner of the run aggregate; at most `bodies_max` bodies and stages run at once, the rest waits."""
 
     def __init__(
-        self, *, bus: Broker, lua: Lua, book: StrategyBook, clock: Clock, log: Log, bodies_max: int = 1024
+        self,
+        *,
+        bus: Broker,
+        lua: Lua,
+        book: StrategyBook,
+        clock: Clock,
+        log: Log,
+        observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
+        bodies_max: int = 1024,
     ) -> None:
         self._bus, self._lua, self._book, self._clock, self._log = bus, lua, book, clock, log
+        self._observe = observe
         self._room = asyncio.Semaphore(bodies_max)
         self._tasks: set[asyncio.Task[None]] = set()
         self._result_bytes_max = bus.payload_max // RESULT_SHARE
@@ -157,7 +166,9 @@ class RunEffects:
         except Exception as broken:  # the edge: what breaks here must end the attempt, not hang it
             self._log.error("effect_failed", task_id=task_id, step=step, exc_info=broken)
             value, error = None, failure("internal")
-        duration_ms = round((self._clock.monotonic_s() - began_s) * 1000, 3)
+        duration_s = self._clock.monotonic_s() - began_s
+        self._observe(step, "ok" if error is None else str(error["code"]), duration_s)
+        duration_ms = round(duration_s * 1000, 3)
         done(TakeResult(task_id, attempt, step, value, error, duration_ms))
 
     async def _script(self, effect: RunScript) -> Any:

@@ -3,11 +3,21 @@
 import asyncio
 import dataclasses
 import gc
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from contracts.codec import CommitCodec
-from contracts.run import RunCommand, RunEvent, TakeTime
+from contracts.run import (
+    RunCommand,
+    RunEnded,
+    RunEvent,
+    TakeTime,
+    TaskBlocked,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+)
 from contracts.streams import CONSUMERS, EVENTS_EXECUTOR, EVENTS_PLANNER, TIMERS
 from contracts.subjects import LLM_HEALTH, events
 from services.executor.config import SECTION, Config
@@ -18,8 +28,9 @@ from services.executor.mailboxes import Mailboxes
 from services.executor.run.decider import RUN
 from services.executor.run.state import Run
 from services.executor.strategy_book import StrategyBook
-from services.runtime.actor import HEADERS_BYTES, ActorHost, HostLimits
+from services.runtime.actor import ActorHost
 from services.runtime.app import App
+from services.runtime.host_limits import HEADERS_BYTES, HostLimits
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lua.host import LuaHost
 from services.runtime.placement import Placement
@@ -28,6 +39,12 @@ from services.runtime.timers import JetStreamTimers
 
 PASSIVATE_EVERY_S: Final = 5.0
 BOOK_WAIT_S: Final = 10.0
+_TASK_OUTCOMES: Final[dict[type[Any], str]] = {
+    TaskCompleted: "completed",
+    TaskFailed: "failed",
+    TaskBlocked: "blocked",
+    TaskCancelled: "cancelled",
+}
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """A big run is many small, long-lived objects; by default they are walked again and again (3 times slower)."""
 
@@ -47,7 +64,17 @@ async def build(app: App) -> None:
     lua = LuaHost(children=config.lua_children, metrics=app.metrics)
     await lua.start()
     app.on_stop(lua.stop)
-    effects = RunEffects(bus=bus, lua=lua, book=book, clock=clock, log=app.log, bodies_max=config.bodies_max)
+    effects = RunEffects(
+        bus=bus,
+        lua=lua,
+        book=book,
+        clock=clock,
+        log=app.log,
+        observe=lambda kind, outcome, seconds: app.metrics.observe(
+            "htdag_effect_seconds", seconds, kind=kind, outcome=outcome
+        ),
+        bodies_max=config.bodies_max,
+    )
     app.on_stop(effects.stop)
     codec: CommitCodec[RunEvent] = CommitCodec(RunEvent)
     store = JetStreamEventStore(bus, EVENTS_EXECUTOR)
@@ -61,7 +88,7 @@ async def build(app: App) -> None:
         ids=app.ids,
         effects=effects,
         timers=JetStreamTimers(bus, "executor", "run"),
-        observer=_Observer(app),
+        observer=_Observer(app, codec),
         limits=HostLimits(
             mailbox_messages_max=config.mailbox_messages_max,
             actors_max=config.actors_max,
@@ -112,6 +139,7 @@ async def _housekeeping(app: App, host: ActorHost[RunCommand, Run, RunEvent]) ->
         await asyncio.sleep(PASSIVATE_EVERY_S)
         host.passivate()
         app.metrics.set("htdag_actors_active", host.active, aggregate="run")
+        app.metrics.set("htdag_mailbox_messages", host.waiting, aggregate="run")
         running = sum(run.status == "running" for run in host.states().values())
         app.metrics.set("htdag_runs_running", running)
 
@@ -119,15 +147,21 @@ async def _housekeeping(app: App, host: ActorHost[RunCommand, Run, RunEvent]) ->
 class _Observer:
     """What the host sees, as metrics and log lines."""
 
-    def __init__(self, app: App) -> None:
-        self._metrics, self._log = app.metrics, app.log
+    def __init__(self, app: App, codec: CommitCodec[RunEvent]) -> None:
+        self._metrics, self._log, self._tags = app.metrics, app.log, codec.tags
 
-    def committed(self, types: Sequence[str], seconds: float) -> None:
+    def committed(self, events: Sequence[RunEvent], seconds: float) -> None:
         """A commit was acknowledged."""
         self._metrics.inc("htdag_commits_total", stream=EVENTS_EXECUTOR, outcome="stored")
         self._metrics.observe("htdag_commit_seconds", seconds, stream=EVENTS_EXECUTOR)
-        for name in types:
-            self._metrics.inc("htdag_events_appended_total", stream=EVENTS_EXECUTOR, type=name)
+        for kind, count in Counter(map(type, events)).items():
+            self._metrics.inc("htdag_events_appended_total", count, stream=EVENTS_EXECUTOR, type=self._tags[kind])
+            outcome = _TASK_OUTCOMES.get(kind)
+            if outcome is not None:
+                self._metrics.inc("htdag_tasks_total", count, outcome=outcome)
+        last = events[-1]
+        if isinstance(last, RunEnded):
+            self._metrics.inc("htdag_runs_total", outcome=last.status)
 
     def conflict(self) -> None:
         """Somebody else wrote first."""

@@ -1,6 +1,8 @@
 """What the actor hosts see, as metrics and log lines."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from contracts.errors import Rejected
 from contracts.streams import EVENTS_PLANNER
@@ -9,17 +11,17 @@ from services.runtime.metrics import Metrics
 
 
 class CommitObserver:
-    """See services.runtime.actor.Observer. One per aggregate."""
+    """See services.runtime.ports.Observer. One per aggregate; `tags` names its event types."""
 
-    def __init__(self, aggregate: str, metrics: Metrics, log: Log) -> None:
-        self._aggregate, self._metrics, self._log = aggregate, metrics, log
+    def __init__(self, aggregate: str, tags: Mapping[type[Any], str], metrics: Metrics, log: Log) -> None:
+        self._aggregate, self._tags, self._metrics, self._log = aggregate, tags, metrics, log
 
-    def committed(self, types: Sequence[str], seconds: float) -> None:
+    def committed(self, events: Sequence[Any], seconds: float) -> None:
         """A commit was acknowledged."""
         self._metrics.inc("htdag_commits_total", stream=EVENTS_PLANNER, outcome="stored")
         self._metrics.observe("htdag_commit_seconds", seconds, stream=EVENTS_PLANNER)
-        for name in types:
-            self._metrics.inc("htdag_events_appended_total", stream=EVENTS_PLANNER, type=name)
+        for kind, count in Counter(map(type, events)).items():
+            self._metrics.inc("htdag_events_appended_total", count, stream=EVENTS_PLANNER, type=self._tags[kind])
 
     def conflict(self) -> None:
         """Somebody else wrote first."""

@@ -25,8 +25,9 @@ from services.planner.strategy.decider import STRATEGY, StrategyCommand
 from services.planner.strategy.state import Strategy
 from services.planner.strategy_book import STRATEGY_CODEC, StrategyBook
 from services.planner.sweep import Sweep
-from services.runtime.actor import HEADERS_BYTES, ActorHost, HostLimits
+from services.runtime.actor import ActorHost
 from services.runtime.app import App
+from services.runtime.host_limits import HEADERS_BYTES, HostLimits
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lifecycle import Log
 from services.runtime.lua.host import LuaHost
@@ -92,11 +93,11 @@ def _hosts(
     limits = HostLimits(commit_bytes_max=app.bus.payload_max - HEADERS_BYTES, idle_s=IDLE_S, actors_max=ACTORS_MAX)
     epics = ActorHost(
         service="planner", aggregate="epic", decider=EPIC, codec=EPIC_CODEC, store=store, clock=app.clock, ids=app.ids,
-        effects=hand_overs, observer=CommitObserver("epic", app.metrics, app.log), limits=limits,
+        effects=hand_overs, observer=CommitObserver("epic", EPIC_CODEC.tags, app.metrics, app.log), limits=limits,
     )  # fmt: skip
     strategies = ActorHost(
         service="planner", aggregate="strategy", decider=STRATEGY, codec=STRATEGY_CODEC, store=store, clock=app.clock,
-        ids=app.ids, observer=CommitObserver("strategy", app.metrics, app.log), limits=limits,
+        ids=app.ids, observer=CommitObserver("strategy", STRATEGY_CODEC.tags, app.metrics, app.log), limits=limits,
     )  # fmt: skip
     return epics, strategies
 
@@ -128,6 +129,7 @@ async def _housekeeping(app: App, projections: Projections, *hosts: ActorHost[An
         for host in hosts:
             host.passivate()
             app.metrics.set("htdag_actors_active", host.active, aggregate=host.aggregate)
+            app.metrics.set("htdag_mailbox_messages", host.waiting, aggregate=host.aggregate)
         try:
             await projections.measure()
         except Rejected as error:

@@ -8,81 +8,30 @@ input that is not settled is the outbox: if the process dies, it comes again, th
 """
 
 import asyncio
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
-
-import msgspec
+from typing import Any, Final, Generic, TypeVar
 
 from contracts import subjects
 from contracts.codec import CommitCodec, Undecodable, UnknownType
-from contracts.commit import HEADER_SUMMARY, HEADER_TYPES, Commit
 from contracts.errors import Rejected
 from services.runtime import faults
-from services.runtime.clock import Clock, rfc3339
+from services.runtime.alarms import Alarms
+from services.runtime.clock import Clock
+from services.runtime.commit_writer import CommitWriter
 from services.runtime.decider import Decider
 from services.runtime.effects import EffectRunner, NoEffects
 from services.runtime.event_store import Conflict, EventStore
+from services.runtime.host_limits import HostLimits
 from services.runtime.ids import Ids
 from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled
+from services.runtime.ports import Observer, Silent, Timers
 from services.runtime.snapshots import Snapshots
 
 C = TypeVar("C")
 S = TypeVar("S")
 E = TypeVar("E")
 
-HEADERS_BYTES: Final = 8192
-"""Room kept free in a message for its headers."""
 GIVE_UP_RETRY_MS: Final = 5_000
-WAKE_MAX_S: Final = 3_600.0
-_ENCODE: Final = msgspec.json.Encoder().encode
-
-
-class Timers(Protocol):
-    """Durable timers, one per actor."""
-
-    async def arm(self, actor_id: str, at_ms: int) -> None:
-        """Deliver the actor's time command at `at_ms`, replacing an earlier wish."""
-        ...
-
-    async def disarm(self, actor_id: str) -> None:
-        """Forget the actor's timer."""
-        ...
-
-
-class Observer(Protocol):
-    """Where the host reports what it sees."""
-
-    def committed(self, types: Sequence[str], seconds: float) -> None:
-        """A commit with these event types was acknowledged."""
-        ...
-
-    def conflict(self) -> None:
-        """A race was lost."""
-        ...
-
-    def failed(self, actor_id: str, error: BaseException) -> None:
-        """A turn broke: a bug, or a log that cannot be read."""
-        ...
-
-
-class _Silent:
-    def committed(self, types: Sequence[str], seconds: float) -> None: ...
-    def conflict(self) -> None: ...
-    def failed(self, actor_id: str, error: BaseException) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class HostLimits:
-    """Bounds of one host."""
-
-    mailbox_messages_max: int = 20_000
-    actors_max: int = 20_000
-    idle_s: float = 30.0
-    conflicts_max: int = 20
-    commit_bytes_max: int = (1 << 20) - HEADERS_BYTES
-    snapshot_every_events: int = 20_000
 
 
 class ActorHost(Generic[C, S, E]):
@@ -109,14 +58,13 @@ class ActorHost(Generic[C, S, E]):
         self._clock, self._ids = clock, ids
         self._effects: EffectRunner[C] = effects if effects is not None else NoEffects()
         self._timers, self._snapshots = timers, snapshots
-        self._observer: Observer = observer if observer is not None else _Silent()
+        self._observer: Observer = observer if observer is not None else Silent()
         self._limits = limits if limits is not None else HostLimits()
         self._actors: dict[str, Actor[C, S, E]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
-        # Two writers that race must never share a message id, or the broker would take one for the other.
-        self._nonce = secrets.token_hex(6)
-        self._commits = 0
+        self._alarms = Alarms(clock, self._wake)
+        self._writer = CommitWriter(service, codec, store, self._limits.commit_bytes_max)
 
     # -- the three ways in -----------------------------------------------------------------------------------------
 
@@ -153,10 +101,10 @@ class ActorHost(Generic[C, S, E]):
         item = Input[C, S, E](command, message_id, by, corr, trace, settled, answered)
         actor = self._actor(actor_id)
         if self._draining:
-            _refuse(item, Interrupted(), Rejected("mailbox_full", "the service is stopping"))
+            item.refuse(Interrupted(), Rejected("mailbox_full", "the service is stopping"))
         elif len(actor.box) >= self._limits.mailbox_messages_max:
             refused = Rejected("mailbox_full", actor=actor_id)
-            _refuse(item, refused, refused)
+            item.refuse(refused, refused)
         else:
             self._put(actor, item)
 
@@ -175,6 +123,11 @@ class ActorHost(Generic[C, S, E]):
         """Actors in memory."""
         return len(self._actors)
 
+    @property
+    def waiting(self) -> int:
+        """Messages in all mailboxes."""
+        return sum(len(actor.box) for actor in self._actors.values())
+
     def states(self) -> dict[str, S]:
         """States of the actors in memory, by id."""
         return {actor_id: actor.state for actor_id, actor in self._actors.items() if actor.loaded}
@@ -185,7 +138,7 @@ class ActorHost(Generic[C, S, E]):
         while tasks := [task for task in self._tasks if not task.done()]:
             await asyncio.wait(tasks)
         for actor in self._actors.values():
-            self._cancel_local_timer(actor)
+            self._alarms.cancel(actor)
             for settle in actor.tokens:
                 settle(Interrupted())
             actor.tokens.clear()
@@ -246,9 +199,15 @@ class ActorHost(Generic[C, S, E]):
         actor.loaded = False
         state, events, answers = self._judge(actor.state, items, now_ms)
         if events:
-            await self._commit(actor, state, items, events, now_ms)
+            trace = next((item.trace for item in items if item.trace), "")
+            faults.point("actor.before_commit")
+            began_s = self._clock.monotonic_s()
+            actor.seq = await self._writer.append(actor, items[0], events, self._decider.summary(state), trace, now_ms)
+            self._observer.committed(events, self._clock.monotonic_s() - began_s)
+            faults.point("actor.after_commit")
         actor.state, actor.loaded = state, True
         if events:
+            self._snap(actor, len(events))
             for effect in self._decider.react(state, events):
                 self._start(actor, effect)
             faults.point("actor.after_effects")
@@ -284,51 +243,11 @@ class ActorHost(Generic[C, S, E]):
             events += following
         return state, events, answers
 
-    async def _commit(
-        self, actor: Actor[C, S, E], state: S, items: list[Input[C, S, E]], events: list[E], now_ms: int
-    ) -> None:
-        first = items[0]
-        actor.by = first.by or actor.by or self.service
-        actor.corr = first.corr or actor.corr or first.message_id
-        commit = Commit(at=rfc3339(now_ms), by=actor.by, cause=first.message_id, corr=actor.corr, events=events)
-        types = self._codec.types_header(events)
-        headers = {HEADER_TYPES: types}
-        summary = self._decider.summary(state)
-        if summary is not None:
-            headers[HEADER_SUMMARY] = _ENCODE(summary).decode()
-        trace = next((item.trace for item in items if item.trace), "")
-        if trace:
-            headers["traceparent"] = trace
-        self._commits += 1
-        faults.point("actor.before_commit")
-        began = self._clock.monotonic_s()
-        actor.seq = await self._store.append(
-            actor.subject,
-            self._parts(commit),
-            expect=actor.seq,
-            msg_id=f"{self._nonce}-{self._commits}",
-            headers=headers,
-        )
-        self._observer.committed(types.split(","), self._clock.monotonic_s() - began)
-        faults.point("actor.after_commit")
-        actor.events_unsnapped += len(events)
+    def _snap(self, actor: Actor[C, S, E], events: int) -> None:
+        actor.events_unsnapped += events
         if self._snapshots is not None and actor.events_unsnapped >= self._limits.snapshot_every_events:
             actor.events_unsnapped = 0
-            self._snapshots.save(actor.subject, actor.seq, state)
-
-    def _parts(self, commit: Commit[E]) -> list[bytes]:
-        """The commit as one message, or as several when it is larger than the broker takes; all or none are stored."""
-        data = self._codec.encode(commit)
-        if len(data) <= self._limits.commit_bytes_max:
-            return [data]
-        if len(commit.events) == 1:
-            raise Rejected("too_large", "one event is larger than the broker takes", bytes=len(data))
-        half = len(commit.events) // 2
-        return [
-            part
-            for events in (commit.events[:half], commit.events[half:])
-            for part in self._parts(msgspec.structs.replace(commit, events=events))
-        ]
+            self._snapshots.save(actor.subject, actor.seq, actor.state)
 
     def _give_up(self, actor: Actor[C, S, E], items: list[Input[C, S, E]], error: Exception) -> None:
         """Tell everybody who waits; the durable inputs come again later, and with them what was only in memory."""
@@ -344,12 +263,12 @@ class ActorHost(Generic[C, S, E]):
         else:
             refused = Rejected("internal")
         for item in items:
-            _refuse(item, error, refused)
+            item.refuse(error, refused)
         for settle in actor.tokens:
             settle(error)
         actor.tokens.clear()
         if self._decider.time_command is not None:
-            self._wake_later(actor, self._clock.now_ms() + GIVE_UP_RETRY_MS)
+            self._alarms.set(actor, self._clock.now_ms() + GIVE_UP_RETRY_MS)
 
     # -- loading ---------------------------------------------------------------------------------------------------
 
@@ -385,7 +304,7 @@ class ActorHost(Generic[C, S, E]):
             if actor.quiet and not actor.tokens and not actor.settling and actor.touched_s <= limit
         ]
         for actor in idle:
-            self._cancel_local_timer(actor)
+            self._alarms.cancel(actor)
             del self._actors[actor.actor_id]
         return len(idle)
 
@@ -414,7 +333,7 @@ class ActorHost(Generic[C, S, E]):
     def _settle_if_quiet(self, actor: Actor[C, S, E]) -> None:
         if not actor.quiet or actor.settling or self._draining or not actor.loaded:
             return
-        due = None if self._decider.is_terminal(actor.state) else self._decider.deadline_at_ms(actor.state)
+        due = self._due(actor.state)
         if self._timers is not None and _must_arm(actor.armed_at_ms, due):
             actor.settling = True
             self._spawn(self._arm_and_settle(actor, self._timers, due))
@@ -446,42 +365,19 @@ class ActorHost(Generic[C, S, E]):
             for settle in tokens:
                 settle(None)
 
-    # -- time ------------------------------------------------------------------------------------------------------
-
     def _watch_time(self, actor: Actor[C, S, E], now_ms: int) -> None:
         """While the actor is in memory its deadlines are judged to the millisecond, without the durable timer."""
-        if self._decider.time_command is None:
-            return
         if actor.armed_at_ms is not None and actor.armed_at_ms <= now_ms:
             actor.armed_at_ms = None  # it has fired, or will at once
-        due = None if self._decider.is_terminal(actor.state) else self._decider.deadline_at_ms(actor.state)
-        if due is None:
-            self._cancel_local_timer(actor)
-        elif actor.local_due_ms is None or due < actor.local_due_ms:
-            self._wake_later(actor, due)
+        if self._decider.time_command is not None:
+            self._alarms.watch(actor, self._due(actor.state))
 
-    def _wake_later(self, actor: Actor[C, S, E], due_ms: int) -> None:
-        self._cancel_local_timer(actor)
-        actor.local_due_ms = due_ms
-        delay_s = max(0.0, (due_ms - self._clock.now_ms()) / 1000)
-        actor.local_timer = asyncio.get_running_loop().call_later(min(delay_s, WAKE_MAX_S), self._wake, actor)
+    def _due(self, state: S) -> int | None:
+        return None if self._decider.is_terminal(state) else self._decider.deadline_at_ms(state)
 
-    def _wake(self, actor: Actor[C, S, E]) -> None:
-        actor.local_timer = None
-        due, actor.local_due_ms = actor.local_due_ms, None
-        now_ms = self._clock.now_ms()
-        if self._draining or self._decider.time_command is None:
-            return
-        if due is not None and due > now_ms:
-            self._wake_later(actor, due)
-        else:
+    def _wake(self, actor: Actor[C, S, E], now_ms: int) -> None:
+        if not self._draining and self._decider.time_command is not None:
             self._put(actor, Input(self._decider.time_command(now_ms), "time"))
-
-    def _cancel_local_timer(self, actor: Actor[C, S, E]) -> None:
-        if actor.local_timer is not None:
-            actor.local_timer.cancel()
-            actor.local_timer = None
-        actor.local_due_ms = None
 
 
 def _must_arm(armed_at_ms: int | None, due: int | None) -> bool:
@@ -489,10 +385,3 @@ def _must_arm(armed_at_ms: int | None, due: int | None) -> bool:
     if due is None:
         return armed_at_ms is not None
     return armed_at_ms is None or due < armed_at_ms
-
-
-def _refuse(item: Input[Any, Any, Any], error: BaseException, refused: Rejected) -> None:
-    if item.answered is not None:
-        item.answered(refused)
-    if item.settled is not None:
-        item.settled(error)

@@ -47,6 +47,13 @@ class Input(Generic[C, S, E]):
         self.command, self.message_id, self.by, self.corr, self.trace = command, message_id, by, corr, trace
         self.settled, self.answered = settled, answered
 
+    def refuse(self, error: BaseException, refused: Rejected) -> None:
+        """Tell whoever waits that it was not taken: the asker the refusal, the durable source the error."""
+        if self.answered is not None:
+            self.answered(refused)
+        if self.settled is not None:
+            self.settled(error)
+
 
 class Actor(Generic[C, S, E]):
     """One aggregate in memory: its state, its mailbox, and what it has under way."""

@@ -8,9 +8,10 @@ import pytest
 from contracts import subjects
 from contracts.errors import Rejected
 from services.runtime import faults
-from services.runtime.actor import ActorHost, HostLimits
+from services.runtime.actor import ActorHost
 from services.runtime.clock import FixedClock
 from services.runtime.event_store import Conflict
+from services.runtime.host_limits import HostLimits
 from services.runtime.ids import CountingIds
 from services.runtime.mailbox import Interrupted
 from services.runtime.memory import MemoryEventStore
