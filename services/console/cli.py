@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Group
 
 from contracts.errors import USAGE
 from services.console import failure
+from services.console.task_file import STDIN
 
 _HELP: Final = """Hierarchical task DAGs that improve themselves, on NATS JetStream.
 
@@ -97,7 +98,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _common_options_last(arguments: Sequence[str]) -> list[str]:
-    """`htdag --home X run …` is `htdag run … --home X`: common options may stand in front of the command."""
+    """`htdag --home X run …` is `htdag run … --home X`: common options may stand in front of the command.
+
+    A lone `-` becomes the path of standard input: the parser would take it for an option without a name.
+    """
     tokens, moved = list(arguments), list[str]()
     while tokens:
         name = tokens[0].partition("=")[0]
@@ -107,7 +111,7 @@ def _common_options_last(arguments: Sequence[str]) -> list[str]:
             moved += [tokens.pop(0), tokens.pop(0)]
         else:
             break
-    return tokens + moved
+    return [STDIN if token == "-" else token for token in tokens] + moved
 
 
 def _usage(error: CycloptsError, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from contracts.errors import Rejected
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
 from services.console.options import Common
-from services.console.supervision.broker import masked
+from services.console.supervision.broker import greeting, masked
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus
@@ -64,6 +64,9 @@ async def connected(common: Common) -> AsyncIterator[Console]:
     url = broker_url(common)
     # A URL with a user in it says who we are; the environment speaks only when it does not.
     user, password = (None, None) if "@" in url else (os.environ.get("NATS_USER"), _password())
+    if "," not in url and not url.startswith("ws"):
+        # A look at the port first: a refused connection is said at once, not after every try has failed.
+        await greeting(url, timeout_s=CONNECT_S)
     try:
         client = await connect(url, name="htdag-console", user=user, password=password, deadline_s=CONNECT_S)
     except Rejected as error:

@@ -11,13 +11,14 @@ from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, REQUEST_BYTES_MAX
 from contracts.task import TaskSpec
 
-STDIN: Final = "-"
+STDIN: Final = "/dev/stdin"
+"""What `-` on the command line becomes."""
 _PLAN_KEYS: Final = frozenset({"tasks", "run_id", "goal", "epic_id", "strategy", "options"})
 _TASK_KEYS: Final = frozenset(field.name for field in msgspec.structs.fields(TaskSpec))
 
 
 def looks_like_file(argument: str) -> bool:
-    """Whether a word names a file rather than a goal: `-`, something that ends in .json, or a path that exists."""
+    """Whether a word names a file rather than a goal: standard input, *.json, or a path that exists."""
     if argument == STDIN or argument.endswith(".json"):
         return True
     try:
@@ -50,7 +51,7 @@ def read_plan(argument: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def read(argument: str) -> bytes:
-    """The bytes of a file, or of standard input for `-`; never more than a request may hold."""
+    """The bytes of a file, or of standard input; never more than a request may hold."""
     try:
         if argument == STDIN:
             data = sys.stdin.buffer.read(REQUEST_BYTES_MAX + 1)

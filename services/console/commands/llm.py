@@ -18,6 +18,7 @@ from contracts.reply import RemoteRejected
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
+from services.console.task_file import STDIN
 
 if TYPE_CHECKING:
     from services.runtime.bus import Message
@@ -67,7 +68,7 @@ async def ask(
     corr_id
         The same id again is the same paid call: the answer comes from the journal.
     """
-    question = sys.stdin.read() if text == "-" else text
+    question = sys.stdin.read() if text == STDIN else text
     system_part = [{"role": "system", "content": system}] if system else []
     call = corr_id or f"ask-{secrets.token_hex(6)}"
     request = {

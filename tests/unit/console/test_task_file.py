@@ -72,4 +72,4 @@ def test_a_goal_is_not_a_file(tmp_path, monkeypatch):
     assert not looks_like_file("a\0b")
     assert looks_like_file("missing.json")
     assert looks_like_file("plan")
-    assert looks_like_file("-")
+    assert looks_like_file("/dev/stdin")
