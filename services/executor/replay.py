@@ -1,7 +1,6 @@
 """Replay: the stored log folded by today's code, compared with what was recorded. Pure; it calls nobody."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from contracts.run import (
     LlmAnswered,
@@ -9,10 +8,10 @@ from contracts.run import (
     RunAudit,
     RunEvent,
     TaskCompleted,
-    TasksAdded,
     TaskStarted,
 )
 from services.executor.run.decider import RUN
+from services.executor.run.evolve import TAKERS
 from services.executor.run.state import Run, digest
 from services.executor.views import status_of, waits_of
 
@@ -26,38 +25,33 @@ class Replay:
         self.commits = 0
         self.order_ok = True
         self.paid: list[str] = []
-        self._needs: dict[str, Sequence[str]] = {}
-        self._completed: Counter[str] = Counter()
+        self._completed: set[str] = set()
+        self._completed_again: set[str] = set()
 
-    def take(self, events: Iterable[RunEvent]) -> None:
+    def take(self, events: Sequence[RunEvent]) -> None:
         """Fold one commit."""
-        evolve, run = RUN.evolve, self.run
-        count = 0
+        run, tasks, completed = self.run, self.run.tasks, self._completed
         for event in events:
-            count += 1
             kind = type(event)
             if kind is TaskStarted:
-                self._see_start(event)  # type: ignore[arg-type]
+                # The plan itself, not the counters that today's code keeps of it.
+                if not completed.issuperset(tasks[event.task_id].spec.depends_on):  # type: ignore[union-attr]
+                    self.order_ok = False
             elif kind is TaskCompleted:
-                self._completed[event.task_id] += 1  # type: ignore[union-attr]
-            elif kind is TasksAdded:
-                self._needs.update((spec.id, spec.depends_on) for spec in event.tasks)  # type: ignore[union-attr]
+                task_id = event.task_id  # type: ignore[union-attr]
+                if task_id in completed:
+                    self._completed_again.add(task_id)
+                completed.add(task_id)
             elif kind is LlmAnswered:
                 self.paid.append(event.corr_id)  # type: ignore[union-attr]
-            evolve(run, event)
-        self.events += count
+            TAKERS[kind](run, event)
+        self.events += len(events)
         self.commits += 1
-
-    def _see_start(self, event: TaskStarted) -> None:
-        completed = self._completed
-        for needed in self._needs.get(event.task_id, ()):
-            if needed not in completed:
-                self.order_ok = False
 
     @property
     def completed_twice(self) -> int:
         """Tasks that the log says completed more than once."""
-        return sum(count > 1 for count in self._completed.values())
+        return len(self._completed_again)
 
     def report(self, live_digest: str | None, seconds: float) -> ReplayReport:
         """What was found. A run that goes on has no recorded digest yet and is compared with the live state."""
