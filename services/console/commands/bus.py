@@ -53,7 +53,8 @@ async def ls(*, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
-    """Create missing streams and consumers and mend what differs; services do the same when they start.
+    """Create missing streams and consumers and mend what differs; services do the
+    same when they start.
 
     Example:
         htdag bus apply --diff
@@ -93,7 +94,8 @@ async def tail(
     count: int | None = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Print messages as they come, until Ctrl-C: from the stream that holds the subject, else as they fly by.
+    """Print messages as they come, until Ctrl-C: from the stream that holds the
+    subject, else as they fly by.
 
     Example:
         htdag bus tail 'htdag.v1.evt.executor.>'
@@ -132,7 +134,8 @@ async def tail(
 
 @app.command
 async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAULTS) -> None:
-    """Print what a stream holds for a subject, in order; commits are shown event by event.
+    """Print what a stream holds for a subject, in order; commits are shown event
+    by event.
 
     Example:
         htdag bus history htdag.v1.evt.executor.run.auth-build-1

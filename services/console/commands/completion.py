@@ -9,7 +9,8 @@ app = App(name="completion", help_format="plaintext")
 
 @app.default
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
-    """Print the completion script of a shell; `htdag --install-completion` installs it.
+    """Print the completion script of a shell; `htdag --install-completion`
+    installs it.
 
     Example:
         source <(htdag completion bash)

@@ -10,7 +10,8 @@ app = App(name="config", help="Show the configuration and where each value is fr
 
 @app.command
 def show(*, common: Common = DEFAULTS) -> None:
-    """Print every value with its origin: default, file, environment or flag. Secrets are masked.
+    """Print every value with its origin: default, file, environment or flag.
+    Secrets are masked.
 
     Example:
         htdag config show

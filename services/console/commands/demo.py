@@ -35,9 +35,11 @@ async def demo(
     keep: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Start a throw-away instance on free ports, carry out a goal on it, replay the run, and stop everything.
+    """Start a throw-away instance on free ports, carry out a goal on it, replay
+    the run, and stop everything.
 
-    Nothing of an instance that runs already is touched: it has its own home, broker and ports.
+    Nothing of an instance that runs already is touched: it has its own home,
+    broker and ports.
 
     Example:
         htdag demo

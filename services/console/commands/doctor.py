@@ -13,7 +13,8 @@ app = App(name="doctor", help_format="plaintext")
 
 @app.default
 async def doctor(*, common: Common = DEFAULTS) -> int:
-    """Find what is wrong and say what to do: machine, home, broker, streams, services, sandbox, model, open waits.
+    """Find what is wrong and say what to do: machine, home, broker, streams,
+    services, sandbox, model, open waits.
 
     Exit code 1 when something failed; a warning or a note is no failure.
 

@@ -42,7 +42,8 @@ async def ask(
     corr_id: str | None = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Ask a model one question (`-` reads it from standard input) and print its answer.
+    """Ask a model one question (`-` reads it from standard input) and print its
+    answer.
 
     Example:
         htdag llm ask smollm2 "What is a DAG?" --stream --max-tokens 60
@@ -99,7 +100,8 @@ async def ask(
 
 @app.command
 async def models(*, common: Common = DEFAULTS) -> None:
-    """List the models, what an alias resolves to, and whether they can answer now.
+    """List the models, what an alias resolves to, and whether they can answer
+    now.
 
     Example:
         htdag llm models
@@ -146,7 +148,8 @@ async def workers(*, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) -> None:
-    """Print the tokens of a node that are still kept (15 minutes), from a number on.
+    """Print the tokens of a node that are still kept (15 minutes), from a number
+    on.
 
     Example:
         htdag llm tail run-123.task-1 --from-seq 2
@@ -173,7 +176,8 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
 async def replay(
     corr_id: str, /, *, run: str | None = None, node: str | None = None, common: Common = DEFAULTS
 ) -> None:
-    """Print a paid answer again, from the journal; nobody is asked and nothing is paid.
+    """Print a paid answer again, from the journal; nobody is asked and nothing is
+    paid.
 
     Example:
         htdag llm replay c1

@@ -34,7 +34,8 @@ def list_(*, common: Common = DEFAULTS) -> None:
 
 @app.command
 def pull(model: str, /, *, common: Common = DEFAULTS) -> None:
-    """Download the weights of a local model, check them, and keep them in the user's cache.
+    """Download the weights of a local model, check them, and keep them in the
+    user's cache.
 
     Example:
         htdag models pull smollm2

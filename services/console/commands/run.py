@@ -76,10 +76,12 @@ async def run(
     flags: RunFlags = RunFlags(),
     common: Common = DEFAULTS,
 ) -> int:
-    """Carry out a goal, or the tasks of a JSON file (- is standard input), and watch it to its end.
+    """Carry out a goal, or the tasks of a JSON file (- is standard input), and
+    watch it to its end.
 
-    On a terminal a live tree shows tasks, tokens and cost; elsewhere there is one line per event. With --json the
-    result is one document; with --json --follow there is one document per event. Exit code 1 when the run fails.
+    On a terminal a live tree shows tasks, tokens and cost; elsewhere there is one
+    line per event. With --json the result is one document; with --json --follow
+    there is one document per event. Exit code 1 when the run fails.
 
     Example:
         htdag run "Build user authentication with JWT" --run-id auth-build-1

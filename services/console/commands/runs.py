@@ -95,7 +95,8 @@ async def graph(
 
 @app.command
 async def watch(run_id: str, /, *, common: Common = DEFAULTS) -> int:
-    """Watch a run until it ends, from its first event on. Exit code 1 when it fails.
+    """Watch a run until it ends, from its first event on. Exit code 1 when it
+    fails.
 
     Example:
         htdag runs watch auth-build-1
@@ -137,7 +138,8 @@ async def cancel(
 
 @app.command
 async def resume(run_id: str, /, *, common: Common = DEFAULTS) -> None:
-    """Try again what failed, was blocked or was cancelled; nothing that was paid is paid again.
+    """Try again what failed, was blocked or was cancelled; nothing that was paid
+    is paid again.
 
     Example:
         htdag runs resume auth-build-1
@@ -148,7 +150,8 @@ async def resume(run_id: str, /, *, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def result(run_id: str, /, *, task: str | None = None, common: Common = DEFAULTS) -> int:
-    """Print what a run produced: the result of every completed task. Exit code 1 when the run failed.
+    """Print what a run produced: the result of every completed task. Exit code 1
+    when the run failed.
 
     Example:
         htdag runs result auth-build-1 --task spec
@@ -174,7 +177,8 @@ async def result(run_id: str, /, *, task: str | None = None, common: Common = DE
 
 @app.command
 async def replay(run_id: str, /, *, common: Common = DEFAULTS) -> int:
-    """Fold the stored log of a run again and compare: it calls nobody. Exit code 1 when the states differ.
+    """Fold the stored log of a run again and compare: it calls nobody. Exit code
+    1 when the states differ.
 
     Example:
         htdag runs replay auth-build-1
@@ -194,7 +198,8 @@ def replay_text(report: dict[str, Any]) -> str:
 
 @app.command
 async def audit(run_id: str, /, *, common: Common = DEFAULTS) -> int:
-    """Prove that nothing was paid or done twice and nothing still waits. Exit code 1 when something was.
+    """Prove that nothing was paid or done twice and nothing still waits. Exit
+    code 1 when something was.
 
     Example:
         htdag runs audit auth-build-1

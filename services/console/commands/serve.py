@@ -10,7 +10,8 @@ app = App(name="serve", help_format="plaintext")
 
 @app.default
 def serve(service: str, /, *, common: Common = DEFAULTS) -> int:
-    """Run one service in the foreground until TERM: planner, executor or llm-worker.
+    """Run one service in the foreground until TERM: planner, executor or llm-
+    worker.
 
     Example:
         htdag serve planner

@@ -75,9 +75,11 @@ async def put(
     description: str | None = None,
     common: Common = DEFAULTS,
 ) -> None:
-    """Store a new version and make it the active one: a .lua file, a directory of them, or a .toml file.
+    """Store a new version and make it the active one: a .lua file, a directory of
+    them, or a .toml file.
 
-    Scripts that are left out are taken from the version before. Broken or forbidden Lua is refused and changes nothing.
+    Scripts that are left out are taken from the version before. Broken or
+    forbidden Lua is refused and changes nothing.
 
     Example:
         htdag strategies put secure.toml
@@ -170,7 +172,8 @@ async def rollback(name: str, /, *, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def seed(*, common: Common = DEFAULTS) -> None:
-    """Store the shipped strategies that are missing; repeating it changes nothing.
+    """Store the shipped strategies that are missing; repeating it changes
+    nothing.
 
     Example:
         htdag strategies seed

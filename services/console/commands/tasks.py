@@ -16,7 +16,8 @@ app = App(name="tasks", help="Enqueue tasks and look at them.", help_format="pla
 async def enqueue(
     file: str, /, *, epic: str | None = None, strategy: str | None = None, common: Common = DEFAULTS
 ) -> None:
-    """Enqueue the tasks of a JSON file (one, a list, or {"tasks": […]}; - is standard input): all or none.
+    """Enqueue the tasks of a JSON file (one, a list, or {"tasks": […]}; - is
+    standard input): all or none.
 
     Example:
         htdag tasks enqueue feature.json --epic auth
@@ -70,7 +71,8 @@ async def status(
 async def result(
     task_id: str, /, *, run: str | None = None, epic: str | None = None, common: Common = DEFAULTS
 ) -> None:
-    """Print the result of a completed task; exit code 5 while it has none, 3 when there is no such task.
+    """Print the result of a completed task; exit code 5 while it has none, 3 when
+    there is no such task.
 
     Example:
         htdag tasks result spec --run auth-build-1 --json

@@ -6,7 +6,7 @@ import pytest
 
 from services.console import cli
 
-COMMANDS = [name for name, *_ in cli._COMMANDS if name != "bench"]
+COMMANDS = [name for name, *_ in cli._COMMANDS]
 
 
 @pytest.fixture(autouse=True)
