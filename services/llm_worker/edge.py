@@ -55,14 +55,16 @@ class Edge:
             self._subscriptions.append(await self._bus.subscribe(subject, handler, queue=QUEUE))
 
     async def stop(self, within_s: float) -> None:
-        """Take no more; what was taken is stored within the time given."""
+        """Take no more; what the broker has sent here already is still taken."""
         for subscription in self._subscriptions:
             try:
-                # What the broker has sent here is no other worker's any more.
                 await subscription.drain(within_s)
             except TimeoutError:
                 self._log.warning("edge_drain_cut", within_s=within_s)
         self._subscriptions.clear()
+
+    async def finish(self, within_s: float) -> None:
+        """Wait until what was taken is stored, and repeated requests have their answer."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
 

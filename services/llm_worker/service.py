@@ -1,5 +1,6 @@
 """The composition root of llm-worker: everything is wired here and nowhere else."""
 
+import asyncio
 import os
 from typing import Final
 
@@ -21,6 +22,7 @@ from services.runtime.app import App
 SERVICE: Final = "llm-worker"
 DRAIN_SHARE: Final = 0.8
 """Of the drain time, what calls under way may use; the rest is for saying goodbye."""
+STOP_TAKING_S: Final = 1.0
 
 
 async def build(app: App) -> None:
@@ -90,8 +92,9 @@ async def _begin(
         beating.cancel()
         heart.beat("draining")
         within_s = app.core.drain_s * DRAIN_SHARE
-        await edge.stop(within_s)
-        await worker.drain(within_s)
+        await edge.stop(STOP_TAKING_S)
+        # Together: a repeated request waits for the call that was there first.
+        await asyncio.gather(worker.drain(within_s), edge.finish(within_s))
         heart.beat("down")
         keeping.cancel()
         await app.bus.flush()

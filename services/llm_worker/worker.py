@@ -95,10 +95,10 @@ class Worker:
 
     async def drain(self, within_s: float) -> None:
         """Take no more, finish what is under way; what is not done by then goes back to the others at once."""
-        if self._puller is not None:
-            self._puller.stop()
         try:
             async with asyncio.timeout(within_s):
+                if self._puller is not None:
+                    await self._puller.drain(within_s)
                 if self._looking is not None:
                     await asyncio.wait([self._looking])
                 await self.flights.wait_empty()

@@ -84,6 +84,7 @@ class Puller:
         self._owed: dict[str, int] = {}
         self._heard_at = 0.0
         self._stopped = False
+        self._draining = False
         self._timer: asyncio.TimerHandle | None = None
         self._inbox = ""
         self._asked = 0
@@ -111,6 +112,18 @@ class Puller:
             self._timer.cancel()
         self._owed.clear()
 
+    async def drain(self, timeout_s: float = 5.0) -> None:
+        """Ask for no more, hand out what the broker has sent already, then stop. Raises TimeoutError at the deadline.
+
+        After `stop` alone, what still comes is thrown away and must wait for its acknowledgement deadline.
+        """
+        self._draining = True
+        if self._subscription is not None and not self.link.client.is_closed:
+            subscription, self._subscription = self._subscription, None
+            async with asyncio.timeout(timeout_s):
+                await self.link.drain(subscription)
+        self.stop()
+
     async def close(self) -> None:
         """Stop, and drop the subscription; what is unsettled comes again elsewhere after its deadline."""
         self.stop()
@@ -127,7 +140,7 @@ class Puller:
     def _ask(self) -> None:
         owed = sum(self._owed.values())
         count = min(PULL_MESSAGES_MAX, self._credit - self._unsettled - owed)
-        if self._stopped or count <= 0 or owed > PULL_MESSAGES_MAX // 2:
+        if self._stopped or self._draining or count <= 0 or owed > PULL_MESSAGES_MAX // 2:
             return
         body: dict[str, Any] = {
             "batch": count,
@@ -176,7 +189,7 @@ class Puller:
 
     def _watch(self) -> None:
         """The broker must speak at least every two heartbeats, else the request is lost: ask again."""
-        if self._stopped:
+        if self._stopped or self._draining:
             return
         loop = asyncio.get_running_loop()
         if self._owed and loop.time() - self._heard_at > SILENCE_S:
