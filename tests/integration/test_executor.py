@@ -76,17 +76,18 @@ async def responder(nats_server: NatsServer) -> AsyncIterator[Callable[[float], 
     calls: list[str] = []
     delay = [0.0]
 
+    loop = asyncio.get_running_loop()
     working: set[asyncio.Task[None]] = set()
+    timers: list[asyncio.TimerHandle] = []
 
-    async def work(message: Msg) -> None:
-        await asyncio.sleep(delay[0])
-        await message.respond(json.dumps({"did": json.loads(message.data)}).encode())
+    def answer(message: Msg) -> None:
+        task = loop.create_task(message.respond(json.dumps({"did": json.loads(message.data)}).encode()))
+        working.add(task)
+        task.add_done_callback(working.discard)
 
     async def take(message: Msg) -> None:
         calls.append((message.headers or {}).get("Nats-Msg-Id", ""))
-        task = asyncio.create_task(work(message))
-        working.add(task)
-        task.add_done_callback(working.discard)
+        timers.append(loop.call_later(delay[0], answer, message))
 
     await client.subscribe("work.do", cb=take)
 
@@ -95,8 +96,8 @@ async def responder(nats_server: NatsServer) -> AsyncIterator[Callable[[float], 
         return calls
 
     yield slow_by
-    for task in working:
-        task.cancel()
+    for timer in timers:
+        timer.cancel()
     await client.close()
 
 
