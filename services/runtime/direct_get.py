@@ -12,6 +12,8 @@ from services.runtime.event_store import Recorded
 from services.runtime.link import Link, status_of
 
 BATCH: Final = 1000
+BATCH_BYTES: Final = 16 << 20
+"""What one answer may hold in memory at once; the broker ends the batch early."""
 SUBJECTS_PER_REQUEST_MAX: Final = 500
 TIMEOUT_S: Final = 5.0
 TRIES_MAX: Final = 4
@@ -66,7 +68,7 @@ async def history(
 ) -> AsyncIterator[Recorded]:
     """Messages whose subject matches `pattern`, behind sequence `after`, in order, until the end of the stream."""
     while True:
-        messages, end = await _ask(link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch})
+        messages, end = await _ask(link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch, "max_bytes": BATCH_BYTES})
         for message in messages:
             record = recorded(message)
             after = record.seq

@@ -28,7 +28,9 @@ def read(data: bytes, decoder: "msgspec.json.Decoder[T]", *, bytes_max: int = RE
         message = decoder.decode(data or b"{}")
     except msgspec.ValidationError as error:
         _check_json(data or b"{}")
-        raise Rejected("bad_request", _PATH.sub("", str(error)), field=field_of(str(error))) from error
+        field = field_of(str(error))
+        code = "unknown_node_type" if field.endswith("node.type") else "bad_request"
+        raise Rejected(code, _PATH.sub("", str(error)), field=field) from error
     except msgspec.DecodeError as error:
         raise Rejected("bad_json", f"the request is not JSON: {error}") from error
     except RecursionError as error:

@@ -130,12 +130,12 @@ def _stage(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
     if step is None or run.strategy is None:
         return
     stage = STAGE_OF_STEP[step.partition("-")[0]]
-    context = stage_context(run, task)
+    context = {"phase": stage, **stage_context(run, task)}
     effects.append(RunStage(task.spec.id, task.attempt, step, run.strategy, stage, context))
 
 
 def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
-    """What a strategy's script sees as `context`: task, phase, history, metrics; then agents and what they said."""
+    """What a script sees as `context`: task, phase (of SPARC, if it has one), history, metrics; then agents and answers."""
     spec = task.spec
     history = []
     for needed in spec.depends_on:
@@ -144,7 +144,6 @@ def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
         history.append({"id": needed, "status": other.status, "output": output})
     context: dict[str, Any] = {
         "task": task_table(spec),
-        "phase": spec.sparc_phase,
         "history": history,
         "metrics": {
             "attempt": task.attempt,
@@ -156,6 +155,8 @@ def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
         },
         "run": {"id": run.run_id, "goal": run.goal},
     }
+    if spec.sparc_phase is not None:
+        context["phase"] = spec.sparc_phase
     work = task.work
     if work is not None:
         context["agents"] = work.agents

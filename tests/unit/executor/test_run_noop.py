@@ -62,6 +62,12 @@ def test_the_same_start_again_changes_nothing_and_another_plan_is_refused():
     spec.after(done("a")).when(start(noop("a"))).then_nothing()
 
 
+def test_a_default_that_is_spelt_out_is_the_same_plan():
+    text = b'{"id":"a","role":"coder","node":{"type":"noop","result":"did a"}}'
+    said = msgspec.json.decode(text, type=TaskSpec)
+    run().after(start(noop("a"))).when(start(said)).then_nothing()
+
+
 def test_a_task_starts_when_all_its_dependencies_completed():
     spec = run().after(start(noop("a"), noop("b"), noop("c", "a", "b")))
     spec.when(done("a")).then_follows()

@@ -73,3 +73,9 @@ def test_the_depth_of_a_large_request_is_found_quickly():
     began_s = time.perf_counter()
     assert not intake.deeper_than(data, JSON_DEPTH_MAX)
     assert time.perf_counter() - began_s < 0.5
+
+
+def test_an_unknown_node_type_has_a_code_of_its_own() -> None:
+    with pytest.raises(Rejected) as refused:
+        intake.read(b'{"tasks":[{"id":"a","node":{"type":"teleport"}}]}', msgspec.json.Decoder(RunStart))
+    assert (refused.value.code, refused.value.detail["field"]) == ("unknown_node_type", "tasks[0].node.type")
