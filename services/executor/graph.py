@@ -37,6 +37,10 @@ SUBJECTS_CLOSED: Final = ("htdag.", "$", "_INBOX", "llm.", "ai.")
 """What a nats node may not speak to: htdag itself, the broker, other callers' inboxes and the LLM edge."""
 CYCLE_SHOWN_MAX: Final = 20
 TEMPERATURE_MAX: Final = 2.0
+PROMPTED: Final = frozenset({AgentNode, LlmNode})
+PROMPTED_BYTES_MAX: Final = 512 << 10
+"""A task whose text goes into a prompt: prompt and results of dependencies must fit into one event."""
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 def check_tasks(tasks: Sequence[TaskSpec], known: Mapping[str, bool] | None = None) -> None:
@@ -112,8 +116,13 @@ def check_task(spec: TaskSpec) -> None:
     if not 0 <= spec.depth <= TASK_DEPTH_MAX:
         _out_of_bounds("depth", spec.depth, TASK_DEPTH_MAX, spec.id)
     node = spec.node
-    if type(node) is not NoopNode:
-        check_node(spec.id, node)
+    if type(node) is NoopNode:
+        return
+    check_node(spec.id, node)
+    if type(node) in PROMPTED:
+        size = len(_ENCODE(spec))
+        if size > PROMPTED_BYTES_MAX:
+            raise Rejected("too_large", "the task is too long for a prompt", task_id=spec.id, max=PROMPTED_BYTES_MAX)
 
 
 def _out_of_bounds(field: str, requested: float, most: float, task_id: str | None = None) -> None:

@@ -38,8 +38,8 @@ from services.runtime.rpc import DEFERRED, Caller, Deferred
 
 PAGE_MAX: Final = 500
 RUNS_WAITING_MAX: Final = 1_000
-HEADERS_BYTES: Final = 4_096
-"""Room kept free in a message for its headers."""
+HEADERS_BYTES: Final = 16_384
+"""Room kept free in a message: its headers, and the commit that will hold what it says."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 

@@ -138,9 +138,11 @@ def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
     """What a script sees as `context`: task, phase (of SPARC, if it has one), history, metrics; then agents and answers."""
     spec = task.spec
     history = []
+    room = prompts.RESULTS_CHARS_MAX
     for needed in spec.depends_on:
         other = run.tasks[needed]
-        output = prompts.text_of(other.result)[: prompts.RESULT_CHARS_MAX]
+        output = prompts.text_of(other.result)[: min(prompts.RESULT_CHARS_MAX, room)] if room else ""
+        room -= len(output)
         history.append({"id": needed, "status": other.status, "output": output})
     context: dict[str, Any] = {
         "task": task_table(spec),

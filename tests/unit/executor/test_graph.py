@@ -42,6 +42,8 @@ def test_a_sound_plan_passes():
         ([TaskSpec(id="a", node=LlmNode(model="m m", prompt="p"))], "bad_id"),
         ([TaskSpec(id="a", node=LlmNode(model="m", prompt="p", params={"max_tokens": "many"}))], "bad_request"),
         ([TaskSpec(id="a", node=AgentNode(params={"timeout_ms": 10**9}))], "bad_request"),
+        ([TaskSpec(id="a", node=LlmNode(model="m", prompt="x" * (600 << 10)))], "too_large"),
+        ([TaskSpec(id="a", acceptance_criteria=["x" * (600 << 10)])], "too_large"),
         ([TaskSpec(id="a", node=LuaNode(src="x" * ((1 << 20) + 1)))], "too_large"),
         ([TaskSpec(id="a", node=LuaNode(src="return 1", timeout_ms=31_000))], "bad_request"),
     ],
