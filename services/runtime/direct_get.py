@@ -68,7 +68,9 @@ async def history(
 ) -> AsyncIterator[Recorded]:
     """Messages whose subject matches `pattern`, behind sequence `after`, in order, until the end of the stream."""
     while True:
-        messages, end = await _ask(link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch, "max_bytes": BATCH_BYTES})
+        messages, end = await _ask(
+            link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch, "max_bytes": BATCH_BYTES}
+        )
         for message in messages:
             record = recorded(message)
             after = record.seq

@@ -80,7 +80,7 @@ async def proven(bus: Bus, run_id: str) -> None:
 async def test_a_killed_service_finishes_what_it_began(
     point: str, nth: int, fleet: dict[str, ServiceProcess], bus: Bus
 ) -> None:
-    victim = fleet[OWNERS[point.split(".")[0]]]
+    victim = fleet[OWNERS[point.split(".", maxsplit=1)[0]]]
     for service in fleet.values():
         service.start(fault=f"{point}:{nth}" if service is victim else "")
     await asyncio.gather(*(service.ready() for service in fleet.values()))
