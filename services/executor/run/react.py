@@ -135,7 +135,7 @@ def _stage(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
 
 
 def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
-    """What a script sees as `context`: task, phase (of SPARC, if it has one), history, metrics; then agents and answers."""
+    """What a script sees as `context`: task, SPARC phase if any, history, metrics; then agents and answers."""
     spec = task.spec
     history = []
     room = prompts.RESULTS_CHARS_MAX
