@@ -96,7 +96,7 @@ class Journal:
     async def find_many(self, keys: Sequence[Key]) -> dict[Key, Recorded]:
         """The newest answer of each call that has one: one round trip for all that are new or their node's newest."""
         subjects = list(dict.fromkeys(key.subject for key in keys))
-        newest = await self._bus.last_of_many(LLM_RESPONSES, subjects)
+        newest = await self._newest(subjects)
         found: dict[Key, Recorded] = {}
         for key in keys:
             last = newest.get(key.subject)
@@ -121,6 +121,13 @@ class Journal:
             if corr_of(entry.headers) == corr_id:
                 found = entry
         return found
+
+    async def _newest(self, subjects: list[str]) -> dict[str, Recorded]:
+        if len(subjects) > 1:
+            return await self._bus.last_of_many(LLM_RESPONSES, subjects)
+        # The usual case when little is going on, and the cheaper read.
+        last = await self._bus.last(LLM_RESPONSES, subjects[0])
+        return {} if last is None else {last.subject: last}
 
     async def _older(self, key: Key, last: Recorded) -> Recorded | None:
         seen = self._remembered(key.subject)
