@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import gc
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
@@ -45,8 +44,6 @@ _TASK_OUTCOMES: Final[dict[type[Any], str]] = {
     TaskBlocked: "blocked",
     TaskCancelled: "cancelled",
 }
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""A big run is many small, long-lived objects; by default they are walked again and again (3 times slower)."""
 
 
 async def build(app: App) -> None:
@@ -101,8 +98,6 @@ async def build(app: App) -> None:
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _take_input(
