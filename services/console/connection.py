@@ -57,11 +57,17 @@ def broker_url(common: Common) -> str:
 
 @asynccontextmanager
 async def connected(common: Common) -> AsyncIterator[Console]:
-    """A console on the broker that `common` means. Raises nats_unavailable, nats_denied or jetstream_unavailable."""
+    """A console on the broker that `common` means. Raises nats_unavailable or nats_denied."""
+    async with bus_at(broker_url(common)) as bus:
+        yield Console(bus, common.wait)
+
+
+@asynccontextmanager
+async def bus_at(url: str) -> AsyncIterator["Bus"]:
+    """A bus to one broker. Raises nats_unavailable or nats_denied, soon and without the password."""
     from services.runtime.bus import Bus
     from services.runtime.nats_client import connect
 
-    url = broker_url(common)
     # A URL with a user in it says who we are; the environment speaks only when it does not.
     user, password = (None, None) if "@" in url else (os.environ.get("NATS_USER"), _password())
     if "," not in url and not url.startswith("ws"):
@@ -78,7 +84,7 @@ async def connected(common: Common) -> AsyncIterator[Console]:
     bus = Bus(client)
     await bus.start()
     try:
-        yield Console(bus, common.wait)
+        yield bus
     finally:
         await bus.close()
 

@@ -169,8 +169,12 @@ def test_nats_url_means_start_no_broker(tmp_path, nats_server):
     assert own("strategies", "list").code == 69
 
 
-def test_a_broker_without_jetstream_is_refused(tmp_path, start_nats_server):
-    server = start_nats_server(jetstream=False)
-    said = Instance(tmp_path / "h", NATS_URL=server.url)("up", timeout_s=10)
-    assert said.code == 69
-    assert said.err.startswith("error: jetstream_unavailable: ")
+def test_a_broker_that_cannot_be_used_is_refused_at_once(tmp_path, start_nats_server):
+    users = 'authorization { users: [ { user: "a", password: "b" } ] }'
+    for url, code, exit_code in (
+        (start_nats_server(jetstream=False).url, "jetstream_unavailable", 69),
+        (start_nats_server(extra=users).url, "nats_denied", 78),
+        ("nats://127.0.0.1:1", "nats_unavailable", 69),
+    ):
+        said = Instance(tmp_path / "h", NATS_URL=url)("up", timeout_s=10)
+        assert (said.code, said.err.partition(": ")[2].partition(":")[0]) == (exit_code, code)

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from contracts.errors import OK, Rejected
+from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.output import Output
 from services.console.processes import identify
 from services.console.supervision import status
-from services.console.supervision.broker import EmbeddedBroker, greeting, masked, prepare
+from services.console.supervision.broker import EmbeddedBroker, masked, prepare
 from services.console.supervision.fleet import Fleet
 from services.console.supervision.plan import READY_S, UpPlan
 from services.console.supervision.strays import sweep
@@ -29,9 +30,13 @@ async def find_broker(home: Home, plan: UpPlan) -> tuple[EmbeddedBroker | None, 
     if plan.embedded or not url:
         broker = prepare(home, port=plan.port, sync=plan.sync)
         return broker, broker.operator_url
-    said = await greeting(url)
-    if not said.get("jetstream"):
-        raise Rejected("jetstream_unavailable", f"NATS at {masked(url)} has no JetStream")
+    async with bus_at(url) as bus:
+        try:
+            await bus.api("INFO")
+        except Rejected as error:
+            if error.code == "jetstream_unavailable":
+                raise Rejected("jetstream_unavailable", f"NATS at {masked(url)} has no JetStream") from error
+            raise
     return None, url
 
 
