@@ -168,8 +168,20 @@ class Caller:
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
         heard = _Heard(tokens)
-        with telemetry.span(f"chat {resolved.used}", kind="client", headers=flight.waiters[0].delivery.headers):
+        model = _shown(resolved.used)
+        about = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": resolved.config.provider,
+            "gen_ai.request.model": model,
+            "gen_ai.request.max_tokens": request.params.max_tokens,
+            "gen_ai.request.temperature": request.params.temperature,
+        }
+        headers = flight.waiters[0].delivery.headers
+        with telemetry.span(f"chat {model}", kind="client", headers=headers, attributes=about) as span:
             await self._listen(flight, heard)
+            if span is not None and heard.used is not None:
+                span.set_attribute("gen_ai.usage.input_tokens", heard.used.prompt_tokens)
+                span.set_attribute("gen_ai.usage.output_tokens", heard.used.completion_tokens)
         output = "".join(heard.parts)
         cost: int | None = None
         used = heard.used
@@ -183,7 +195,7 @@ class Caller:
             node_id=request.node_id,
             corr_id=request.corr_id,
             model_id=request.model_id,
-            model_used=_shown(resolved.used),
+            model_used=model,
             output=output,
             tool_calls=heard.tool_calls,
             usage=Usage(used.prompt_tokens, used.completion_tokens, used.prompt_tokens + used.completion_tokens),

@@ -5,6 +5,7 @@ inbox receives is the answer. What is refused is answered at once. Without an in
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -47,7 +48,7 @@ class Edge:
         self._bus, self._journal, self._resolver = bus, journal, resolver
         self._config, self._ids, self._log = config, ids, log
         self._subscriptions: list[Subscription] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
         """Subscribe, in one queue group with all other workers."""
@@ -65,8 +66,10 @@ class Edge:
 
     async def finish(self, within_s: float) -> None:
         """Wait until what was taken is stored, and repeated requests have their answer."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=within_s)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + within_s
+        while self._pending and loop.time() < end_s:
+            await asyncio.wait(self._pending, timeout=end_s - loop.time())
 
     def take(self, message: Message) -> None:
         """One request on `llm.req.<model_id>`."""
@@ -98,12 +101,11 @@ class Edge:
 
     def _accept(self, message: Message, request: LlmRequest) -> None:
         self._resolver.resolve(request)
-        if len(self._tasks) >= WAITING_MAX:
+        if len(self._pending) >= WAITING_MAX:
             raise Rejected("mailbox_full", "too many requests wait to be stored")
         stored = self._store(message, request, request.corr_id)
-        task = asyncio.create_task(self._see_to(message, request, stored), name="llm-edge")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._pending.add(stored)
+        stored.add_done_callback(partial(self._see_to, message, request))
 
     def _store(self, message: Message, request: LlmRequest, msg_id: str) -> "asyncio.Future[Stored]":
         headers: dict[str, str] = {}
@@ -115,16 +117,26 @@ class Edge:
         data = compiler.encode_logged(request)
         return self._bus.store(llm_request(request.model_id), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
 
-    async def _see_to(self, message: Message, request: LlmRequest, stored: "asyncio.Future[Stored]") -> None:
+    def _see_to(self, message: Message, request: LlmRequest, stored: "asyncio.Future[Stored]") -> None:
         """After the write: nothing, when it is new; else find the answer of the call that came before."""
+        self._pending.discard(stored)
+        error = None if stored.cancelled() else stored.exception()
+        if isinstance(error, Rejected):
+            self._refuse(message, error, request.model_id, request)
+        elif error is not None:
+            self._log.error("llm_not_stored", corr_id=request.corr_id, exc_info=error)
+        elif not stored.cancelled() and stored.result().duplicate and message.reply:
+            task = asyncio.create_task(self._answer_again(message, request), name="llm-answer-again")
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _answer_again(self, message: Message, request: LlmRequest) -> None:
         try:
-            outcome = await stored
-            if outcome.duplicate and message.reply:
-                await self._answer_again(message, request, outcome.seq)
+            self._bus.publish(message.reply, await self._earlier_answer(message, request))
         except Rejected as error:
             self._refuse(message, error, request.model_id, request)
 
-    async def _answer_again(self, message: Message, request: LlmRequest, request_seq: int) -> None:
+    async def _earlier_answer(self, message: Message, request: LlmRequest) -> bytes:
         """The same `corr_id` came before: reply what it was answered, or what it will be."""
         key = Key(request.run_id, request.node_id, request.corr_id)
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -139,16 +151,13 @@ class Edge:
             await self._bus.flush()
             entry = await self._journal.find(key)
             if entry is not None and settles(entry, 0):
-                self._bus.publish(message.reply, entry.data)
-                return
+                return entry.data
             if entry is not None:
                 # It failed in a way that may pass: ask once more, one time for all who ask now.
-                again = await self._store(message, request, f"{key.corr_id}:after:{entry.seq}")
-                if not again.duplicate:
-                    return
+                await self._store(message._replace(reply=""), request, f"{key.corr_id}:after:{entry.seq}")
             wait_ms = request.params.timeout_ms + LLM_TIMEOUT_GRACE_MS
             async with asyncio.timeout(wait_ms / 1000):
-                self._bus.publish(message.reply, await answered)
+                return await answered
         except TimeoutError:
             raise Rejected("timeout", "the earlier call of this corr_id has not been answered") from None
         finally:

@@ -9,6 +9,7 @@ from contracts.llm import HEADER_ANSWER_TO, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
+from services.runtime import telemetry
 from services.runtime.pull import Delivery
 
 CANCELLED_REMEMBERED_MAX: Final = 10_000
@@ -48,6 +49,11 @@ class Flight:
     def request_seq(self) -> int:
         """Where the request that began this call is stored."""
         return self.waiters[0].delivery.seq
+
+    @property
+    def trace(self) -> str:
+        """The trace the request belongs to, or an empty string."""
+        return telemetry.extract(self.waiters[0].delivery.headers)
 
     @property
     def for_run(self) -> bool:

@@ -20,6 +20,7 @@ from services.llm_worker.providers.protocol import FINAL
 from services.runtime.bus import Bus
 from services.runtime.event_store import Recorded
 from services.runtime.publisher import Stored
+from services.runtime.telemetry import TRACEPARENT
 
 SUBJECTS_REMEMBERED_MAX: Final = 1_024
 IDS_REMEMBERED_MAX: Final = 200_000
@@ -76,7 +77,9 @@ class Journal:
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._ids = 0
 
-    def store(self, key: Key, data: bytes, *, outcome: str, model_used: str, request_seq: int) -> "Future[Stored]":
+    def store(
+        self, key: Key, data: bytes, *, outcome: str, model_used: str, request_seq: int, trace: str = ""
+    ) -> "Future[Stored]":
         """Write the answer of a call; the same call is written once. `outcome` is "ok" or the code of the error."""
         # An error that may pass must not shut out the answer that comes later.
         msg_id = f"resp:{key.corr_id}" if outcome in FINAL else f"resp:{key.corr_id}:{request_seq}"
@@ -87,6 +90,8 @@ class Journal:
         }
         if model_used:
             headers[HEADER_MODEL] = model_used
+        if trace:
+            headers[TRACEPARENT] = trace
         return self._bus.store(key.subject, data, stream=LLM_RESPONSES, msg_id=msg_id, headers=headers)
 
     async def find(self, key: Key) -> Recorded | None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected, failure
+from contracts.limits import DEAD_LETTER_DELIVERIES_MAX
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
 from contracts.run import TakeAnswer
 from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, ConsumerSpec
@@ -21,7 +22,7 @@ from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.journal import OK, Journal, Key, settles
 from services.llm_worker.models import Resolved
 from services.llm_worker.resolving import Resolver
-from services.runtime import faults
+from services.runtime import faults, telemetry
 from services.runtime.bus import Bus
 from services.runtime.ids import Ids
 from services.runtime.metrics import Metrics
@@ -127,11 +128,19 @@ class Worker:
         try:
             while self._arrived:
                 batch, self._arrived = self._arrived[:LOOK_UP_MAX], self._arrived[LOOK_UP_MAX:]
-                flights = [flight for flight in map(self._accept, batch) if flight is not None]
+                flights = [flight for flight in map(self._checked, batch) if flight is not None]
                 if flights:
                     await self._begin(flights)
         finally:
             self._looking = None
+
+    def _checked(self, delivery: Delivery) -> Flight | None:
+        try:
+            return self._accept(delivery)
+        except Exception:  # one request that breaks us must not stop the others
+            self._log.exception("request_broke", seq=delivery.seq, delivered=delivery.delivered)
+            self._later(delivery)
+            return None
 
     def _accept(self, delivery: Delivery) -> Flight | None:
         """The call a request asks for; None when it is refused or already under way here."""
@@ -161,8 +170,8 @@ class Worker:
         """Answer from the journal what was paid, call for the rest."""
         try:
             paid = await self._journal.find_many([flight.key for flight in flights])
-        except Rejected as error:
-            self._log.warning("journal_unreadable", code=error.code, requests=len(flights))
+        except Exception as error:  # mostly a Rejected: the broker is away
+            self._log.warning("journal_unreadable", reason=str(error), requests=len(flights))
             for flight in flights:
                 self._give_back(flight, LATER_S)
             return
@@ -210,7 +219,9 @@ class Worker:
             raise
         except Exception:  # the edge of one call: the others go on, and this one is tried again
             self._log.exception("call_failed", corr_id=flight.key.corr_id)
-            self._give_back(flight, LATER_S)
+            self.flights.remove(flight)
+            for waiter in flight.waiters:
+                self._later(waiter.delivery)
 
     async def _record(self, flight: Flight, answer: LlmAnswer | LlmError) -> None:
         """Journal the answer until it is there; only then does anybody see it."""
@@ -226,7 +237,12 @@ class Worker:
         while True:
             try:
                 stored = await self._journal.store(
-                    flight.key, data, outcome=outcome, model_used=used, request_seq=flight.request_seq
+                    flight.key,
+                    data,
+                    outcome=outcome,
+                    model_used=used,
+                    request_seq=flight.request_seq,
+                    trace=flight.trace,
                 )
                 break
             except Rejected as error:
@@ -271,7 +287,9 @@ class Worker:
             error=paid.error,
         )
         try:
-            await self._bus.store(mailbox, _ENCODE(take), stream=COMMANDS, msg_id=f"answer:{flight.key.corr_id}")
+            headers = {telemetry.TRACEPARENT: flight.trace} if flight.trace else None
+            msg_id = f"answer:{flight.key.corr_id}"
+            await self._bus.store(mailbox, _ENCODE(take), stream=COMMANDS, msg_id=msg_id, headers=headers)
         except Rejected as error:
             self._log.warning("mailbox_unwritable", code=error.code, corr_id=flight.key.corr_id)
             for waiter in flight.waiters:
@@ -284,6 +302,15 @@ class Worker:
         self.flights.remove(flight)
         for waiter in flight.waiters:
             waiter.delivery.nak(delay_s)
+
+    def _later(self, delivery: Delivery) -> None:
+        """What broke us is tried again for a while, then put aside."""
+        if delivery.delivered < DEAD_LETTER_DELIVERIES_MAX:
+            delivery.nak(LATER_S)
+            return
+        error = Rejected("internal")
+        answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, PREFIX))
+        self._spawn(self._put_aside(delivery, error, answer))
 
     def _spawn(self, coro: Any) -> None:
         task: asyncio.Task[None] = asyncio.create_task(coro)

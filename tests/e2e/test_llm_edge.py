@@ -145,6 +145,19 @@ async def test_a_dotted_model_without_a_key_is_answered_by_the_local_model_and_s
     assert resident_kb < 450 * 1024
 
 
+async def test_without_weights_the_local_model_says_what_is_missing(start, client):
+    worker = await start(HTDAG_LOCAL_MODEL="/nowhere/model.gguf")
+    for name in ("smollm2", "claude-sonnet-4.5"):
+        error = (await ask(client, f"llm.req.{name}", {"input": INPUT}))["error"]
+        assert error["code"] == "model_missing"
+        assert "htdag models pull" in error["hint"]
+    views = {view["id"]: view for view in (await ask(client, "htdag.v1.llm-worker.llm.models", {}))["value"]}
+    assert views["smollm2"]["available"] is False
+    assert "HTDAG_LOCAL_MODEL" in views["smollm2"]["note"]
+    assert views["mock"].get("available", True)
+    assert worker.tail().count('"model_missing"') == 1
+
+
 WRONG = [
     ("llm.req.mock", b"{no json", "bad_json"),
     ("llm.req.mock", {"input": {}}, "invalid_request"),

@@ -14,14 +14,14 @@ from tests.support.eventually import eventually
 from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of, with_config
 
 PROGRAM = """
-    import json, os, subprocess, sys, time
+    import json, os, signal, subprocess, sys
     prompt = sys.stdin.read()
     def say(**line): print(json.dumps(line), flush=True)
     say(type="system", subtype="init")
     if "hang" in prompt:
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
-        time.sleep(600)
+        signal.pause()
     if "die" in prompt: sys.exit("it cannot go on")
     if "garbage" in prompt: print("this is no JSON", flush=True)
     for word in ("Hel", "lo ", prompt, " ", " ".join(sorted(set(os.environ) - {"LC_CTYPE"}))):
