@@ -15,6 +15,7 @@ from contracts.limits import REQUEST_BYTES_MAX
 
 START_TIMEOUT_S: Final = 20.0
 STOP_TIMEOUT_S: Final = 20.0
+PORT_TRIES_MAX: Final = 5
 PORTS: Final = range(10_000, 32_000)
 """Below the ephemeral range: a client that reconnects to a dead ephemeral port can connect to itself."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -65,6 +66,7 @@ class NatsServer:
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
+        self._port_is_ours = bool(port)
         self.store_dir = folder / "store"
         self.log_path = folder / "nats-server.log"
         self._conf_path = folder / "nats-server.conf"
@@ -87,6 +89,19 @@ class NatsServer:
         """Start the server and return when it answers; raises RuntimeError with its log when it does not."""
         if self._process is not None:
             raise RuntimeError("already started")
+        for _ in range(PORT_TRIES_MAX):
+            self._launch()
+            if self._wait():
+                self._port_is_ours = True
+                return
+            self.kill()
+            if self._port_is_ours or "address already in use" not in self.log_path.read_text():
+                break
+            # Somebody took the port between the look and the start; nobody knows this one yet.
+            self.port = free_port()
+        raise RuntimeError(f"nats-server did not start:\n{self.log_path.read_text()[-2000:]}")
+
+    def _launch(self) -> None:
         self._write_conf()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -96,12 +111,15 @@ class NatsServer:
                 stderr=log,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  # one prctl call, no lock taken
             )
+
+    def _wait(self) -> bool:
+        """Whether it answers before the deadline and its own end."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not answers(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                self.kill()
-                raise RuntimeError(f"nats-server did not start:\n{self.log_path.read_text()[-2000:]}")
+        while self._running().poll() is None and time.monotonic() < deadline_s:
+            if answers(self.port):
+                return self._running().poll() is None
             time.sleep(0.01)
+        return False
 
     def kill(self) -> None:
         """Kill it with SIGKILL, as a power cut would; does nothing when it is dead already."""
