@@ -68,15 +68,24 @@ def _tasks_added(run: Run, event: TasksAdded) -> None:
         if spec.parent is not None:
             _adopt(run, task, tasks.get(spec.parent))
     for spec in event.tasks if run.unresolved else ():
-        for task in run.unresolved.pop(spec.id, ()):
-            task.waiting_on -= 1
-            if task.spec.parent == spec.id:
-                _adopt(run, task, tasks[spec.id])
-            else:
-                _depend(run, task, tasks[spec.id])
+        _resolve(run, tasks[spec.id])
     for task in added:
         if not task.waiting_on and may_start(task):
             make_ready(run, task)
+
+
+def _resolve(run: Run, named: TaskRecord) -> None:
+    """Link those that came before the task they name; links are in the order of the tasks, as in a restored run."""
+    before = run.unresolved.pop(named.spec.id, ())
+    for task in before:
+        task.waiting_on -= 1
+        if task.spec.parent == named.spec.id:
+            _adopt(run, task, named)
+        else:
+            _depend(run, task, named)
+    if before:
+        named.dependents = sorted(named.dependents, key=lambda task: task.order)
+        named.children = sorted(named.children, key=lambda task: task.order)
 
 
 def _depend(run: Run, task: TaskRecord, other: TaskRecord) -> None:
@@ -112,6 +121,7 @@ def _started(run: Run, event: TaskStarted) -> None:
     run.ticket = ticket = run.ticket + 1
     heappush(run.deadlines, (deadline, ticket, task, attempt, None))
     task.abandoned = ()
+    task.rank = None  # a later retry is chosen when its time has come, not by this attempt's old place
     if not task.is_group:
         run.running += 1
         return
