@@ -39,8 +39,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything llm-worker can be told. Times carry their unit in the name.
 
     `local_model` is the path of a GGUF file that answers as `smollm2` instead of the shipped weights;
-    `preload` loads the embedded model at start rather than at its first request. One thread is the right number for so
-    small a model beside other work: with two on two busy cores it was measured 15 times slower (45 to 3 tokens/s).
+    `preload` loads the embedded model at start rather than at its first request. One thread and one slot are right for
+    so small a model beside other work: two threads on two busy cores were measured 15 times slower (45 to 3 tokens/s),
+    and two slots gave no more tokens per second, but made each call take twice as long. Slots divide the context.
     """
 
     models: dict[str, ModelConfig] = {}
@@ -52,8 +53,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_s: float = HEARTBEAT_INTERVAL_S
     local_model: Annotated[str, _known_as("HTDAG_LOCAL_MODEL")] = ""
     preload: bool = False
-    embedded_context_tokens: int = 6144
-    embedded_slots: int = 2
+    embedded_context_tokens: int = 4096
+    embedded_slots: int = 1
     embedded_threads: int = 1
     embedded_output_tokens_max: int = 256
     openai_api_key: Annotated[Secret | None, _known_as("OPENAI_API_KEY")] = None
