@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
 from tests.support.nats_server import NatsServer
 
+# A busy machine is no failure: tests have a timeout of their own.
+settings.register_profile("htdag", deadline=None, print_blob=True)
+settings.load_profile("htdag")
 NEEDS_SERVER = "start_nats_server"
 
 
