@@ -37,7 +37,7 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
     VerbSpec("planner", "epic", "get", requests.EpicRef, epic.EpicView, "one epic with its progress",
              '{"epic_id":"auth"}'),
     VerbSpec("planner", "epic", "list", requests.Page, list[epic.EpicView], "epics, newest first", '{"limit":20}'),
-    VerbSpec("planner", "task", "enqueue", requests.TaskEnqueue, str | list[str], "accept tasks, run them in their epic",
+    VerbSpec("planner", "task", "enqueue", requests.TaskEnqueue, str | list[str], "run tasks in their epic",
              '{"tasks":' + _TASKS + "}"),
     VerbSpec("planner", "task", "status", requests.TaskRef, str, "state of one task", '{"task_id":"a"}'),
     VerbSpec("planner", "task", "result", requests.TaskRef, Any, "result of a completed task", '{"task_id":"a"}'),
