@@ -46,9 +46,9 @@ class CliProvider:
         """The answer as the program prints it."""
         system, prompt = _prompt(call.request.input.messages)
         process = await self._start(call, system)
+        told = asyncio.create_task(_tell(process, prompt), name="cli-prompt")
+        complaints = asyncio.create_task(_complaints(process), name="cli-stderr")
         try:
-            told = asyncio.create_task(_tell(process, prompt), name="cli-prompt")
-            complaints = asyncio.create_task(_complaints(process), name="cli-stderr")
             result: dict[str, Any] | None = None
             async for line in _lines(process):
                 if line.get("type") == "stream_event":
@@ -67,6 +67,7 @@ class CliProvider:
             await _end_group(process)
             for task in (told, complaints):
                 task.cancel()
+            await asyncio.wait((told, complaints))
 
     async def _start(self, call: Call, system: str) -> asyncio.subprocess.Process:
         config = call.resolved.config
@@ -179,3 +180,6 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
         except TimeoutError:
             continue
+    # A descendant may hold the pipes for longer than its leader lives; asyncio has no public way to let go of them.
+    transport = process._transport  # type: ignore[attr-defined]
+    transport.close()

@@ -64,19 +64,19 @@ async def test_the_embedded_model_streams_counts_obeys_a_schema_and_lets_go(embe
     assert usage_of(said).completion_tokens == 8
     assert reason_of(said) == "length"
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
-    structured = await pieces(embedded, call("smollm2", "Give JSON", response_schema=schema))
+    structured = await pieces(embedded, call("smollm2", "Give JSON", response_schema=schema, temperature=0.0))
     assert json.loads(text_of(structured))["n"] in (1, 2)
     stream = embedded.stream(call("smollm2", "Tell a very long story", max_tokens=400))
     await anext(stream)
     await stream.aclose()
     async with asyncio.timeout(20):
-        assert text_of(await pieces(embedded, call("smollm2", "hi", max_tokens=2)))
+        assert text_of(await pieces(embedded, call("smollm2", "List three colours", max_tokens=8, temperature=0.0)))
     too_long = await error_of(embedded, call("smollm2", "word " * 3000))
     assert too_long.code == "provider_rejected"
     url = (await embedded.load()).removesuffix("/v1")
     # The same server speaks Anthropic's language; without its key it speaks to nobody.
     mine = AnthropicProvider(lambda _: embedded._key)
-    said = await pieces(mine, at(url, "anthropic"))
+    said = await pieces(mine, at(url, "anthropic", text="List three colours", temperature=0.0))
     assert text_of(said)
     assert usage_of(said).prompt_tokens > 0
     await mine.close()
