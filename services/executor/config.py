@@ -14,6 +14,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `lua_children` processes run Lua; at most `bodies_max` Lua scripts and NATS calls are under way at once.
     `partition_credit` mailbox messages of one partition may be unsettled; an actor at rest for `idle_s` leaves memory.
+    A run's state is kept beside its log after `snapshot_every_events` (later if it is big), so that it wakes fast.
     """
 
     lua_children: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
@@ -22,3 +23,4 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actors_max: Count = 20_000
     mailbox_messages_max: Count = 20_000
     idle_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
+    snapshot_every_events: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000

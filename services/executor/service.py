@@ -24,6 +24,7 @@ from services.executor.effect_runner import RunEffects
 from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
+from services.executor.run import snapshot
 from services.executor.run.decider import RUN
 from services.executor.run.state import Run
 from services.executor.strategy_book import StrategyBook
@@ -34,6 +35,7 @@ from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lua.host import LuaHost
 from services.runtime.placement import Placement
 from services.runtime.pull import Puller
+from services.runtime.snapshots import JetStreamSnapshots
 from services.runtime.timers import JetStreamTimers
 
 PASSIVATE_EVERY_S: Final = 5.0
@@ -85,12 +87,22 @@ async def build(app: App) -> None:
         ids=app.ids,
         effects=effects,
         timers=JetStreamTimers(bus, "executor", "run"),
+        snapshots=JetStreamSnapshots(
+            bus,
+            format_id=snapshot.FORMAT,
+            dump=snapshot.dump,
+            restore=snapshot.restore,
+            bytes_max=bus.payload_max // 2,
+            every=snapshot.events_between,
+            log=lambda text: app.log.warning("snapshot", detail=text),
+        ),
         observer=_Observer(app, codec),
         limits=HostLimits(
             mailbox_messages_max=config.mailbox_messages_max,
             actors_max=config.actors_max,
             idle_s=config.idle_s,
             commit_bytes_max=bus.payload_max - HEADERS_BYTES,
+            snapshot_every_events=config.snapshot_every_events,
         ),
     )
     async with asyncio.timeout(BOOK_WAIT_S):

@@ -21,6 +21,7 @@ from services.runtime.commit_writer import CommitWriter
 from services.runtime.decider import Decider
 from services.runtime.effects import EffectRunner, NoEffects
 from services.runtime.event_store import Conflict, EventStore
+from services.runtime.folding import Folded, Folding
 from services.runtime.host_limits import HostLimits
 from services.runtime.ids import Ids
 from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled
@@ -54,7 +55,7 @@ class ActorHost(Generic[C, S, E]):
         limits: HostLimits | None = None,
     ) -> None:
         self.service, self.aggregate = service, aggregate
-        self._decider, self._codec, self._store = decider, codec, store
+        self._decider, self._store = decider, store
         self._clock, self._ids = clock, ids
         self._effects: EffectRunner[C] = effects if effects is not None else NoEffects()
         self._timers, self._snapshots = timers, snapshots
@@ -64,6 +65,7 @@ class ActorHost(Generic[C, S, E]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._alarms = Alarms(clock, self._wake)
+        self._folding = Folding(decider, codec, store, snapshots)
         self._writer = CommitWriter(service, codec, store, self._limits.commit_bytes_max)
 
     # -- the three ways in -----------------------------------------------------------------------------------------
@@ -245,9 +247,11 @@ class ActorHost(Generic[C, S, E]):
 
     def _snap(self, actor: Actor[C, S, E], events: int) -> None:
         actor.events_unsnapped += events
-        if self._snapshots is not None and actor.events_unsnapped >= self._limits.snapshot_every_events:
-            actor.events_unsnapped = 0
-            self._snapshots.save(actor.subject, actor.seq, actor.state)
+        snapshots, behind = self._snapshots, actor.events_unsnapped
+        if snapshots is None or behind < self._limits.snapshot_every_events or behind < snapshots.every(actor.state):
+            return
+        actor.events_unsnapped = 0
+        snapshots.save(actor.subject, actor.seq, actor.state)
 
     def _give_up(self, actor: Actor[C, S, E], items: list[Input[C, S, E]], error: Exception) -> None:
         """Tell everybody who waits; the durable inputs come again later, and with them what was only in memory."""
@@ -279,21 +283,8 @@ class ActorHost(Generic[C, S, E]):
             for effect in self._decider.recover(actor.state):
                 self._start(actor, effect)
 
-    async def _fold(self, actor_id: str) -> tuple[S, int, int]:
-        subject = subjects.events(self.service, self.aggregate, actor_id)
-        state, seq = self._decider.initial(actor_id), 0
-        if self._snapshots is not None:
-            found = await self._snapshots.load(subject)
-            if found is not None:
-                state, seq = found
-        evolve, decode = self._decider.evolve, self._codec.decode
-        count = 0
-        async for record in self._store.read(subject, seq):
-            for event in decode(record.data).events:
-                state = evolve(state, event)
-                count += 1
-            seq = record.seq
-        return state, seq, count
+    async def _fold(self, actor_id: str) -> Folded[S]:
+        return await self._folding.fold(actor_id, subjects.events(self.service, self.aggregate, actor_id))
 
     def passivate(self, idle_s: float | None = None) -> int:
         """Forget actors that are at rest for `idle_s`; their truth is in the log. Returns how many."""

@@ -8,23 +8,30 @@ from contracts import subjects
 from contracts.errors import Rejected
 from contracts.streams import SNAPSHOTS
 from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
 from services.runtime.publisher import Stored
 
 S = TypeVar("S")
 
 HEADER_AT_SEQ: Final = "Htdag-Snapshot-Seq"
 HEADER_FORMAT: Final = "Htdag-Snapshot-Format"
+TOO_LARGE_MAX: Final = 10_000
+"""How many aggregates are remembered to be too large for a snapshot."""
 
 
 class Snapshots(Protocol[S]):
     """Where a host keeps snapshots."""
 
+    def every(self, state: S) -> int:
+        """How many events at least should lie between two snapshots of such a state: big ones cost more."""
+        ...
+
     def save(self, subject: str, seq: int, state: S) -> None:
-        """Keep the state after sequence `seq`. Encodes at once, stores in the background; failing is harmless."""
+        """Keep the state after sequence `seq`. Encodes at once, stores in the background. Never raises."""
         ...
 
     async def load(self, subject: str) -> tuple[S, int] | None:
-        """The newest snapshot of an aggregate that today's code can read, with its sequence."""
+        """The newest snapshot of an aggregate that today's code can read, with its sequence (from 1). Never raises."""
         ...
 
 
@@ -32,7 +39,8 @@ class JetStreamSnapshots(Generic[S]):
     """The newest snapshot per aggregate in one stream.
 
     `dump` turns a state into bytes, `restore` back; `format_id` changes whenever the shape of the state does, and
-    snapshots of another format are ignored.
+    snapshots of another format are ignored. `every` is how far apart snapshots of a state should lie, in events. What
+    cannot be kept or read costs a line of the log and time, nothing else: the truth is in the events.
     """
 
     def __init__(
@@ -43,15 +51,31 @@ class JetStreamSnapshots(Generic[S]):
         dump: Callable[[S], bytes],
         restore: Callable[[bytes], S],
         bytes_max: int,
+        every: Callable[[S], int] = lambda _: 0,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bus, self._format, self._dump, self._restore = bus, format_id, dump, restore
-        self._bytes_max, self._log = bytes_max, log
+        self._bytes_max, self._every, self._log = bytes_max, every, log
+        self._too_large: dict[str, None] = {}
+
+    def every(self, state: S) -> int:
+        """See Snapshots.every."""
+        return self._every(state)
 
     def save(self, subject: str, seq: int, state: S) -> None:
-        """See Snapshots.save. A state larger than a message may be is not kept: it is folded from the log."""
-        data = self._dump(state)
+        """See Snapshots.save. A state larger than `bytes_max` is not kept, nor tried again: states grow."""
+        if subject in self._too_large:
+            return
+        try:
+            data = self._dump(state)
+        except Exception as error:  # whatever is wrong with it: the commit stands, and the log has everything
+            self._log(f"no snapshot of {subject}: {error!r}")
+            return
         if len(data) > self._bytes_max:
+            if len(self._too_large) >= TOO_LARGE_MAX:
+                self._too_large.clear()
+            self._too_large[subject] = None
+            self._log(f"no snapshot of {subject}: {len(data)} bytes are more than {self._bytes_max}")
             return
         stored = self._bus.store(
             _beside(subject),
@@ -64,17 +88,33 @@ class JetStreamSnapshots(Generic[S]):
 
     def _note(self, stored: "asyncio.Future[Stored]") -> None:
         if not stored.cancelled() and stored.exception() is not None:
-            self._log(f"snapshot not kept: {stored.exception()}")
+            self._log(f"snapshot not kept: {stored.exception()!r}")
 
     async def load(self, subject: str) -> tuple[S, int] | None:
         """See Snapshots.load."""
         try:
             found = await self._bus.last(SNAPSHOTS, _beside(subject))
-        except Rejected:
+        except Rejected as error:
+            self._log(f"snapshot of {subject} not read: {error!r}")
             return None
-        if found is None or found.headers.get(HEADER_FORMAT) != self._format:
+        if found is None:
             return None
-        return self._restore(found.data), int(found.headers[HEADER_AT_SEQ])
+        kept_as = found.headers.get(HEADER_FORMAT)
+        if kept_as != self._format:
+            self._log(f"snapshot of {subject} ignored: its format is {kept_as}, not {self._format}")
+            return None
+        try:
+            return self._restore(found.data), _seq_of(found)
+        except Exception as error:  # bytes that are no snapshot can break `restore` anywhere
+            self._log(f"snapshot of {subject} ignored: {error!r}")
+            return None
+
+
+def _seq_of(found: Recorded) -> int:
+    seq = int(found.headers[HEADER_AT_SEQ])
+    if seq < 1:
+        raise ValueError(f"sequence {seq}")
+    return seq
 
 
 def _beside(subject: str) -> str:

@@ -141,6 +141,11 @@ def restore(data: bytes) -> Run:
     return run_of(_DECODE(data))
 
 
+def events_between(run: Run) -> int:
+    """How far apart snapshots should lie: an image of a big run takes longer to make, and to read, than many events."""
+    return 2 * len(run.tasks)
+
+
 def image_of(run: Run) -> RunImage:
     """What a run consists of, once entries that no longer hold are left out of its heaps."""
     tasks = run.tasks.values()
