@@ -87,15 +87,7 @@ async def build(app: App) -> None:
         ids=app.ids,
         effects=effects,
         timers=JetStreamTimers(bus, "executor", "run"),
-        snapshots=JetStreamSnapshots(
-            bus,
-            format_id=snapshot.FORMAT,
-            dump=snapshot.dump,
-            restore=snapshot.restore,
-            bytes_max=bus.payload_max // 2,
-            every=snapshot.events_between,
-            log=lambda text: app.log.warning("snapshot", detail=text),
-        ),
+        snapshots=_snapshots(app),
         observer=_Observer(app, codec),
         limits=HostLimits(
             mailbox_messages_max=config.mailbox_messages_max,
@@ -110,6 +102,18 @@ async def build(app: App) -> None:
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
+
+
+def _snapshots(app: App) -> JetStreamSnapshots[Run]:
+    return JetStreamSnapshots(
+        app.bus,
+        format_id=snapshot.FORMAT,
+        dump=snapshot.dump,
+        restore=snapshot.restore,
+        bytes_max=app.bus.payload_max // 2,
+        every=snapshot.events_between,
+        log=lambda text: app.log.warning("snapshot", detail=text),
+    )
 
 
 async def _take_input(
