@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ from hypothesis import settings
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
 from tests.support.nats_server import NatsServer
+
+# Whatever the developer's shell is configured for: no test reaches a real broker, home or paid provider.
+FOREIGN = ("HTDAG_", "NATS_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "OTEL_")
+for name in [name for name in os.environ if name.startswith(FOREIGN) and name != "NATS_SERVER"]:
+    del os.environ[name]
 
 # A busy machine is no failure: tests have a timeout of their own.
 settings.register_profile("htdag", deadline=None, print_blob=True)
