@@ -72,7 +72,11 @@ class OpenAiProvider:
             import openai
 
             timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-            found = openai.AsyncOpenAI(base_url=base_url or None, api_key=key, max_retries=0, timeout=timeout)
+            # Plain HTTP is a server near by: a fresh connection is cheap, a kept one may be closed under our hands.
+            headers = {"Connection": "close"} if base_url.startswith("http://") else None
+            found = openai.AsyncOpenAI(
+                base_url=base_url or None, api_key=key, max_retries=0, timeout=timeout, default_headers=headers
+            )
             self._clients[base_url, key] = found
         return found
 

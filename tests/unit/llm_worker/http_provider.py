@@ -13,7 +13,9 @@ async def answering(
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        request = (await reader.readuntil(b"\r\n\r\n")).lower()
+        # What is not read when the connection closes makes the kernel reset it, and the answer is lost.
+        await reader.readexactly(int(request.partition(b"content-length:")[2].split(b"\r\n")[0]))
         head = f"HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n"
         writer.write((head + body).encode())
         await writer.drain()
