@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from contracts.errors import Rejected
 from services.console.home import Home
@@ -9,8 +10,8 @@ from services.console.processes import Process, identify, stop
 from services.console.serve import SERVICES
 from services.console.supervision.plan import MARK
 
-TERM_S = 30.0
-"""Longer than a service takes for its own soft and hard stop."""
+TERM_S: Final = 10.0
+"""Nobody waits for an orphan to finish its work: whatever it holds is in the log and is taken up again."""
 
 
 def strays(home: Home) -> list[Process]:
