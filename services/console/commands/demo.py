@@ -31,7 +31,7 @@ async def demo(
     *,
     goal: str = GOAL,
     model: str | None = None,
-    max_tokens: int = 48,
+    max_tokens: int = 24,
     keep: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
