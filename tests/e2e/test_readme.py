@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -85,8 +86,15 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    bash = Shell(tmp_path)
+def folder() -> Iterator[Path]:
+    """A folder with a short path, as a home's is: a socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="htdag-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def shell(folder: Path) -> Iterator[Shell]:
+    bash = Shell(folder)
     yield bash
     bash.end()
 
@@ -104,8 +112,8 @@ def shows(output: str, expected: str) -> bool:
 
 
 @pytest.mark.timeout(COMMAND_TIMEOUT_S * 3)
-def test_every_block_of_the_readme_does_what_it_says(shell: Shell, tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text().replace("/tmp/", f"{tmp_path}/")
+def test_every_block_of_the_readme_does_what_it_says(shell: Shell, folder: Path) -> None:
+    readme = (ROOT / "README.md").read_text().replace("/tmp/", f"{folder}/")
     steps = list(steps_of(readme))
     assert len(steps) > 15
     for step in steps:
