@@ -114,10 +114,10 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
         name=LLM_REQUESTS,
         owner="executor, llm-worker",
-        meaning="LLM requests that are not answered yet",
+        # No work queue: removing each answered request would cost one more fsync, and that is half of the speed.
+        meaning="LLM requests of a day; its consumer knows which are not answered yet",
         config=_file(
             subjects=[f"{ROOT}.llm.req.>"],
-            retention="workqueue",
             allow_atomic=True,
             duplicate_window=3600 * S,
             max_age=DAY,

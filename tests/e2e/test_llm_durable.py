@@ -132,4 +132,6 @@ async def test_many_calls_of_one_node_each_keep_their_own_answer(client):
 
 
 async def _empty(client: Client) -> bool:
-    return await count(client, "HTDAG_LLM_REQ") == 0
+    """Nothing waits and nothing is under way."""
+    info = await client.jetstream().consumer_info("HTDAG_LLM_REQ", "llm-worker")
+    return info.num_pending == 0 and info.num_ack_pending == 0
