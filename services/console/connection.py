@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from contracts.errors import Rejected
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
+from services.console.interruption import ctrl_c_ends_it
 from services.console.options import Common
 from services.console.supervision.broker import greeting, masked
 
@@ -58,8 +59,9 @@ def broker_url(common: Common) -> str:
 @asynccontextmanager
 async def connected(common: Common) -> AsyncIterator[Console]:
     """A console on the broker that `common` means. Raises nats_unavailable or nats_denied."""
-    async with bus_at(broker_url(common)) as bus:
-        yield Console(bus, common.wait)
+    with ctrl_c_ends_it():
+        async with bus_at(broker_url(common)) as bus:
+            yield Console(bus, common.wait)
 
 
 @asynccontextmanager

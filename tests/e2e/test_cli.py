@@ -130,10 +130,13 @@ def test_a_run_can_be_left_alone_and_cancelled(htdag, plan):
 
 def test_ctrl_c_leaves_the_run_and_exits_130(htdag, plan):
     slow = [{"id": "a", "node": {"type": "llm", "model": "mock:delay=30s", "prompt": "x"}}]
-    process = htdag.start("run", plan(slow), "--run-id", "slow-2")
-    assert process.stdout.readline().startswith("run slow-2 running")
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    with htdag.start("run", plan(slow), "--run-id", "slow-2") as process:
+        assert process.stdout.readline().startswith("run slow-2 running")
+        os.kill(process.pid, signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert err == "the run goes on by itself: htdag runs watch slow-2, or htdag runs cancel slow-2\n"
     assert htdag("runs", "cancel", "slow-2").code == 0
