@@ -11,7 +11,7 @@ import msgspec
 
 from contracts.errors import Rejected, failure
 from contracts.limits import LUA_TIMEOUT_DEFAULT_MS
-from contracts.llm import HEADER_ANSWER_TO
+from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE
 from contracts.requests import CorrRef
 from contracts.run import RunCommand, TakeAnswer, TakeResult
 from contracts.streams import LLM_REQUESTS
@@ -130,7 +130,10 @@ class RunEffects:
             _ENCODE(request),
             stream=LLM_REQUESTS,
             msg_id=request.corr_id,
-            headers={HEADER_ANSWER_TO: command("executor", "run", run_id, "answer")},
+            headers={
+                HEADER_ANSWER_TO: command("executor", "run", run_id, "answer"),
+                HEADER_DEADLINE: str(effect.deadline_at_ms),
+            },
         ).add_done_callback(stored)
 
     def _cancel_llm(self, run_id: str, effect: CancelLlm, done: Done) -> None:

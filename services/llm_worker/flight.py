@@ -5,7 +5,7 @@ from collections import OrderedDict
 from typing import Final, Literal, NamedTuple
 
 from contracts.commit import HEADER_REPLY
-from contracts.llm import HEADER_ANSWER_TO, LlmRequest
+from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
@@ -23,6 +23,7 @@ class Waiter(NamedTuple):
     delivery: Delivery
     reply: str
     answer_to: str
+    deadline_at_ms: int
 
     @classmethod
     def of(cls, delivery: Delivery, run_id: str) -> "Waiter":
@@ -30,7 +31,8 @@ class Waiter(NamedTuple):
         answer_to = delivery.headers.get(HEADER_ANSWER_TO, "")
         if answer_to != command("executor", "run", run_id, "answer"):
             answer_to = ""
-        return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to)
+        until = delivery.headers.get(HEADER_DEADLINE, "")
+        return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to, int(until) if until.isdecimal() else 0)
 
 
 class Flight:
@@ -49,6 +51,10 @@ class Flight:
     def request_seq(self) -> int:
         """Where the request that began this call is stored."""
         return self.waiters[0].delivery.seq
+
+    def expired(self, now_ms: int) -> bool:
+        """Whether everybody who asked has given up: then the call is not worth its price."""
+        return all(0 < waiter.deadline_at_ms <= now_ms for waiter in self.waiters)
 
     @property
     def trace(self) -> str:

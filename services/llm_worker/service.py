@@ -48,6 +48,7 @@ async def build(app: App) -> None:
         caller=caller,
         resolver=resolver,
         config=config,
+        clock=app.clock,
         ids=app.ids,
         metrics=app.metrics,
         log=app.log,

@@ -24,6 +24,7 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.resolving import Resolver
 from services.runtime import faults, telemetry
 from services.runtime.bus import Bus
+from services.runtime.clock import Clock
 from services.runtime.ids import Ids
 from services.runtime.metrics import Metrics
 from services.runtime.pull import Delivery, Puller
@@ -68,12 +69,13 @@ class Worker:
         caller: Caller,
         resolver: Resolver,
         config: Config,
+        clock: Clock,
         ids: Ids,
         metrics: Metrics,
         log: Any,
     ) -> None:
         self._bus, self._journal, self._caller, self._resolver = bus, journal, caller, resolver
-        self._config, self._ids, self._metrics, self._log = config, ids, metrics, log
+        self._config, self._clock, self._ids, self._metrics, self._log = config, clock, ids, metrics, log
         self.flights = Flights()
         self._arrived: list[Delivery] = []
         self._looking: asyncio.Task[None] | None = None
@@ -180,6 +182,10 @@ class Worker:
             if entry is not None and settles(entry, flight.request_seq):
                 self._metrics.inc("htdag_llm_reused_total", model=flight.resolved.config.provider)
                 self._hand_over(flight, entry.data)
+            elif flight.expired(self._clock.now_ms()):
+                late = failure("timeout", "whoever asked has given up; the call was not begun")
+                answer = LlmError(*flight.key, flight.request.model_id, late)
+                flight.task = asyncio.create_task(self._record(flight, answer), name="llm-expired")
             else:
                 flight.task = asyncio.create_task(self._work(flight), name="llm-call")
         self._metrics.set("htdag_llm_in_flight", len(self.flights))

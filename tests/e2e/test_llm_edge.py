@@ -259,6 +259,17 @@ async def test_a_request_outlives_the_worker_that_had_it(start, client):
     assert inbox.bodies[0]["output"]
 
 
+async def test_a_call_that_nobody_waits_for_any_more_is_not_paid(start, client):
+    worker = await start()
+    heard = await Ear.on(client, "llm.resp.late.n")
+    body = {"run_id": "late", "node_id": "n", "corr_id": "too-late", "input": INPUT}
+    headers = {"Nats-Msg-Id": "too-late", "Htdag-Deadline": "1700000000000"}
+    await client.jetstream().publish("htdag.v1.llm.req.mock", encoded(body), headers=headers)
+    await eventually(lambda: heard.messages)
+    assert heard.bodies[0]["error"]["code"] == "timeout"
+    assert await metric(worker, "htdag_llm_requests_total") == 0
+
+
 async def test_a_terminated_worker_finishes_what_it_has_and_says_goodbye(start, client):
     worker = await start()
     health = await Ear.on(client, "llm.health")

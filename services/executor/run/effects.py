@@ -14,6 +14,7 @@ class SendLlm(msgspec.Struct, frozen=True):
     """Store one LLM request durably; the answer comes back to the mailbox by itself. The id is its `corr_id`."""
 
     request: LlmRequest
+    deadline_at_ms: int = 0
 
     @property
     def key(self) -> str:
