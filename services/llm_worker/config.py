@@ -39,9 +39,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything llm-worker can be told. Times carry their unit in the name.
 
     `local_model` is the path of a GGUF file that answers as `smollm2` instead of the shipped weights;
-    `preload` loads the embedded model at start rather than at its first request. One thread and one slot are right for
-    so small a model beside other work: two threads on two busy cores were measured 15 times slower (45 to 3 tokens/s),
-    and two slots gave no more tokens per second, but made each call take twice as long. Slots divide the context.
+    `preload` loads the embedded model at start rather than at its first request. One thread and one slot suit so small
+    a model beside other work: two threads on two busy cores fell from 45 to 3 tokens per second, and two slots brought
+    no clear gain. Slots divide the context.
     """
 
     models: dict[str, ModelConfig] = {}

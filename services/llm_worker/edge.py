@@ -30,6 +30,14 @@ WAITING_MAX: Final = 10_000
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
+class _Whose(msgspec.Struct, frozen=True):
+    run_id: str = ""
+    node_id: str = ""
+
+
+_WHOSE: Final = msgspec.json.Decoder(_Whose).decode
+
+
 class _Refusal(msgspec.Struct, frozen=True):
     """A refusal: an answer with an error, and an envelope, so that either kind of client understands it."""
 
@@ -126,19 +134,34 @@ class Edge:
         elif error is not None:
             self._log.error("llm_not_stored", corr_id=request.corr_id, exc_info=error)
         elif not stored.cancelled() and stored.result().duplicate and message.reply:
-            task = asyncio.create_task(self._answer_again(message, request), name="llm-answer-again")
+            again = self._answer_again(message, request, stored.result().seq)
+            task = asyncio.create_task(again, name="llm-answer-again")
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 
-    async def _answer_again(self, message: Message, request: LlmRequest) -> None:
+    async def _answer_again(self, message: Message, request: LlmRequest, first_seq: int) -> None:
         try:
-            self._bus.publish(message.reply, await self._earlier_answer(message, request))
+            self._bus.publish(message.reply, await self._earlier_answer(message, request, first_seq))
         except Rejected as error:
             self._refuse(message, error, request.model_id, request)
 
-    async def _earlier_answer(self, message: Message, request: LlmRequest) -> bytes:
-        """The same `corr_id` came before: reply what it was answered, or what it will be."""
+    async def _first_of(self, request: LlmRequest, first_seq: int) -> Key:
+        """Under which run and node this `corr_id` came first: that is where its answer stands."""
         key = Key(request.run_id, request.node_id, request.corr_id)
+        first = await self._bus.at(LLM_REQUESTS, first_seq)
+        if first is not None:
+            said = _WHOSE(first.data)
+            return Key(said.run_id, said.node_id, key.corr_id)
+        if await self._journal.find(key) is None:
+            answered = await self._journal.scan(key.corr_id, None, None)
+            if answered is not None:
+                _, _, run_id, node_id = answered.subject.rsplit(".", 3)
+                return Key(run_id, node_id, key.corr_id)
+        return key
+
+    async def _earlier_answer(self, message: Message, request: LlmRequest, first_seq: int) -> bytes:
+        """The same `corr_id` came before: reply what it was answered, or what it will be."""
+        key = await self._first_of(request, first_seq)
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def hear(heard: Message) -> None:

@@ -208,6 +208,10 @@ class Bus:
         """The newest message of one subject."""
         return await direct_get.last(self.link, stream, subject)
 
+    async def at(self, stream: str, seq: int) -> Recorded | None:
+        """The message at one sequence of a stream, None when it is gone."""
+        return await direct_get.at(self.link, stream, seq)
+
     def history(self, stream: str, pattern: str, after: int = 0) -> AsyncIterator[Recorded]:
         """Messages that match `pattern`, behind sequence `after`, in order, up to now."""
         return direct_get.history(self.link, stream, pattern, after)

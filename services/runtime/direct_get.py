@@ -82,11 +82,20 @@ async def history(
 
 async def last(link: Link, stream: str, subject: str) -> Recorded | None:
     """The newest message of one subject, None when there is none. The cheapest read there is."""
+    return await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+
+
+async def at(link: Link, stream: str, seq: int) -> Recorded | None:
+    """The message at one sequence, None when it is gone or not there yet."""
+    return await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}", _ENCODE({"seq": seq}))
+
+
+async def _one(link: Link, stream: str, api: str, body: bytes) -> Recorded | None:
     for _ in range(TRIES_MAX):
         reply: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         inbox = link.expect(_first(reply))
         try:
-            link.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", reply=inbox)
+            link.send(api, body, reply=inbox)
             async with asyncio.timeout(TIMEOUT_S):
                 message = await reply
         except TimeoutError:

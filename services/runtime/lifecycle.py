@@ -89,18 +89,19 @@ class Lifecycle:
     def stop(self, reason: str = "asked") -> None:
         """Stop softly. Before `run` it makes `run` end at once."""
         if not self._stop_asked.is_set():
-            self._log.info("stop_asked", reason=reason, phase=self.phase.value)
+            # Stop first, then talk: nothing that a log does may keep a process from ending.
             self._stop_asked.set()
             self._set_watchdog()
+            self._log.info("stop_asked", reason=reason, phase=self.phase.value)
 
     def kill(self, reason: str, exit_code: int) -> None:
         """Stop without draining, with this exit code."""
         if not self._hard.is_set():
-            self._log.warning("hard_stop", reason=reason, phase=self.phase.value, exit_code=exit_code)
             self.exit_code = self.exit_code or exit_code
             self._hard.set()
             self._stop_asked.set()
             self._set_watchdog()
+            self._log.warning("hard_stop", reason=reason, phase=self.phase.value, exit_code=exit_code)
 
     def catch_signals(self) -> None:
         """TERM and INT: the first is soft, the second hard."""

@@ -5,6 +5,7 @@ Every line has `ts`, `level`, `msg`, `service`, `instance`; `trace_id` and `span
 look secret are hidden, whoever logs them, and tracebacks never show local variables.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -70,7 +71,7 @@ def configure(
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(_Unbreakable(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream)
@@ -83,6 +84,23 @@ def configure(
     logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+class _Unbreakable:
+    """A stream whose reader may be gone: the line is lost, the process lives on and can still stop cleanly."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

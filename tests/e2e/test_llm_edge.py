@@ -259,6 +259,16 @@ async def test_a_request_outlives_the_worker_that_had_it(start, client):
     assert inbox.bodies[0]["output"]
 
 
+async def test_the_same_call_under_another_name_gets_the_same_answer(start, client):
+    await start()
+    slow = {"run_id": "r1", "node_id": "n1", "corr_id": "shared", "model_id": "mock:delay=300ms", "input": INPUT}
+    first = await publish_with_inbox(client, "llm.req.mock:delay=300ms", slow)
+    while_it_runs = await publish_with_inbox(client, "llm.req.mock:delay=300ms", {**slow, "run_id": "r2"})
+    await eventually(lambda: first.messages and while_it_runs.messages, timeout_s=10)
+    later = await ask(client, "llm.req.mock:delay=300ms", {**slow, "node_id": "n9"})
+    assert later == first.bodies[0] == while_it_runs.bodies[0]
+
+
 async def test_a_call_that_nobody_waits_for_any_more_is_not_paid(start, client):
     worker = await start()
     heard = await Ear.on(client, "llm.resp.late.n")

@@ -18,7 +18,7 @@ from services.console.supervision.strays import TERM_S, strays, sweep
 
 SUPERVISOR_START_S: Final = 10.0
 STOP_S: Final = 60.0
-_SOCKET_PATH_BYTES_MAX: Final = 107
+_SOCKET_PATH_BYTES_MAX: Final = 98
 _POLL_S: Final = 0.1
 _UP_STATES: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 _STATES: Final = {

@@ -149,3 +149,13 @@ def test_anything_can_be_logged_and_nothing_floods(stream):
     assert line["object"].startswith("<object")
     assert line["long"].endswith("(100000 characters)")
     assert len(line["long"]) < 17_000
+
+
+def test_a_log_that_nobody_reads_any_more_breaks_nothing(stream: io.StringIO) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    log = logs.configure("planner", stream=Gone())
+    log.info("stop_asked")
+    logging.getLogger("nats").warning("gone")
