@@ -173,12 +173,14 @@ class ActorHost(Generic[C, S, E]):
         while actor.box:
             items: list[Input[C, S, E]] = []
             try:
+                folded_for = 0
                 if not actor.loaded:
                     if losses or actor.known or not self._decider.begins(actor.box[0].command):
+                        folded_for = len(actor.box)
                         await self._load(actor)
                     actor.known = True
                 items, actor.box = actor.box, []
-                await self._turn(actor, items)
+                await self._turn(actor, items, newest=len(items) == folded_for)
                 losses = 0
             except Conflict as conflict:
                 self._observer.conflict()
@@ -195,7 +197,7 @@ class ActorHost(Generic[C, S, E]):
         actor.touched_s = self._clock.monotonic_s()
         self._settle_if_quiet(actor)
 
-    async def _turn(self, actor: Actor[C, S, E], items: list[Input[C, S, E]]) -> None:
+    async def _turn(self, actor: Actor[C, S, E], items: list[Input[C, S, E]], *, newest: bool) -> None:
         now_ms = self._clock.now_ms()
         # Until the commit is acknowledged this state is nobody's truth: a failure below folds it anew.
         actor.loaded = False
@@ -207,6 +209,8 @@ class ActorHost(Generic[C, S, E]):
             actor.seq = await self._writer.append(actor, items[0], events, self._decider.summary(state), trace, now_ms)
             self._observer.committed(events, self._clock.monotonic_s() - began_s)
             faults.point("actor.after_commit")
+        elif not newest and any(item.matters for item in items):
+            await self._check_newest(actor)
         actor.state, actor.loaded = state, True
         if events:
             self._snap(actor, len(events))
@@ -219,6 +223,16 @@ class ActorHost(Generic[C, S, E]):
             if item.settled is not None:
                 actor.tokens.append(item.settled)
         self._watch_time(actor, now_ms)
+
+    async def _check_newest(self, actor: Actor[C, S, E]) -> None:
+        """Raise Conflict when somebody else has written: what changes nothing here may only be news to this process.
+
+        An append finds that out by itself; a refusal, or a double that is thrown away, would not.
+        """
+        last = await self._store.last(actor.subject)
+        seq = last.seq if last is not None else 0
+        if seq != actor.seq:
+            raise Conflict(seq)
 
     def _judge(
         self, state: S, items: list[Input[C, S, E]], now_ms: int

@@ -47,6 +47,11 @@ class Input(Generic[C, S, E]):
         self.command, self.message_id, self.by, self.corr, self.trace = command, message_id, by, corr, trace
         self.settled, self.answered = settled, answered
 
+    @property
+    def matters(self) -> bool:
+        """Whether somebody waits for what becomes of it: a caller, or a durable source that may then forget it."""
+        return self.settled is not None or self.answered is not None
+
     def refuse(self, error: BaseException, refused: Rejected) -> None:
         """Tell whoever waits that it was not taken: the asker the refusal, the durable source the error."""
         if self.answered is not None:
