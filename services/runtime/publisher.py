@@ -25,6 +25,10 @@ ACK_TIMEOUT_S: Final = 3.0
 DEADLINE_S: Final = 30.0
 BATCH_MESSAGES_MAX: Final = 800
 BATCH_BYTES_MAX: Final = 32 << 20
+BATCHES_AT_ONCE_MAX: Final = 2
+"""The broker works on one batch while this process decides what goes into the next."""
+SINGLES_SHARE: Final = 3
+"""One part in so many of `batch_min` may be under way as single messages; the rest gathers for a batch."""
 QUEUE_MAX: Final = 100_000
 
 WRONG_SEQUENCE: Final = frozenset({10071, 10164})
@@ -90,7 +94,7 @@ class StreamWriter:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Write] = deque()
         self._scheduled = False
-        self._batch_under_way = False
+        self._batches = self._singles = 0
         self._in_flight: dict[str, tuple[list[Write], float]] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._repairs: set[asyncio.Task[None]] = set()
@@ -109,7 +113,7 @@ class StreamWriter:
         return len(self._queue) + sum(len(writes) for writes, _ in self._in_flight.values())
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._batch_under_way:
+        if not self._scheduled:
             self._scheduled = True
             # One turn of the loop: whatever else is put in this turn goes out together.
             self._loop.call_soon(self._flush)
@@ -117,27 +121,33 @@ class StreamWriter:
     def _flush(self) -> None:
         self._scheduled = False
         queue = self._queue
-        if self._batch_under_way or not queue:
-            return
-        if self._batch_min is None or len(queue) < self._batch_min:
-            while queue:
+        while queue:
+            if self._batch_min is not None and len(queue) >= self._batch_min:
+                if self._batches >= BATCHES_AT_ONCE_MAX:
+                    return
+                self._send(self._next_batch())
+            elif self._batch_min is None or self._singles < self._batch_min // SINGLES_SHARE:
                 self._send([queue.popleft()])
-            return
-        writes, messages, size = [], 0, 0
+            else:
+                # An acknowledgement makes room; what gathers until then may fill a batch.
+                return
+
+    def _next_batch(self) -> list[Write]:
+        queue = self._queue
+        writes = [queue.popleft()]
+        messages, size = len(writes[0].parts), writes[0].bytes
         while queue and messages + len(queue[0].parts) <= BATCH_MESSAGES_MAX and size <= BATCH_BYTES_MAX:
             write = queue.popleft()
             writes.append(write)
             messages += len(write.parts)
             size += write.bytes
-        if not writes:  # one write alone is larger than a batch should be
-            writes = [queue.popleft()]
-        self._batch_under_way = len(writes) > 1
         self._on_batch(len(writes))
-        self._send(writes)
+        return writes
 
     def _send(self, writes: list[Write]) -> None:
         reply = self._link.expect(self._on_ack)
         self._in_flight[reply] = (writes, self._loop.time())
+        self._count(writes, 1)
         try:
             if len(writes) == 1 and len(writes[0].parts) == 1:
                 write = writes[0]
@@ -181,11 +191,16 @@ class StreamWriter:
     def _forget(self, reply: str) -> list[Write]:
         self._link.forget(reply)
         writes, _ = self._in_flight.pop(reply, ([], 0.0))
-        if len(writes) > 1:
-            self._batch_under_way = False
-            if self._queue:
-                self._schedule()
+        self._count(writes, -1)
+        if self._queue:
+            self._schedule()
         return writes
+
+    def _count(self, writes: list[Write], step: int) -> None:
+        if len(writes) > 1:
+            self._batches += step
+        elif writes:
+            self._singles += step
 
     def _on_ack(self, message: Msg) -> None:
         writes = self._forget(message.subject)
