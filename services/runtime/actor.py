@@ -100,7 +100,7 @@ class ActorHost(Generic[C, S, E]):
         answered: Answered[S, E] | None = None,
     ) -> None:
         """Put a command into a mailbox; see the module for when `settled` is called, with None or with why not."""
-        item = Input[C, S, E](command, message_id, by, corr, trace, settled, answered)
+        item: Input[C, S, E] = Input(command, message_id, by, corr, trace, settled, answered)
         actor = self._actor(actor_id)
         if self._draining:
             item.refuse(Interrupted(), Rejected("mailbox_full", "the service is stopping"))
@@ -173,14 +173,12 @@ class ActorHost(Generic[C, S, E]):
         while actor.box:
             items: list[Input[C, S, E]] = []
             try:
-                folded_for = 0
                 if not actor.loaded:
                     if losses or actor.known or not self._decider.begins(actor.box[0].command):
-                        folded_for = len(actor.box)
                         await self._load(actor)
                     actor.known = True
                 items, actor.box = actor.box, []
-                await self._turn(actor, items, newest=len(items) == folded_for)
+                await self._turn(actor, items)
                 losses = 0
             except Conflict as conflict:
                 self._observer.conflict()
@@ -197,7 +195,7 @@ class ActorHost(Generic[C, S, E]):
         actor.touched_s = self._clock.monotonic_s()
         self._settle_if_quiet(actor)
 
-    async def _turn(self, actor: Actor[C, S, E], items: list[Input[C, S, E]], *, newest: bool) -> None:
+    async def _turn(self, actor: Actor[C, S, E], items: list[Input[C, S, E]]) -> None:
         now_ms = self._clock.now_ms()
         # Until the commit is acknowledged this state is nobody's truth: a failure below folds it anew.
         actor.loaded = False
@@ -209,7 +207,7 @@ class ActorHost(Generic[C, S, E]):
             actor.seq = await self._writer.append(actor, items[0], events, self._decider.summary(state), trace, now_ms)
             self._observer.committed(events, self._clock.monotonic_s() - began_s)
             faults.point("actor.after_commit")
-        elif not newest and any(item.matters for item in items):
+        elif any(item.matters for item in items):
             await self._check_newest(actor)
         actor.state, actor.loaded = state, True
         if events:
@@ -227,10 +225,10 @@ class ActorHost(Generic[C, S, E]):
     async def _check_newest(self, actor: Actor[C, S, E]) -> None:
         """Raise Conflict when somebody else has written: what changes nothing here may only be news to this process.
 
-        An append finds that out by itself; a refusal, or a double that is thrown away, would not.
+        An append finds that out by itself; a refusal, or a double that is thrown away, would not. It holds for a state
+        that was just folded too: reads may be answered by a replica that is behind.
         """
-        last = await self._store.last(actor.subject)
-        seq = last.seq if last is not None else 0
+        seq = await self._store.newest(actor.subject)
         if seq != actor.seq:
             raise Conflict(seq)
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 BATCH_MIN: Final[Mapping[str, int]] = {"always": 13, "relaxed": 400}
 """Waiting writes from which one atomic batch beats single publishes: with an fsync per message, and without."""
+NO_MESSAGE_FOUND: Final = 10037
+"""JetStream's error code for a subject that has no message."""
 _BATCHED: Final = frozenset(spec.name for spec in STREAMS if spec.config.get("allow_atomic"))
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -211,6 +213,16 @@ class Bus:
     async def at(self, stream: str, seq: int) -> Recorded | None:
         """The message at one sequence of a stream, None when it is gone."""
         return await direct_get.at(self.link, stream, seq)
+
+    async def newest(self, stream: str, subject: str) -> int:
+        """The sequence of one subject's newest message as the stream's leader has it, 0 when there is none."""
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except Rejected as error:
+            if error.detail.get("err_code") == NO_MESSAGE_FOUND:
+                return 0
+            raise
+        return int(answer["message"]["seq"])
 
     def history(self, stream: str, pattern: str, after: int = 0) -> AsyncIterator[Recorded]:
         """Messages that match `pattern`, behind sequence `after`, in order, up to now."""

@@ -46,6 +46,14 @@ class EventStore(Protocol):
         """The newest message of a subject."""
         ...
 
+    async def newest(self, subject: str) -> int:
+        """The sequence of a subject's newest message, 0 when there is none, as whoever takes appends has it.
+
+        `read` and `last` may be answered by a replica that is a moment behind; an append would not be. Raises Rejected
+        jetstream_unavailable, nats_unavailable or timeout.
+        """
+        ...
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         """Subjects that match `pattern` (`*` and `>`), with how many messages each has."""
         ...

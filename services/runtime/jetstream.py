@@ -30,6 +30,10 @@ class JetStreamEventStore:
         """See EventStore.last."""
         return await self._bus.last(self._stream, subject)
 
+    async def newest(self, subject: str) -> int:
+        """See EventStore.newest."""
+        return await self._bus.newest(self._stream, subject)
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         """See EventStore.subjects."""
         return await self._bus.subjects(self._stream, pattern)

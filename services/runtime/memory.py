@@ -52,6 +52,11 @@ class MemoryEventStore:
         history = self._by_subject.get(subject)
         return history[-1] if history else None
 
+    async def newest(self, subject: str) -> int:
+        """See EventStore.newest."""
+        history = self._by_subject.get(subject)
+        return history[-1].seq if history else 0
+
     async def subjects(self, pattern: str) -> dict[str, int]:
         """See EventStore.subjects."""
         return {subject: len(kept) for subject, kept in self._by_subject.items() if kept and matches(pattern, subject)}

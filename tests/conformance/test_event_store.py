@@ -50,6 +50,14 @@ async def test_reads_back_in_order_what_was_appended(store: EventStore) -> None:
     assert await texts(store, events("executor", "run", "none")) == []
 
 
+async def test_knows_the_newest_sequence_of_a_subject(store: EventStore) -> None:
+    assert await store.newest(A) == 0
+    first = await append(store, A, "one", 0)
+    await append(store, B, "other", 0)
+    assert await store.newest(A) == first
+    assert await store.newest(events("executor", "run", "none")) == 0
+
+
 async def test_refuses_an_append_behind_somebody_elses(store: EventStore) -> None:
     first = await append(store, A, "one", 0)
     with pytest.raises(Conflict) as lost:
