@@ -73,10 +73,10 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
         name=COMMANDS,
         owner="everyone",
-        meaning="durable mailbox messages, stored by partition",
+        # No work queue: removing each settled message would cost one more fsync.
+        meaning="durable mailbox messages of a day, stored by partition; consumers know which are not settled yet",
         config=_file(
             subjects=[f"{ROOT}.cmd.*.*.*.*"],
-            retention="workqueue",
             allow_atomic=True,
             subject_transform={
                 "src": f"{ROOT}.cmd.*.*.*.*",
@@ -84,7 +84,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
                 ".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
             },
             duplicate_window=3600 * S,
-            max_age=7 * DAY,
+            max_age=DAY,
         ),
     ),
     StreamSpec(

@@ -110,8 +110,12 @@ async def test_a_dead_letter_keeps_the_message_and_the_reason(bus: Bus) -> None:
     letter = await bus.last(streams.DEAD_LETTERS, subjects.dead_letter(streams.COMMANDS))
     assert letter is not None
     assert (letter.data, letter.headers["Htdag-Reason"]) == (b"{oops", "poison")
-    left = (await bus.api(f"STREAM.INFO.{streams.COMMANDS}"))["state"]["messages"]
-    assert left == 0
+
+    async def settled() -> bool:
+        info = await bus.api(f"CONSUMER.INFO.{FIRST_MAILBOX.stream}.{FIRST_MAILBOX.name}")
+        return info["num_ack_pending"] == info["num_pending"] == 0
+
+    await eventually(settled)
 
 
 async def test_a_stored_message_with_the_same_id_is_stored_once(bus: Bus) -> None:
