@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from contracts import subjects
-from contracts.codec import CommitCodec, Undecodable, UnknownType
+from contracts.codec import CommitCodec
 from contracts.errors import Rejected
 from services.runtime import faults
 from services.runtime.alarms import Alarms
@@ -24,7 +24,7 @@ from services.runtime.event_store import Conflict, EventStore
 from services.runtime.folding import Folded, Folding
 from services.runtime.host_limits import HostLimits
 from services.runtime.ids import Ids
-from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled
+from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled, refusal_of
 from services.runtime.ports import Observer, Silent, Timers
 from services.runtime.snapshots import Snapshots
 
@@ -62,6 +62,7 @@ class ActorHost(Generic[C, S, E]):
         self._observer: Observer = observer if observer is not None else Silent()
         self._limits = limits if limits is not None else HostLimits()
         self._actors: dict[str, Actor[C, S, E]] = {}
+        self._ended: dict[str, Actor[C, S, E]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._alarms = Alarms(clock, self._wake)
@@ -145,6 +146,7 @@ class ActorHost(Generic[C, S, E]):
                 settle(Interrupted())
             actor.tokens.clear()
         self._actors.clear()
+        self._ended.clear()
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
@@ -270,14 +272,7 @@ class ActorHost(Generic[C, S, E]):
         self._observer.failed(actor.actor_id, error)
         if not items:
             items, actor.box = actor.box, []
-        if isinstance(error, Rejected):
-            refused = error
-        elif isinstance(error, Conflict):
-            refused = Rejected("conflict", "too many writers at once")
-        elif isinstance(error, UnknownType | Undecodable):
-            refused = Rejected("poison", actor=actor.actor_id)
-        else:
-            refused = Rejected("internal")
+        refused = refusal_of(error, actor.actor_id)
         for item in items:
             item.refuse(error, refused)
         for settle in actor.tokens:
@@ -301,14 +296,9 @@ class ActorHost(Generic[C, S, E]):
     def passivate(self, idle_s: float | None = None) -> int:
         """Forget actors that are at rest for `idle_s`; their truth is in the log. Returns how many."""
         limit = self._clock.monotonic_s() - (self._limits.idle_s if idle_s is None else idle_s)
-        idle = [
-            actor
-            for actor in self._actors.values()
-            if actor.quiet and not actor.tokens and not actor.settling and actor.touched_s <= limit
-        ]
+        idle = [actor for actor in self._actors.values() if actor.at_rest and actor.touched_s <= limit]
         for actor in idle:
-            self._alarms.cancel(actor)
-            del self._actors[actor.actor_id]
+            self._forget(actor)
         return len(idle)
 
     # -- effects and rest --------------------------------------------------------------------------------------------
@@ -367,6 +357,22 @@ class ActorHost(Generic[C, S, E]):
             tokens, actor.tokens = actor.tokens, []
             for settle in tokens:
                 settle(None)
+        if self._decider.is_terminal(actor.state):
+            self._keep_ended(actor)
+
+    def _keep_ended(self, actor: Actor[C, S, E]) -> None:
+        """Keep what just ended for the questions that follow, but only so many: the next ones need the room."""
+        self._ended.pop(actor.actor_id, None)
+        self._ended[actor.actor_id] = actor
+        while len(self._ended) > self._limits.ended_max:
+            oldest = self._ended.pop(next(iter(self._ended)))
+            if oldest.at_rest and self._decider.is_terminal(oldest.state):
+                self._forget(oldest)
+
+    def _forget(self, actor: Actor[C, S, E]) -> None:
+        self._alarms.cancel(actor)
+        self._actors.pop(actor.actor_id, None)
+        self._ended.pop(actor.actor_id, None)
 
     def _watch_time(self, actor: Actor[C, S, E], now_ms: int) -> None:
         """While the actor is in memory its deadlines are judged to the millisecond, without the durable timer."""

@@ -9,10 +9,11 @@ HEADERS_BYTES: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """Bounds of one host. `idle_s` is how long an actor at rest stays in memory."""
+    """Bounds of one host. `idle_s` is how long an actor at rest stays in memory, `ended_max` how many that are over."""
 
     mailbox_messages_max: int = 20_000
     actors_max: int = 20_000
+    ended_max: int = 100
     idle_s: float = 30.0
     conflicts_max: int = 20
     commit_bytes_max: int = (1 << 20) - HEADERS_BYTES

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from contracts.codec import Undecodable, UnknownType
 from contracts.errors import Rejected
+from services.runtime.event_store import Conflict
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -108,3 +110,19 @@ class Actor(Generic[C, S, E]):
     def quiet(self) -> bool:
         """Nothing waits, nothing runs here: only the durable world can wake it."""
         return not self.box and not self.turning and not self.open_effects
+
+    @property
+    def at_rest(self) -> bool:
+        """Quiet, and nobody waits for it to be settled: it may be forgotten, its truth is in the log."""
+        return self.quiet and not self.tokens and not self.settling
+
+
+def refusal_of(error: Exception, actor_id: str) -> Rejected:
+    """What whoever waits is told when a turn broke; nothing of a bug is shown."""
+    if isinstance(error, Rejected):
+        return error
+    if isinstance(error, Conflict):
+        return Rejected("conflict", "too many writers at once")
+    if isinstance(error, UnknownType | Undecodable):
+        return Rejected("poison", actor=actor_id)
+    return Rejected("internal")

@@ -220,6 +220,16 @@ async def test_passivation_forgets_only_actors_at_rest() -> None:
     assert (await host.ask("t1", Raise(1))).state.total == 2
 
 
+async def test_of_actors_that_are_over_only_the_newest_stay() -> None:
+    store, clock = MemoryEventStore(), FixedClock()
+    host = host_on(store, clock, limits=HostLimits(ended_max=2))
+    for name in ("a", "b", "c", "d"):
+        await host.ask(name, Raise(1_000_000))
+    await host.ask("alive", Raise(1))
+    await eventually(lambda: sorted(host.states()) == ["alive", "c", "d"])
+    assert (await host.read("a"))[0].total == 1_000_000
+
+
 async def test_a_failed_append_hands_the_input_back_and_keeps_no_false_state() -> None:
     class Failing(MemoryEventStore):
         fail = True
