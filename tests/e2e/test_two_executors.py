@@ -151,6 +151,7 @@ async def test_both_take_runs_and_when_one_is_killed_the_other_finishes_them(pai
     assert await all_longer(bus, before), "it was killed when all was done"
     kept = await bus.subjects(streams.SNAPSHOTS, subjects.snapshot("executor", "run", "*"))
     assert len(kept) == RUNS
+    assert '"msg":"snapshot"' not in pair.one.log_path.read_text(), "a snapshot was ignored"
 
 
 async def test_one_that_is_stopped_softly_hands_its_runs_over_at_once_and_may_come_back(pair: Pair, bus: Bus) -> None:
