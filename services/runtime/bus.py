@@ -154,7 +154,7 @@ class Bus:
     async def subscribe(self, subject: str, handler: Callable[[Message], None], *, queue: str = "") -> Subscription:
         """Hand every message to `handler`, which must be quick; with `queue`, share them with others of that name."""
 
-        async def take(message: Msg) -> None:
+        def take(message: Msg) -> None:
             handler(Message(message.subject, message.data, message.headers or {}, message.reply))
 
         return Subscription(self.link, await self.link.subscribe(subject, take, queue))

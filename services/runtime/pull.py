@@ -156,7 +156,7 @@ class Puller:
         self._owed[reply] = count
         self.link.send(self._subject, _ENCODE(body), reply=reply)
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Msg) -> None:
         if self._stopped:
             return  # never seen by the handler: the broker delivers it again
         self._heard_at = asyncio.get_running_loop().time()
