@@ -117,7 +117,7 @@ async def test_refuses_wrong_tasks_with_their_code(desk: Desk):
         ([{"id": "a", "title": "x" * 20_001}], "too_large"),
         ([{"title": "no id"}], "bad_request"),
         ([{"id": "a", "depends_on": "b"}], "bad_request"),
-        ([{"id": "a", "node": {"type": "wish"}}], "bad_request"),
+        ([{"id": "a", "node": {"type": "wish"}}], "unknown_node_type"),
         ([], "bad_request"),
     ]
     for tasks, code in cases:
