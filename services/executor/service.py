@@ -134,8 +134,11 @@ async def _take_input(
             puller.priority = rank
 
     async def drain() -> None:
-        for puller in (*pullers, fired):
-            puller.stop()
+        # What the broker has sent already is taken in: thrown away, it would wait for its acknowledgement deadline.
+        try:
+            await asyncio.gather(*(puller.drain() for puller in (*pullers, fired)))
+        except TimeoutError:
+            app.log.warning("drain_cut", hint="what was on its way comes again after its deadline")
         await host.drain()
         await app.bus.flush()
 
