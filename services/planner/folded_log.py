@@ -39,14 +39,18 @@ class _Entry(Generic[F]):
 
 
 class FoldedLog(Generic[F]):
-    """The folds of many logs, of which the least used are forgotten and read again when wanted."""
+    """The folds of many logs, of which the least used are forgotten and read again when wanted.
+
+    `take` gives one record to a fold and never fails: what stands behind an unreadable record is wanted as well.
+    """
 
     def __init__(
         self, history: Callable[[str, int], AsyncIterator[Recorded]], initial: Callable[[], F],
-        *, entries_max: int = ENTRIES_MAX, weight_max: int = WEIGHT_MAX,
+        take: Callable[[F, Recorded], object], *, entries_max: int = ENTRIES_MAX, weight_max: int = WEIGHT_MAX,
     ) -> None:  # fmt: skip
         self._history = history
         self._initial = initial
+        self._take = take
         self._entries_max, self._weight_max = entries_max, weight_max
         self._entries: OrderedDict[str, _Entry[F]] = OrderedDict()
 
@@ -58,7 +62,7 @@ class FoldedLog(Generic[F]):
         self._entries.move_to_end(subject)
         async with entry.lock:
             async for record in self._history(subject, entry.seq):
-                entry.fold.take(record)
+                self._take(entry.fold, record)
                 entry.seq = record.seq
         if not entry.seq and self._entries.get(subject) is entry:
             del self._entries[subject]  # whoever asks for what is not there must not push out what is

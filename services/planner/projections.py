@@ -1,6 +1,8 @@
 """Brings the planner's projections up to now, keeps them there, and measures how far behind they are."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from contracts.errors import Rejected
@@ -8,13 +10,13 @@ from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
 from contracts.subjects import events as event_subject
 from services.planner.epic_list import EpicList
 from services.planner.strategy_book import StrategyBook
+from services.planner.unreadable import Unreadable
 from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
 from services.runtime.follow import Follower
 from services.runtime.metrics import Metrics
 
 CATCH_UP_S: Final = 60.0
-NO_MESSAGE: Final = 10037
-"""The broker's code for "no message has this subject"."""
 
 
 class Projection(NamedTuple):
@@ -29,8 +31,8 @@ class Projection(NamedTuple):
 class Projections:
     """All projections of one planner."""
 
-    def __init__(self, bus: Bus, metrics: Metrics) -> None:
-        self._bus, self._metrics = bus, metrics
+    def __init__(self, bus: Bus, metrics: Metrics, unreadable: Unreadable) -> None:
+        self._bus, self._metrics, self._unreadable = bus, metrics, unreadable
         self._all: list[Projection] = []
 
     async def start(self, book: StrategyBook, epic_list: EpicList) -> None:
@@ -43,11 +45,10 @@ class Projections:
             (EVENTS_PLANNER, event_subject("planner", "epic", "*")),
             (EVENTS_EXECUTOR, event_subject("executor", "run", "*")),
         )
-        follow = self._bus.follow
         self._all = [
-            Projection("strategies", *strategies, await follow(*strategies, book.take)),
-            Projection("epics", *epics, await follow(*epics, epic_list.take_epic, headers_only=True)),
-            Projection("progress", *runs, await follow(*runs, epic_list.take_run, headers_only=True)),
+            await self._follow("strategies", *strategies, book.take),
+            await self._follow("epics", *epics, epic_list.take_epic, headers_only=True),
+            await self._follow("progress", *runs, epic_list.take_run, headers_only=True),
         ]
         try:
             async with asyncio.timeout(CATCH_UP_S):
@@ -64,15 +65,14 @@ class Projections:
     async def measure(self) -> None:
         """Set the lag of each projection, in stream sequences. Raises Rejected when the broker does not answer."""
         for projection in self._all:
-            newest = await self._newest(projection)
+            newest = await self._bus.newest(projection.stream, projection.pattern)
             lag = max(0, newest - projection.follower.last_seq)
             self._metrics.set("htdag_projection_lag_messages", lag, projection=f"planner-{projection.name}")
 
-    async def _newest(self, projection: Projection) -> int:
-        try:
-            answer = await self._bus.api(f"STREAM.MSG.GET.{projection.stream}", {"last_by_subj": projection.pattern})
-        except Rejected as error:
-            if error.detail.get("err_code") == NO_MESSAGE:
-                return 0
-            raise
-        return int(answer["message"]["seq"])
+    async def _follow(
+        self, name: str, stream: str, pattern: str, take: Callable[[Recorded], None], *, headers_only: bool = False
+    ) -> Projection:
+        careful = partial(self._unreadable.take, name, take)
+        return Projection(
+            name, stream, pattern, await self._bus.follow(stream, pattern, careful, headers_only=headers_only)
+        )

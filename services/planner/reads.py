@@ -12,6 +12,7 @@ from services.planner.epic_list import EpicList
 from services.planner.epic_reading import EpicReading, planned_in
 from services.planner.folded_log import FoldedLog
 from services.planner.task_board import BoardTask, TaskBoard, result_in
+from services.planner.unreadable import Unreadable
 from services.runtime.bus import Bus
 
 RECENT_RUNS_MAX: Final = 10_000
@@ -20,14 +21,18 @@ RECENT_RUNS_MAX: Final = 10_000
 class Reads:
     """Merges the planner's log (what was accepted) with the executor's (what became of it)."""
 
-    def __init__(self, bus: Bus, epic_list: EpicList) -> None:
+    def __init__(self, bus: Bus, epic_list: EpicList, unreadable: Unreadable) -> None:
         self._bus = bus
         self._list = epic_list
         self._epics: FoldedLog[EpicReading] = FoldedLog(
-            lambda subject, after: bus.history(EVENTS_PLANNER, subject, after), EpicReading
+            lambda subject, after: bus.history(EVENTS_PLANNER, subject, after),
+            EpicReading,
+            lambda reading, record: unreadable.take("epic", reading.take, record),
         )
         self._boards: FoldedLog[TaskBoard] = FoldedLog(
-            lambda subject, after: bus.history(EVENTS_EXECUTOR, subject, after), TaskBoard
+            lambda subject, after: bus.history(EVENTS_EXECUTOR, subject, after),
+            TaskBoard,
+            lambda board, record: unreadable.take("run", board.take, record),
         )
         self._recent: OrderedDict[str, str] = OrderedDict()
 

@@ -25,6 +25,7 @@ from services.planner.strategy.decider import STRATEGY, StrategyCommand
 from services.planner.strategy.state import Strategy
 from services.planner.strategy_book import STRATEGY_CODEC, StrategyBook
 from services.planner.sweep import Sweep
+from services.planner.unreadable import Unreadable
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
@@ -36,6 +37,7 @@ from services.runtime.rpc import Caller
 HOUSEKEEPING_S: Final = 10.0
 IDLE_S: Final = 3_600.0
 ACTORS_MAX: Final = 2_000
+_OWN_LOG_UNREADABLE: Final = frozenset({"poison", "internal"})
 SEEDER: Final = Caller(by="planner", corr="seed", message_id="seed", reply="", headers={})
 
 
@@ -46,8 +48,8 @@ async def build(app: App) -> None:
     await lua.start()
     app.on_stop(lua.stop)
 
-    book, epic_list = StrategyBook(), EpicList()
-    projections = Projections(app.bus, app.metrics)
+    book, epic_list, unreadable = StrategyBook(), EpicList(), Unreadable(app.log)
+    projections = Projections(app.bus, app.metrics, unreadable)
     await projections.start(book, epic_list)
     app.on_ready("projections", projections.not_ready)
     hand_overs = HandOvers(app.bus, app.log)
@@ -56,11 +58,11 @@ async def build(app: App) -> None:
     app.on_drain(hand_overs.drain)
     app.on_drain(epics.drain)
     app.on_drain(strategies.drain)
-    reads = Reads(app.bus, epic_list)
+    reads = Reads(app.bus, epic_list, unreadable)
 
     strategy_handlers = StrategyHandlers(host=strategies, book=book, lua=lua, clock=app.clock)
-    await strategy_handlers.seed(Nothing(), SEEDER)
-    sweep = Sweep(app.bus, reads, hand_overs, app.clock)
+    await _seed(strategy_handlers, app.log)
+    sweep = Sweep(app.bus, reads, hand_overs, app.clock, unreadable)
     repeated = await sweep.begin()
     if repeated:
         app.log.info("hand_overs_repeated", count=repeated)
@@ -110,6 +112,19 @@ def _bind_strategies(app: App, handlers: StrategyHandlers) -> None:
     app.handle("strategy", "rollback", handlers.rollback)
     app.handle("strategy", "try", handlers.try_stage)
     app.handle("strategy", "seed", handlers.seed)
+
+
+async def _seed(handlers: StrategyHandlers, log: Log) -> None:
+    try:
+        await handlers.seed(Nothing(), SEEDER)
+    except Rejected as error:
+        if error.code not in _OWN_LOG_UNREADABLE:
+            raise
+        refusal = error
+    else:
+        return
+    # A shipped strategy's own log is broken: that one cannot be changed, everything else works.
+    log.error("strategy_not_seeded", code=refusal.code, **refusal.detail)
 
 
 async def _sweep_on(sweep: Sweep, every_s: float, log: Log) -> None:

@@ -7,17 +7,18 @@ harm when two planners find it or its writer is only slow.
 
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from contracts.epic import EpicCreated
 from contracts.run import AddTasks
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
+from contracts.subjects import check_id, parse_events
 from contracts.subjects import events as event_subject
-from contracts.subjects import parse_events
 from services.planner.epic.hand_over import HandOver, hand_over
 from services.planner.epic_reading import EPIC_CODEC
 from services.planner.hand_overs import HandOvers
 from services.planner.reads import Reads
+from services.planner.unreadable import Unreadable
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.event_store import Recorded
@@ -32,8 +33,9 @@ EPICS: Final = event_subject("planner", "epic", "*")
 class Sweep:
     """Walks the epics' log once, from near its end at the start."""
 
-    def __init__(self, bus: Bus, reads: Reads, hand_overs: HandOvers, clock: Clock) -> None:
+    def __init__(self, bus: Bus, reads: Reads, hand_overs: HandOvers, clock: Clock, unreadable: Unreadable) -> None:
         self._bus, self._reads, self._hand_overs, self._clock = bus, reads, hand_overs, clock
+        self._unreadable = unreadable
         self._position = 0
 
     async def begin(self) -> int:
@@ -46,18 +48,23 @@ class Sweep:
         """Go on to the newest commit that is older than `grace_ms`. Returns how many hand-overs were repeated."""
         old_enough_ms = self._clock.now_ms() - grace_ms
         found: list[tuple[str, HandOver]] = []
-        repeated = 0
+        position, repeated = self._position, 0
         history = cast(Any, self._bus.history(EVENTS_PLANNER, EPICS, self._position))
         async with aclosing(history) as records:
             async for record in records:
-                if grace_ms and _committed_ms(record) > old_enough_ms:
-                    break
-                found.extend(_hand_overs_in(record))
-                self._position = record.seq
+                seen = self._unreadable.take("sweep", _seen_in, record)
+                if seen is not None:
+                    if grace_ms and seen.committed_ms > old_enough_ms:
+                        break
+                    found.extend(seen.hand_overs)
+                position = record.seq
                 if len(found) >= CHECKED_TOGETHER:
                     repeated += await self._repeat(found)
-                    found = []
-        return repeated + await self._repeat(found)
+                    self._position, found = position, []
+        repeated += await self._repeat(found)
+        # Only now: what could not be repeated, because the broker went away, is looked at again.
+        self._position = position
+        return repeated
 
     async def _repeat(self, found: list[tuple[str, HandOver]]) -> int:
         subjects = {one.run_id: event_subject("executor", "run", one.run_id) for _, one in found}
@@ -79,12 +86,15 @@ class Sweep:
         return one.first_task_id in board.tasks
 
 
-def _hand_overs_in(record: Recorded) -> list[tuple[str, HandOver]]:
+class _Seen(NamedTuple):
+    committed_ms: float
+    hand_overs: list[tuple[str, HandOver]]
+
+
+def _seen_in(record: Recorded) -> _Seen:
     epic_id = parse_events(record.subject).aggregate_id
     commit = EPIC_CODEC.decode(record.data, skip_unknown=True)
-    return [(epic_id, hand_over(epic_id, event)) for event in commit.events if not isinstance(event, EpicCreated)]
-
-
-def _committed_ms(record: Recorded) -> float:
-    commit = EPIC_CODEC.decode(record.data, skip_unknown=True)
-    return datetime.fromisoformat(commit.at).timestamp() * 1000
+    hand_overs = [(epic_id, hand_over(epic_id, event)) for event in commit.events if not isinstance(event, EpicCreated)]
+    for _, one in hand_overs:
+        check_id(one.run_id, "run_id")
+    return _Seen(datetime.fromisoformat(commit.at).timestamp() * 1000, hand_overs)

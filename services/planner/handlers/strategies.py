@@ -71,9 +71,18 @@ class StrategyHandlers:
         return await self._decide(name, RollBackStrategy(name), caller)
 
     async def seed(self, _request: Nothing, caller: Caller) -> list[StrategyView]:
-        """Store the shipped strategies that were never stored; answers all strategies."""
+        """Store the shipped strategies that were never stored; answers all strategies.
+
+        One that is refused keeps none of the others away; the last refusal is raised.
+        """
+        refused: Rejected | None = None
         for command in shipped_strategies():
-            await self._decide(command.name, command, caller)
+            try:
+                await self._decide(command.name, command, caller)
+            except Rejected as error:
+                refused = error
+        if refused is not None:
+            raise refused
         return self._book.views()
 
     async def try_stage(self, request: StrategyTry, _caller: Caller) -> StrategyTrial:

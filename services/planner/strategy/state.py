@@ -47,8 +47,11 @@ class Strategy:
         return Strategy(self.name, dict(self.versions), list(self.trail))
 
     def view(self) -> StrategyView:
-        """What a list shows; an inactive strategy shows its newest version's body and version 0."""
-        put = self.versions[self.active or self.latest]
+        """What a list shows; an inactive strategy shows its newest version's body and version 0.
+
+        So does one whose active version stands in an event that this program could not read.
+        """
+        put = self.versions.get(self.active) or self.versions[max(self.versions)]
         return StrategyView(
             name=self.name,
             version=self.active,

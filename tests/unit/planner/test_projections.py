@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
 from contracts.commit import HEADER_SUMMARY, Commit
 from contracts.strategy import StrategyBody, StrategyPut
@@ -11,6 +12,7 @@ from contracts.subjects import events as event_subject
 from services.planner.epic_list import EpicList
 from services.planner.projections import Projections
 from services.planner.strategy_book import STRATEGY_CODEC, StrategyBook
+from services.planner.unreadable import Unreadable
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.metrics import Metrics
@@ -42,7 +44,7 @@ def lags(metrics: Metrics) -> dict[str, float]:
 async def test_what_was_stored_before_the_start_is_known_after_it_and_what_comes_later_soon(bus: Bus):
     await put(bus, 1)
     book, epic_list, metrics = StrategyBook(), EpicList(), Metrics()
-    projections = Projections(bus, metrics)
+    projections = Projections(bus, metrics, Unreadable(structlog.get_logger()))
     await projections.start(book, epic_list)
     assert book.get("s").version == 1
     await put(bus, 2)
@@ -57,7 +59,7 @@ async def test_what_was_stored_before_the_start_is_known_after_it_and_what_comes
 
 async def test_a_projection_that_stands_still_is_seen(bus: Bus):
     metrics = Metrics()
-    projections = Projections(bus, metrics)
+    projections = Projections(bus, metrics, Unreadable(structlog.get_logger()))
     await projections.start(StrategyBook(), EpicList())
     for projection in projections._all:
         await projection.follower.stop()

@@ -102,7 +102,7 @@ def subject_of(run_id: str) -> str:
 
 async def test_each_read_sees_everything_and_reads_only_what_is_new():
     log = Log()
-    boards = FoldedLog(log.history, TaskBoard)
+    boards = FoldedLog(log.history, TaskBoard, TaskBoard.take)
     first = await log.write("r1", ADDED)
     assert (await boards.get(subject_of("r1"))).states()["a"] == "pending"
     await log.write("r1", TaskStarted("a", 1, 9))
@@ -112,7 +112,7 @@ async def test_each_read_sees_everything_and_reads_only_what_is_new():
 
 async def test_the_least_used_logs_are_forgotten_and_read_again():
     log = Log()
-    boards = FoldedLog(log.history, TaskBoard, entries_max=2, weight_max=100)
+    boards = FoldedLog(log.history, TaskBoard, TaskBoard.take, entries_max=2, weight_max=100)
     for run_id in ("r1", "r2", "r3"):
         await log.write(run_id, ADDED)
         await boards.get(subject_of(run_id))
@@ -123,7 +123,7 @@ async def test_the_least_used_logs_are_forgotten_and_read_again():
 
 async def test_heavy_logs_are_forgotten_first_come_first_gone():
     log = Log()
-    boards = FoldedLog(log.history, TaskBoard, weight_max=7)
+    boards = FoldedLog(log.history, TaskBoard, TaskBoard.take, weight_max=7)
     for run_id in ("r1", "r2"):
         await log.write(run_id, ADDED)
         await boards.get(subject_of(run_id))
@@ -135,7 +135,7 @@ async def test_heavy_logs_are_forgotten_first_come_first_gone():
 
 async def test_asking_for_what_is_not_there_pushes_nothing_out():
     log = Log()
-    boards = FoldedLog(log.history, TaskBoard, entries_max=1)
+    boards = FoldedLog(log.history, TaskBoard, TaskBoard.take, entries_max=1)
     await log.write("r1", ADDED)
     await boards.get(subject_of("r1"))
     for number in range(5):

@@ -122,3 +122,9 @@ def test_a_shipped_folder_that_is_broken_is_a_clear_error(tmp_path, manifest):
     with pytest.raises(Rejected) as refused:
         shipped_strategies(tmp_path)
     assert refused.value.code == "bad_config"
+
+
+def test_a_strategy_whose_active_version_nobody_here_could_read_is_still_listed():
+    made = book(put("s", 2), StrategyActivated(name="s", version=3))
+    assert [(view.name, view.version, view.versions) for view in made.views()] == [("s", 3, [2])]
+    assert chosen(made, "x") is None
