@@ -43,6 +43,5 @@ HEARTBEATS_MISSED_MAX: Final = 3
 
 REQUEST_BYTES_MAX: Final = 8 << 20
 """What a request may hold; the embedded broker's max_payload is this too."""
-MAILBOX_MESSAGES_MAX: Final = 10_000
 DEAD_LETTER_DELIVERIES_MAX: Final = 8
 JSON_DEPTH_MAX: Final = 64

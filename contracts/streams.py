@@ -53,7 +53,6 @@ def _events(service: str) -> dict[str, Any]:
 
 EVENTS_PLANNER: Final = "HTDAG_EVT_PLANNER"
 EVENTS_EXECUTOR: Final = "HTDAG_EVT_EXECUTOR"
-EVENTS_LLM_WORKER: Final = "HTDAG_EVT_LLM_WORKER"
 COMMANDS: Final = "HTDAG_CMD"
 TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
@@ -74,7 +73,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         name=COMMANDS,
         owner="everyone",
         # No work queue: removing each settled message would cost one more fsync.
-        meaning="durable mailbox messages of a day, stored by partition; consumers know which are not settled yet",
+        meaning="durable mailbox messages of a week, stored by partition; consumers know which are not settled yet",
         config=_file(
             subjects=[f"{ROOT}.cmd.*.*.*.*"],
             allow_atomic=True,
@@ -84,7 +83,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
                 ".{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}",
             },
             duplicate_window=3600 * S,
-            max_age=DAY,
+            max_age=7 * DAY,
         ),
     ),
     StreamSpec(
@@ -214,12 +213,3 @@ CONSUMERS: Final[tuple[ConsumerSpec, ...]] = (
 )
 
 POISON_DELIVERIES_MAX: Final = DEAD_LETTER_DELIVERIES_MAX
-
-
-def stream_of(service: str) -> str:
-    """The event stream of a service."""
-    return {
-        "planner": EVENTS_PLANNER,
-        "executor": EVENTS_EXECUTOR,
-        "llm-worker": EVENTS_LLM_WORKER,
-    }[service]

@@ -15,7 +15,7 @@ from contracts import subjects
 from contracts.codec import CommitCodec
 from contracts.errors import Rejected
 from services.runtime import faults
-from services.runtime.alarms import Alarms
+from services.runtime.alarms import Alarms, must_arm
 from services.runtime.clock import Clock
 from services.runtime.commit_writer import CommitWriter
 from services.runtime.decider import Decider
@@ -26,6 +26,7 @@ from services.runtime.host_limits import HostLimits
 from services.runtime.ids import Ids
 from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled, refusal_of
 from services.runtime.ports import Observer, Silent, Timers
+from services.runtime.recent import Recent
 from services.runtime.snapshots import Snapshots
 
 C = TypeVar("C")
@@ -62,10 +63,11 @@ class ActorHost(Generic[C, S, E]):
         self._observer: Observer = observer if observer is not None else Silent()
         self._limits = limits if limits is not None else HostLimits()
         self._actors: dict[str, Actor[C, S, E]] = {}
-        self._ended: dict[str, Actor[C, S, E]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._alarms = Alarms(clock, self._wake)
+        self._recent = Recent(self._limits.ended_max)
+        self._time_type = type(decider.time_command(clock.now_ms())) if decider.time_command else None
         self._folding = Folding(decider, codec, store, snapshots)
         self._writer = CommitWriter(service, codec, store, self._limits.commit_bytes_max)
 
@@ -103,6 +105,8 @@ class ActorHost(Generic[C, S, E]):
         """Put a command into a mailbox; see the module for when `settled` is called, with None or with why not."""
         item: Input[C, S, E] = Input(command, message_id, by, corr, trace, settled, answered)
         actor = self._actor(actor_id)
+        if type(command) is self._time_type:
+            actor.armed_at_ms = None  # the durable timer has fired, whatever its clock says
         if self._draining:
             item.refuse(Interrupted(), Rejected("mailbox_full", "the service is stopping"))
         elif len(actor.box) >= self._limits.mailbox_messages_max:
@@ -142,11 +146,8 @@ class ActorHost(Generic[C, S, E]):
             await asyncio.wait(tasks)
         for actor in self._actors.values():
             self._alarms.cancel(actor)
-            for settle in actor.tokens:
-                settle(Interrupted())
-            actor.tokens.clear()
+            actor.settle(Interrupted())
         self._actors.clear()
-        self._ended.clear()
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class ActorHost(Generic[C, S, E]):
                     if losses or actor.known or not self._decider.begins(actor.box[0].command):
                         await self._load(actor)
                     actor.known = True
-                items, actor.box = actor.box, []
+                items = actor.take()
                 await self._turn(actor, items)
                 losses = 0
             except Conflict as conflict:
@@ -192,7 +193,10 @@ class ActorHost(Generic[C, S, E]):
                     self._give_up(actor, items, conflict)
             except Exception as error:  # the one place where a turn's failure ends: whoever waits is told
                 actor.loaded = False
-                self._give_up(actor, items, error)
+                if len(items) > 1 and not isinstance(error, Rejected):
+                    actor.put_back(items)  # one of them is poison: alone it hurts nobody else
+                else:
+                    self._give_up(actor, items, error)
         actor.turning = False
         actor.touched_s = self._clock.monotonic_s()
         self._settle_if_quiet(actor)
@@ -275,9 +279,14 @@ class ActorHost(Generic[C, S, E]):
         refused = refusal_of(error, actor.actor_id)
         for item in items:
             item.refuse(error, refused)
-        for settle in actor.tokens:
-            settle(error)
-        actor.tokens.clear()
+        # With the state goes what was only in memory: what was taken in before comes again. It is innocent, unless what
+        # broke is what it led to here.
+        innocent = any(item.matters for item in items) and not isinstance(error, Rejected)
+        self._hand_back(actor, Interrupted() if innocent else error)
+
+    def _hand_back(self, actor: Actor[C, S, E], error: BaseException) -> None:
+        """The durable inputs come again later; whatever else waits is looked at again by time."""
+        actor.settle(error)
         if self._decider.time_command is not None:
             self._alarms.set(actor, self._clock.now_ms() + GIVE_UP_RETRY_MS)
 
@@ -286,6 +295,7 @@ class ActorHost(Generic[C, S, E]):
     async def _load(self, actor: Actor[C, S, E]) -> None:
         actor.state, actor.seq, actor.events_unsnapped = await self._fold(actor.actor_id)
         actor.loaded = True
+        actor.armed_at_ms = None  # who wrote meanwhile may have moved the timer
         if actor.seq:
             for effect in self._decider.recover(actor.state):
                 self._start(actor, effect)
@@ -296,7 +306,7 @@ class ActorHost(Generic[C, S, E]):
     def passivate(self, idle_s: float | None = None) -> int:
         """Forget actors that are at rest for `idle_s`; their truth is in the log. Returns how many."""
         limit = self._clock.monotonic_s() - (self._limits.idle_s if idle_s is None else idle_s)
-        idle = [actor for actor in self._actors.values() if actor.at_rest and actor.touched_s <= limit]
+        idle = [actor for actor in self._actors.values() if actor.touched_s <= limit and self._may_go(actor)]
         for actor in idle:
             self._forget(actor)
         return len(idle)
@@ -327,7 +337,7 @@ class ActorHost(Generic[C, S, E]):
         if not actor.quiet or actor.settling or self._draining or not actor.loaded:
             return
         due = self._due(actor.state)
-        if self._timers is not None and _must_arm(actor.armed_at_ms, due):
+        if self._timers is not None and must_arm(actor.armed_at_ms, due):
             actor.settling = True
             self._spawn(self._arm_and_settle(actor, self._timers, due))
         else:
@@ -342,37 +352,35 @@ class ActorHost(Generic[C, S, E]):
             actor.armed_at_ms = due
         except Rejected as error:
             self._observer.failed(actor.actor_id, error)
-            for settle in actor.tokens:
-                settle(error)
-            actor.tokens.clear()
+            self._hand_back(actor, error)
             return
         finally:
             actor.settling = False
-        if actor.quiet:
-            self._release(actor)
+        # Meanwhile more may have been decided, and another moment may be due.
+        self._settle_if_quiet(actor)
 
     def _release(self, actor: Actor[C, S, E]) -> None:
         if actor.tokens:
             faults.point("actor.before_settle")
-            tokens, actor.tokens = actor.tokens, []
-            for settle in tokens:
-                settle(None)
+            actor.settle(None)
         if self._decider.is_terminal(actor.state):
-            self._keep_ended(actor)
+            self._make_room(actor)
 
-    def _keep_ended(self, actor: Actor[C, S, E]) -> None:
-        """Keep what just ended for the questions that follow, but only so many: the next ones need the room."""
-        self._ended.pop(actor.actor_id, None)
-        self._ended[actor.actor_id] = actor
-        while len(self._ended) > self._limits.ended_max:
-            oldest = self._ended.pop(next(iter(self._ended)))
+    def _may_go(self, actor: Actor[C, S, E]) -> bool:
+        """Whether something durable wakes it when it must be woken: a timer, or nothing is due."""
+        due = self._due(actor.state) if actor.loaded else None
+        return actor.at_rest and (self._timers is None or not actor.loaded or not must_arm(actor.armed_at_ms, due))
+
+    def _make_room(self, actor: Actor[C, S, E]) -> None:
+        """What just ended stays for the questions that follow; older ones go."""
+        for oldest in self._recent.add(actor):
             if oldest.at_rest and self._decider.is_terminal(oldest.state):
                 self._forget(oldest)
 
     def _forget(self, actor: Actor[C, S, E]) -> None:
         self._alarms.cancel(actor)
         self._actors.pop(actor.actor_id, None)
-        self._ended.pop(actor.actor_id, None)
+        self._recent.drop(actor.actor_id)
 
     def _watch_time(self, actor: Actor[C, S, E], now_ms: int) -> None:
         """While the actor is in memory its deadlines are judged to the millisecond, without the durable timer."""
@@ -387,10 +395,3 @@ class ActorHost(Generic[C, S, E]):
     def _wake(self, actor: Actor[C, S, E], now_ms: int) -> None:
         if not self._draining and self._decider.time_command is not None:
             self._put(actor, Input(self._decider.time_command(now_ms), "time"))
-
-
-def _must_arm(armed_at_ms: int | None, due: int | None) -> bool:
-    """A timer that fires too early is harmless, one that fires too late is not."""
-    if due is None:
-        return armed_at_ms is not None
-    return armed_at_ms is None or due < armed_at_ms

@@ -46,3 +46,10 @@ class Alarms:
             self.set(actor, due_ms)
         else:
             self._wake(actor, now_ms)
+
+
+def must_arm(armed_at_ms: int | None, due: int | None) -> bool:
+    """Whether the durable timer must change. One that fires too early is harmless, one that fires too late is not."""
+    if due is None:
+        return armed_at_ms is not None
+    return armed_at_ms is None or due < armed_at_ms

@@ -111,7 +111,7 @@ class App:
         await self._open_health()
         client = await self._connect()
         self.bus = Bus(
-            client, sync=self.core.nats_sync, log=self._bus_said,
+            client, sync=self.core.nats_sync, log=self._bus_said, on_failure=self._bus_failed,
             on_batch=lambda stream, size: self.metrics.observe("htdag_commit_batch_size", size, stream=stream),
         )  # fmt: skip
         self.on_stop(self._close_bus)
@@ -213,6 +213,9 @@ class App:
     def _closed(self) -> None:
         if hasattr(self, "bus") and self.life.phase not in (Phase.STOPPING, Phase.STOPPED):
             self.life.kill("the NATS connection was closed for good", UNAVAILABLE)
+
+    def _bus_failed(self, text: str) -> None:
+        self.log.error("handler_failed", said=text)
 
     def _bus_said(self, text: str) -> None:
         self.log.debug("nats", said=text)

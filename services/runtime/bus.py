@@ -65,10 +65,11 @@ class Bus:
         *,
         sync: str = "always",
         log: Callable[[str], None] = lambda _: None,
+        on_failure: Callable[[str], None] = lambda _: None,
         on_batch: Callable[[str, int], None] = lambda _stream, _size: None,
     ) -> None:
         self.client = client
-        self.link = Link(client, log)
+        self.link = Link(client, log, on_failure)
         self._log = log
         self._on_batch = on_batch
         self._batch_min = BATCH_MIN.get(sync, BATCH_MIN["relaxed"])
@@ -107,7 +108,8 @@ class Bus:
     def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Send without acknowledgement, in order with everything else that is sent."""
         if not self.link.send(subject, data, reply, headers):
-            raise Rejected("mailbox_full", "too much waits to be sent")
+            closed = self.client.is_closed
+            raise Rejected("nats_unavailable" if closed else "mailbox_full", "it cannot be sent now", subject=subject)
 
     async def request(
         self, subject: str, data: bytes, *, timeout_s: float = 10.0, headers: Mapping[str, str] | None = None
@@ -195,13 +197,14 @@ class Bus:
             "Htdag-Subject": delivery.subject,
             "Htdag-Seq": str(delivery.seq),
         }
-        await self.store(
-            subjects.dead_letter(delivery.stream),
-            delivery.data,
-            stream=DEAD_LETTERS,
-            msg_id=f"{delivery.stream}:{delivery.seq}",
-            headers=headers,
-        )
+        subject, msg_id = subjects.dead_letter(delivery.stream), f"{delivery.stream}:{delivery.seq}"
+        try:
+            await self.store(subject, delivery.data, stream=DEAD_LETTERS, msg_id=msg_id, headers=headers)
+        except Rejected as error:
+            if error.code != "too_large":
+                raise
+            # With the reason it is larger than the broker takes: it stays readable where it was, by its sequence.
+            await self.store(subject, b"", stream=DEAD_LETTERS, msg_id=msg_id, headers=headers)
         delivery.term(code)
 
     # -- JetStream: reading ----------------------------------------------------------------------------------------

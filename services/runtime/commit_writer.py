@@ -37,9 +37,10 @@ class CommitWriter(Generic[E]):
         now_ms: int,
     ) -> int:
         """Append what was decided because of `first` (and whatever waited with it); the sequence. Raises Conflict."""
-        actor.by = first.by or actor.by or self._service
-        actor.corr = first.corr or actor.corr or first.message_id
-        commit = Commit(at=rfc3339(now_ms), by=actor.by, cause=first.message_id, corr=actor.corr, events=events)
+        # Results and time speak for themselves, not for whoever spoke last.
+        by = first.by or self._service
+        actor.corr = first.corr or actor.corr or actor.actor_id
+        commit = Commit(at=rfc3339(now_ms), by=by, cause=first.message_id, corr=actor.corr, events=events)
         headers = {HEADER_TYPES: self._codec.types_header(events)}
         if summary is not None:
             headers[HEADER_SUMMARY] = _ENCODE(summary).decode()

@@ -123,9 +123,14 @@ async def last_of_many(link: Link, stream: str, subjects: Sequence[str]) -> dict
     """The newest message of each subject that has one."""
     found: dict[str, Recorded] = {}
     for start in range(0, len(subjects), SUBJECTS_PER_REQUEST_MAX):
-        part = list(subjects[start : start + SUBJECTS_PER_REQUEST_MAX])
-        messages, _ = await _ask(link, stream, {"multi_last": part, "batch": len(part)})
-        for message in messages:
-            record = recorded(message)
-            found[record.subject] = record
+        missing = list(subjects[start : start + SUBJECTS_PER_REQUEST_MAX])
+        while missing:
+            messages, end = await _ask(link, stream, {"multi_last": missing, "batch": len(missing)})
+            for message in messages:
+                record = recorded(message)
+                found[record.subject] = record
+            # The broker ends an answer that grows too big; what is left is asked for again.
+            if not messages or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
+                break
+            missing = [subject for subject in missing if subject not in found]
     return found

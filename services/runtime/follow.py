@@ -53,7 +53,11 @@ class Follower:
         seq = meta.sequence.stream
         if seq <= self.last_seq:
             return
-        self._handler(Recorded(seq, message.subject, message.data, message.headers or {}))
-        self.last_seq = seq
-        if not meta.num_pending:
-            self.caught_up.set()
+        try:
+            self._handler(Recorded(seq, message.subject, message.data, message.headers or {}))
+        except Exception as error:  # one bad message must not freeze a view of all the others
+            self._link.on_failure(f"{message.subject} at {seq} was not taken in: {type(error).__name__}: {error}")
+        finally:
+            self.last_seq = seq
+            if not meta.num_pending:
+                self.caught_up.set()

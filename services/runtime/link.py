@@ -24,9 +24,14 @@ UNSENT_BYTES_MAX: Final = 64 << 20
 class Link:
     """Sends in order and routes replies. Start it before use; `close` is final."""
 
-    def __init__(self, client: Client, log: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        log: Callable[[str], None] = lambda _: None,
+        on_failure: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.client = client
-        self._log = log
+        self._log, self.on_failure = log, on_failure
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Callable[[Msg], None]] = {}
@@ -55,14 +60,16 @@ class Link:
         Raises Rejected too_large for a message that the broker would not take, bad_request for one that is malformed.
         """
         client = self.client
-        if len(data) > client.max_payload:
-            raise Rejected("too_large", "larger than the broker takes", bytes=len(data), max=client.max_payload)
+        block = header_block(headers) if headers else b""
+        # The broker counts headers too, and closes the connection of whoever sends too much.
+        if len(block) + len(data) > client.max_payload:
+            size = len(block) + len(data)
+            raise Rejected("too_large", "larger than the broker takes", bytes=size, max=client.max_payload)
         if not subject or " " in subject or not subject.isprintable():
             raise Rejected("bad_request", "not a subject", subject=subject)
         if client._pending_data_size > UNSENT_BYTES_MAX or client.is_closed:
             return False
-        if headers:
-            block = header_block(headers)
+        if block:
             line = b"HPUB %b %b %d %d\r\n%b" % (
                 subject.encode(), reply.encode(), len(block), len(block) + len(data), block
             )  # fmt: skip
@@ -104,7 +111,7 @@ class Link:
         """A core subscription. `on_message` is called as soon as a message was read; it must be quick and not raise."""
         # Without a limit nothing is counted as pending: nothing ever waits.
         subscription = await self.client.subscribe(subject, queue=queue, cb=_never, pending_bytes_limit=0)
-        waiting, direct = subscription._pending_queue, _Direct(on_message, self._log)
+        waiting, direct = subscription._pending_queue, _Direct(on_message, self.on_failure)
         subscription._pending_queue = direct  # type: ignore[assignment]
         while not waiting.empty():
             direct.put_nowait(waiting.get_nowait())
@@ -122,15 +129,15 @@ class _Direct:
     The queue costs a switch of tasks per message, which is a third of what a message costs.
     """
 
-    def __init__(self, on_message: Callable[[Msg], None], log: Callable[[str], None]) -> None:
-        self._on_message, self._log = on_message, log
+    def __init__(self, on_message: Callable[[Msg], None], on_failure: Callable[[str], None]) -> None:
+        self._on_message, self._on_failure = on_message, on_failure
 
     def put_nowait(self, message: Msg) -> None:
         """Handle one message. An exception here would end the client's read loop: it is told, and ends here."""
         try:
             self._on_message(message)
         except Exception as error:  # the edge of the connection
-            self._log(f"a handler of {message.subject} failed: {type(error).__name__}: {error}")
+            self._on_failure(f"a handler of {message.subject} failed: {type(error).__name__}: {error}")
 
     async def get(self) -> Msg:
         """nats-py's own task waits here until the subscription ends: nothing ever comes this way."""

@@ -67,9 +67,9 @@ class Actor(Generic[C, S, E]):
 
     __slots__ = (
         "actor_id",
+        "alone",
         "armed_at_ms",
         "box",
-        "by",
         "corr",
         "events_unsnapped",
         "known",
@@ -93,6 +93,7 @@ class Actor(Generic[C, S, E]):
         self.loaded = False
         self.known = False
         self.box: list[Input[C, S, E]] = []
+        self.alone = 0
         self.turning = False
         self.open_effects = 0
         self.running: set[Any] = set()
@@ -102,9 +103,27 @@ class Actor(Generic[C, S, E]):
         self.local_due_ms: int | None = None
         self.local_timer: Any = None
         self.touched_s = 0.0
-        self.by = ""
         self.corr = ""
         self.events_unsnapped = 0
+
+    def take(self) -> list[Input[C, S, E]]:
+        """What the next turn judges: all that waits, or one alone after a turn that broke."""
+        if self.alone:
+            self.alone -= 1
+            return [self.box.pop(0)]
+        items, self.box = self.box, []
+        return items
+
+    def settle(self, outcome: BaseException | None) -> None:
+        """Tell the sources of all durable inputs taken in so far what became of them."""
+        tokens, self.tokens = self.tokens, []
+        for settled in tokens:
+            settled(outcome)
+
+    def put_back(self, items: list[Input[C, S, E]]) -> None:
+        """These broke a turn together: each is judged alone now."""
+        self.box = items + self.box
+        self.alone = len(items)
 
     @property
     def quiet(self) -> bool:

@@ -6,11 +6,13 @@ locality only: the sequence check of the log makes overlap safe.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Final
 
 from contracts import subjects
+from contracts.errors import Rejected
 from contracts.limits import PARTITIONS
 from services.runtime.bus import Bus, Message
 from services.runtime.clock import Clock
@@ -47,13 +49,15 @@ class Placement:
         subscription = await self._bus.subscribe(self._subject, self._heard)
         try:
             while True:
-                self._bus.publish(self._subject, self._instance.encode())
+                with contextlib.suppress(Rejected):
+                    self._bus.publish(self._subject, self._instance.encode())
                 self.refresh()
                 await asyncio.sleep(BEAT_S)
         finally:
-            # The others learn at once that this replica leaves.
-            self._bus.publish(self._subject, b"-" + self._instance.encode())
-            await subscription.unsubscribe()
+            # The others learn at once that this replica leaves; without a connection they find out by its silence.
+            with contextlib.suppress(Rejected):
+                self._bus.publish(self._subject, b"-" + self._instance.encode())
+                await subscription.unsubscribe()
 
     def refresh(self) -> None:
         """Forget who is silent and tell the ranks if they changed."""

@@ -83,7 +83,14 @@ async def _stream(bus: Bus, spec: StreamSpec, dry: bool) -> Change:
         return Change("stream", spec.name, "same")
     if not dry:
         # What the operator set and we do not care about (replicas, placement, size limits) stays.
-        await bus.api(f"STREAM.UPDATE.{spec.name}", {**existing, **wanted})
+        try:
+            await bus.api(f"STREAM.UPDATE.{spec.name}", {**existing, **wanted})
+        except Rejected as error:
+            if error.code != "internal":
+                raise
+            raise Rejected(
+                "stream_differs", f"{spec.name}: {error.message}", stream=spec.name, differs=sorted(differs)
+            ) from error
     return Change("stream", spec.name, "update", differs)
 
 

@@ -30,6 +30,9 @@ BATCHES_AT_ONCE_MAX: Final = 2
 SINGLES_SHARE: Final = 3
 """One part in so many of `batch_min` may be under way as single messages; the rest gathers for a batch."""
 QUEUE_MAX: Final = 100_000
+QUEUE_BYTES_MAX: Final = 512 << 20
+BATCH_HEADERS_BYTES: Final = 512
+"""Room for the headers that a write gets here: id, stream, expected sequence, batch."""
 
 WRONG_SEQUENCE: Final = frozenset({10071, 10164})
 STORAGE_FULL: Final = frozenset({10047, 10077, 10023, 10028, 10054})
@@ -61,7 +64,7 @@ _DECODE: Final = msgspec.json.Decoder(_Ack).decode
 class Write:
     """One message (or several on one subject, all or none) on its way into a stream."""
 
-    __slots__ = ("bytes", "due", "expect", "future", "headers", "msg_id", "parts", "subject", "tries")
+    __slots__ = ("bytes", "due", "expect", "future", "headers", "largest", "msg_id", "parts", "subject", "tries")
 
     def __init__(
         self, subject: str, parts: Sequence[bytes], msg_id: str, expect: int | None, headers: Mapping[str, str]
@@ -72,6 +75,7 @@ class Write:
         self.due = loop.time() + DEADLINE_S
         self.tries = 0
         self.bytes = sum(map(len, parts))
+        self.largest = max(map(len, parts)) + sum(len(key) + len(value) + 4 for key, value in headers.items())
 
     def settle(self, seq: int, duplicate: bool = False) -> None:
         """It is stored."""
@@ -93,6 +97,7 @@ class StreamWriter:
         self._link, self.stream, self._batch_min, self._on_batch = link, stream, batch_min, on_batch
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Write] = deque()
+        self._queued_bytes = 0
         self._scheduled = False
         self._batches = self._singles = 0
         self._in_flight: dict[str, tuple[list[Write], float]] = {}
@@ -101,11 +106,22 @@ class StreamWriter:
 
     def put(self, write: Write) -> None:
         """Take a write in; its future tells the outcome."""
-        if len(self._queue) >= QUEUE_MAX:
+        most = self._link.client.max_payload - BATCH_HEADERS_BYTES
+        if write.largest > most:
+            # Found here, because in a batch it would fail all the others with it.
+            write.fail(Rejected("too_large", "larger than the broker takes", bytes=write.largest, max=most))
+            return
+        if len(self._queue) >= QUEUE_MAX or (self._queue and self._queued_bytes + write.bytes > QUEUE_BYTES_MAX):
             write.fail(Rejected("mailbox_full", f"too many writes wait for {self.stream}", stream=self.stream))
             return
         self._queue.append(write)
+        self._queued_bytes += write.bytes
         self._schedule()
+
+    def _take(self) -> Write:
+        write = self._queue.popleft()
+        self._queued_bytes -= write.bytes
+        return write
 
     @property
     def waiting(self) -> int:
@@ -127,17 +143,17 @@ class StreamWriter:
                     return
                 self._send(self._next_batch())
             elif self._batch_min is None or self._singles < self._batch_min // SINGLES_SHARE:
-                self._send([queue.popleft()])
+                self._send([self._take()])
             else:
                 # An acknowledgement makes room; what gathers until then may fill a batch.
                 return
 
     def _next_batch(self) -> list[Write]:
         queue = self._queue
-        writes = [queue.popleft()]
+        writes = [self._take()]
         messages, size = len(writes[0].parts), writes[0].bytes
         while queue and messages + len(queue[0].parts) <= BATCH_MESSAGES_MAX and size <= BATCH_BYTES_MAX:
-            write = queue.popleft()
+            write = self._take()
             writes.append(write)
             messages += len(write.parts)
             size += write.bytes

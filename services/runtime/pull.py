@@ -19,6 +19,7 @@ HEARTBEAT_S: Final = 1.0
 SILENCE_S: Final = 2.5 * HEARTBEAT_S
 PULL_MESSAGES_MAX: Final = 256
 RETRY_DELAY_S: Final = 0.1
+FAILED_DELAY_S: Final = 1.0
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -174,7 +175,12 @@ class Puller:
             if self._owed[oldest] <= 0:
                 del self._owed[oldest]
         self._unsettled += 1
-        self._handler(Delivery(self, message))
+        delivery = Delivery(self, message)
+        try:
+            self._handler(delivery)
+        except Exception as error:  # the edge: the message comes again, and its place is free meanwhile
+            self.link.on_failure(f"{message.subject} was not taken in: {type(error).__name__}: {error}")
+            delivery.nak(FAILED_DELAY_S)
         if sum(self._owed.values()) <= PULL_MESSAGES_MAX // 4:
             self._ask()
 

@@ -9,7 +9,8 @@ from contracts.streams import TIMERS
 from services.runtime.bus import Bus
 from services.runtime.clock import rfc3339
 
-FIRED_KEPT: Final = "1h"
+FIRED_KEPT: Final = "168h"
+"""As long as a run may last: executors that were all away find it when they are back."""
 
 
 class JetStreamTimers:
@@ -18,12 +19,13 @@ class JetStreamTimers:
     def __init__(self, bus: Bus, service: str, aggregate: str, log: Callable[[str], None] = lambda _: None) -> None:
         self._bus, self._service, self._aggregate, self._log = bus, service, aggregate, log
         self._count = 0
+        self._armed: dict[str, int] = {}
         self._nonce = bus.inbox().rsplit(".", 1)[-1]
 
     async def arm(self, actor_id: str, at_ms: int) -> None:
         """See actor.Timers.arm."""
         self._count += 1
-        await self._bus.store(
+        stored = await self._bus.store(
             subjects.timer_armed(self._service, self._aggregate, actor_id),
             b"",
             stream=TIMERS,
@@ -35,9 +37,16 @@ class JetStreamTimers:
                 "Nats-Schedule-TTL": FIRED_KEPT,
             },
         )
+        self._armed[actor_id] = stored.seq
 
     async def disarm(self, actor_id: str) -> None:
-        """See actor.Timers.disarm. A timer that is left over fires into an actor that has nothing due: harmless."""
+        """See actor.Timers.disarm. Only what was armed here goes: another process may have armed a newer one since.
+
+        A timer that is left over fires into an actor that has nothing due: harmless.
+        """
+        seq = self._armed.pop(actor_id, None)
+        if seq is None:
+            return
         subject = subjects.timer_armed(self._service, self._aggregate, actor_id)
         async with asyncio.timeout(10):
-            await self._bus.api(f"STREAM.PURGE.{TIMERS}", {"filter": subject})
+            await self._bus.api(f"STREAM.PURGE.{TIMERS}", {"filter": subject, "seq": seq + 1})

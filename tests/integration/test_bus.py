@@ -161,3 +161,82 @@ async def test_replicas_find_each_other_and_notice_who_leaves(bus: Bus) -> None:
     await eventually(lambda: views["a"] == (0,) * 8)
     tasks["a"].cancel()
     await asyncio.wait(tasks.values())
+
+
+async def test_a_message_that_is_too_large_with_its_headers_is_refused_and_the_connection_lives(bus: Bus) -> None:
+    body = b"x" * (bus.payload_max - 10)
+    with pytest.raises(Rejected) as refused:
+        bus.publish("somewhere", body, headers={"Name": "value"})
+    assert refused.value.code == "too_large"
+    with pytest.raises(Rejected) as refused:
+        await bus.store(subjects.llm_response("r", "n"), body, stream=streams.LLM_RESPONSES, msg_id="big")
+    assert refused.value.code == "too_large"
+    assert (await bus.store(subjects.llm_response("r", "n"), b"{}", stream=streams.LLM_RESPONSES, msg_id="ok")).seq == 1
+
+
+async def test_a_huge_poisoned_message_is_put_aside_without_its_body(bus: Bus) -> None:
+    held: list[Delivery] = []
+    run_id = next(f"r{number}" for number in range(100) if subjects.partition(f"r{number}") == 0)
+    await bus.pull(FIRST_MAILBOX, held.append, priority=0)
+    body = b"x" * (bus.payload_max - 1000)
+    subject = subjects.command("executor", "run", run_id, "start")
+    await bus.store(subject, body, stream=streams.COMMANDS, msg_id="huge")
+    await eventually(lambda: held)
+    await bus.dead_letter(held[0], "poison", "y" * 500)
+    letter = await bus.last(streams.DEAD_LETTERS, subjects.dead_letter(streams.COMMANDS))
+    assert letter is not None
+    assert (letter.data, letter.headers["Htdag-Seq"]) == (b"", str(held[0].seq))
+
+
+async def test_the_newest_of_many_large_messages_are_all_found(bus: Bus) -> None:
+    wanted = [subjects.llm_response("big", f"n{number}") for number in range(90)]
+    await asyncio.gather(
+        *(bus.store(name, b"x" * 1_000_000, stream=streams.LLM_RESPONSES, msg_id=name) for name in wanted)
+    )
+    assert set(await bus.last_of_many(streams.LLM_RESPONSES, [*wanted, subjects.llm_response("no", "one")])) == set(
+        wanted
+    )
+
+
+async def test_a_handler_that_fails_costs_neither_the_connection_nor_the_credit(nats_server: NatsServer) -> None:
+    said: list[str] = []
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"), on_failure=said.append)
+    await bus.start()
+    await provision.apply(bus)
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    puller = await bus.pull(FIRST_MAILBOX, fail, credit=1, priority=0)
+    await bus.follow(streams.COMMANDS, ">", fail)
+    await bus.subscribe("broken", fail)
+    bus.publish("broken", b"")
+    run_id = next(f"r{number}" for number in range(100) if subjects.partition(f"r{number}") == 0)
+    await bus.store(subjects.command("executor", "run", run_id, "x"), b"{}", stream=streams.COMMANDS, msg_id="m")
+    await eventually(lambda: len(said) >= 3)
+    assert puller.unsettled == 0
+    await bus.close()
+
+
+async def test_a_stream_that_cannot_be_changed_is_named(nats_server: NatsServer) -> None:
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    spec = next(spec for spec in streams.STREAMS if spec.name == streams.COMMANDS)
+    await bus.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.config, "retention": "workqueue"})
+    with pytest.raises(Rejected) as refused:
+        await provision.apply(bus)
+    assert (refused.value.code, refused.value.detail["stream"]) == ("stream_differs", streams.COMMANDS)
+    assert "retention" in refused.value.detail["differs"]
+    await bus.close()
+
+
+async def test_disarming_takes_away_only_what_was_armed_here(bus: Bus) -> None:
+    mine, others = JetStreamTimers(bus, "executor", "run"), JetStreamTimers(bus, "executor", "run")
+    now_ms = SystemClock().now_ms()
+    await mine.arm("shared", now_ms + 60_000)
+    await others.arm("shared", now_ms + 50_000)
+    await mine.disarm("shared")
+    kept = await bus.last(streams.TIMERS, subjects.timer_armed("executor", "run", "shared"))
+    assert kept is not None
+    await others.disarm("shared")
+    assert await bus.last(streams.TIMERS, subjects.timer_armed("executor", "run", "shared")) is None

@@ -220,6 +220,58 @@ async def test_passivation_forgets_only_actors_at_rest() -> None:
     assert (await host.ask("t1", Raise(1))).state.total == 2
 
 
+async def test_one_poisoned_message_fails_alone() -> None:
+    store = SlowStore()
+    host, settled = host_on(store), []
+    first = asyncio.create_task(host.ask("t1", Raise(1)))
+    await eventually(lambda: store.appends == 1)
+    for number, command in enumerate((Raise(2), Break(), Raise(3))):
+        host.deliver(
+            "t1", command, message_id=str(number), settled=lambda error, number=number: settled.append((number, error))
+        )
+    store.gate.set()
+    await first
+    await eventually(lambda: len(settled) == 3)
+    outcomes = dict(settled)
+    assert isinstance(outcomes[0], Interrupted)  # committed, and comes again: with the state went what it had begun
+    assert isinstance(outcomes[1], ZeroDivisionError)
+    assert outcomes[2] is None
+    assert (await host.read("t1"))[0].total == 6
+
+
+class HeldTimers(RecordedTimers):
+    """Arming takes until the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def arm(self, actor_id: str, at_ms: int) -> None:
+        await self.gate.wait()
+        await super().arm(actor_id, at_ms)
+
+
+async def test_a_moment_that_falls_due_while_another_is_armed_is_armed_too() -> None:
+    timers, clock = HeldTimers(), FixedClock()
+    host = host_on(MemoryEventStore(), clock, timers=timers)
+    await host.ask("t1", WaitUntil(clock.now_ms() + 90_000))
+    await host.ask("t1", WaitUntil(clock.now_ms() + 60_000))
+    timers.gate.set()
+    await eventually(lambda: ("t1", clock.now_ms() + 60_000) in timers.armed)
+
+
+async def test_what_no_durable_timer_wakes_stays_in_memory() -> None:
+    class NoRoom(RecordedTimers):
+        async def arm(self, actor_id: str, at_ms: int) -> None:
+            raise Rejected("storage_full")
+
+    clock = FixedClock()
+    host = host_on(MemoryEventStore(), clock, timers=NoRoom())
+    await host.ask("t1", WaitUntil(clock.now_ms() + 3_600_000))
+    clock.advance(600_000)
+    assert host.passivate() == 0
+
+
 async def test_of_actors_that_are_over_only_the_newest_stay() -> None:
     store, clock = MemoryEventStore(), FixedClock()
     host = host_on(store, clock, limits=HostLimits(ended_max=2))
