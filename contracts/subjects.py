@@ -23,6 +23,9 @@ SERVICES: Final = (
     "console",
 )
 
+EPIC_RUN_PREFIX: Final = "epic-"
+"""Begins the id of an epic's open run; no other run may be called so."""
+
 LLM_REQUEST_EDGE: Final = "llm.req"
 LLM_RESPONSE_EDGE: Final = "llm.resp"
 LLM_TOKENS_EDGE: Final = "llm.tokens"

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import Final
 
 from contracts.epic import EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
+from contracts.subjects import EPIC_RUN_PREFIX
 from services.planner.intake import body_digest
 
 DEFAULT_EPIC: Final = "default"
@@ -35,8 +36,8 @@ class Epic:
 def open_run_of(epic_id: str) -> str:
     """The id of an epic's open run. An epic id may be as long as a run id, so a long one is told by its digest."""
     if len(epic_id) <= EPIC_IN_RUN_CHARS_MAX:
-        return f"epic-{epic_id}"
-    return f"epic-{epic_id[:42]}-{blake2b(epic_id.encode(), digest_size=8).hexdigest()}"
+        return f"{EPIC_RUN_PREFIX}{epic_id}"
+    return f"{EPIC_RUN_PREFIX}{epic_id[:42]}-{blake2b(epic_id.encode(), digest_size=8).hexdigest()}"
 
 
 def goal_digest(goal: str) -> int:

@@ -2,13 +2,12 @@
 
 import asyncio
 import math
-from typing import Final
 
 from contracts.epic import EpicEvent, GoalPlanned, Plan
 from contracts.errors import Rejected
 from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX, ROOT_COMPLEXITY
 from contracts.requests import GoalSubmit
-from contracts.subjects import check_id
+from contracts.subjects import EPIC_RUN_PREFIX, check_id
 from services.planner.decompose import LuaCalls, decompose
 from services.planner.epic.decider import EPIC, EpicCommand, PlanGoal
 from services.planner.epic.hand_over import hand_over
@@ -22,8 +21,6 @@ from services.planner.strategy_book import Choice, StrategyBook
 from services.runtime.actor import ActorHost
 from services.runtime.ids import Ids
 from services.runtime.rpc import Caller
-
-OPEN_RUN_PREFIX: Final = "epic-"
 
 
 class GoalHandlers:
@@ -146,9 +143,9 @@ def check_goal(request: GoalSubmit) -> None:
 
 
 def check_run_id(run_id: str) -> None:
-    """Refuse with bad_id. Ids that begin with OPEN_RUN_PREFIX belong to epics."""
+    """Refuse with bad_id. Ids that begin with EPIC_RUN_PREFIX belong to epics."""
     check_id(run_id, "run_id")
-    if run_id.startswith(OPEN_RUN_PREFIX):
+    if run_id.startswith(EPIC_RUN_PREFIX):
         raise Rejected(
-            "bad_id", f"run ids that begin with {OPEN_RUN_PREFIX} belong to epics", field="run_id", value=run_id
+            "bad_id", f"run ids that begin with {EPIC_RUN_PREFIX} belong to epics", field="run_id", value=run_id
         )
