@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from contracts.errors import Rejected
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
+from services.console import principal
 from services.console.interruption import ctrl_c_ends_it
 from services.console.options import Common
 from services.console.supervision.broker import greeting, masked
@@ -32,7 +33,9 @@ class Console:
         subject = rpc(service, noun, name)
         wait_s = timeout_s or self.timeout_s
         try:
-            return await self.bus.call(subject, body, timeout_s=wait_s, into=BY_SUBJECT[subject].reply)
+            return await self.bus.call(
+                subject, body, timeout_s=wait_s, into=BY_SUBJECT[subject].reply, headers=principal.headers()
+            )
         except Rejected as error:
             if error.code == "timeout":
                 raise Rejected(

@@ -32,7 +32,7 @@ BYTES_HELD_MAX: Final = 64 << 20
 REQUEST_TIMEOUT_S: Final = 120.0
 UNSUBSCRIBE_TIMEOUT_S: Final = 2.0
 HEADER_CHARS_MAX: Final = 256
-PRINCIPAL_DEFAULT: Final = "operator"
+PRINCIPAL_DEFAULT: Final = "anonymous"
 HEADER_MESSAGE_ID: Final = "Nats-Msg-Id"
 
 

@@ -13,6 +13,7 @@ from contracts.limits import PARALLEL_MAX
 from contracts.requests import RunRef, RunStart
 from contracts.run import ReplayReport, RunEnded, RunOptions, RunView, TaskStarted
 from contracts.task import TaskSpec
+from services.console import principal
 from services.console.bench import workloads
 from services.console.bench.figures import percentile, spread
 
@@ -54,14 +55,20 @@ class RunBench:
         watched = self._watched[run_id] = Watched(run_id)
         request = RunStart(tasks=list(tasks), run_id=run_id, options=RunOptions(parallel=min(len(tasks), PARALLEL_MAX)))
         async with asyncio.timeout(DEADLINE_S):
-            await self._bus.call(subjects.rpc("executor", "run", "start"), request, timeout_s=DEADLINE_S)
+            await self._bus.call(
+                subjects.rpc("executor", "run", "start"), request, timeout_s=DEADLINE_S, headers=principal.headers()
+            )
             await watched.over.wait()
         return watched
 
     async def check(self, watched: Watched, count: int) -> None:
         """Every task of the run must have completed, or the figures mean nothing."""
         view: RunView = await self._bus.call(
-            subjects.rpc("executor", "run", "get"), RunRef(watched.run_id), timeout_s=60, into=RunView
+            subjects.rpc("executor", "run", "get"),
+            RunRef(watched.run_id),
+            timeout_s=60,
+            into=RunView,
+            headers=principal.headers(),
         )
         if view.status != "completed" or view.counts.get("completed") != count:
             raise Rejected("internal", f"the measured run is {view.status}: {view.counts}", run_id=watched.run_id)
@@ -73,6 +80,7 @@ class RunBench:
             RunRef(watched.run_id),
             timeout_s=120,
             into=ReplayReport,
+            headers=principal.headers(),
         )
         return report
 

@@ -156,7 +156,7 @@ async def test_status_result_and_graph_follow_the_executor(desk: Desk):
 
 async def test_epics_are_created_once_and_show_the_progress_of_their_runs(desk: Desk):
     made = await desk.ask("epic.create", title="Auth", epic_id="auth", budget_tokens=5)
-    assert (made["epic_id"], made["created_by"], made["budget_tokens"]) == ("auth", "operator", 5)
+    assert (made["epic_id"], made["created_by"], made["budget_tokens"]) == ("auth", "anonymous", 5)
     assert [epic["epic_id"] for epic in await desk.ask("epic.list")] == ["auth"]
     assert await desk.ask("epic.create", title="Auth", epic_id="auth", budget_tokens=5) == made
     assert (await desk.refused("epic.create", title="Else", epic_id="auth"))["code"] == "duplicate_id"

@@ -71,7 +71,7 @@ async def echo(request: RunRef, caller: Caller) -> dict[str, str]:
 async def test_a_reply_is_the_value_in_its_envelope(client, serve):
     served = await serve(echo)
     assert await ask(client) == {
-        "ok": True, "value": {"run_id": "r1", "by": "operator", "corr": "id-1", "id": "id-1"},
+        "ok": True, "value": {"run_id": "r1", "by": "anonymous", "corr": "id-1", "id": "id-1"},
     }  # fmt: skip
     await eventually(
         lambda: served._metrics.value("htdag_requests_total", service="executor", verb="run.get", outcome="ok") == 1
