@@ -27,6 +27,7 @@ from services.executor.mailboxes import Mailboxes
 from services.executor.run import snapshot
 from services.executor.run.decider import RUN
 from services.executor.run.state import Run
+from services.executor.sleepers import Sleepers
 from services.executor.strategy_book import StrategyBook
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
@@ -100,7 +101,9 @@ async def build(app: App) -> None:
     async with asyncio.timeout(BOOK_WAIT_S):
         await follower.caught_up.wait()
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
-    await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
+    ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
+    sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
+    _ = app.spawn(sleepers.watch(), "sleepers")
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
 
 
@@ -118,9 +121,13 @@ def _snapshots(app: App) -> JetStreamSnapshots[Run]:
 
 async def _take_input(
     app: App, config: Config, host: ActorHost[RunCommand, Run, RunEvent], mailboxes: Mailboxes
-) -> None:
-    """Pull the partitions, those that are ours by placement first, and the fired timers."""
+) -> list[int]:
+    """Pull the partitions, those that are ours by placement first, and the fired timers.
+
+    Returns the rank in each partition, which changes as executors come and go; all 0 while there is no other.
+    """
     pullers: list[Puller] = []
+    known: list[int] = []
     for consumer in CONSUMERS:
         if consumer.owner == "executor" and consumer.stream != TIMERS:
             pullers.append(
@@ -130,6 +137,7 @@ async def _take_input(
     fired = await app.bus.pull(timers, mailboxes.take_timer, credit=config.partition_credit)
 
     def on_ranks(ranks: tuple[int, ...]) -> None:
+        known[:] = ranks
         for puller, rank in zip(pullers, ranks, strict=True):
             puller.priority = rank
 
@@ -145,6 +153,7 @@ async def _take_input(
     app.on_drain(drain)
     _ = app.spawn(Placement(app.bus, app.clock, "executor", app.instance, on_ranks).run(), "placement")
     _ = app.spawn(mailboxes.keep_alive(), "keep-alive")
+    return known
 
 
 async def _housekeeping(app: App, host: ActorHost[RunCommand, Run, RunEvent]) -> None:

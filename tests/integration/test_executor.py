@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from contracts.subjects import partition
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
@@ -253,3 +254,27 @@ async def test_soft_stop_hands_over_without_a_failure(
     view = await caller.ended("r1")
     assert view["status"] == "completed"
     assert {task["id"]: task["attempt"] for task in view["tasks"]} == {"a": 1, "b": 1}
+
+
+async def test_a_run_whose_timer_was_lost_is_woken_after_a_restart(caller: Caller, executor: ServiceProcess):
+    tasks = [{"id": "a", "max_attempts": 10, "node": {"type": "nats", "subject": "work.later"}}]
+    await caller.value("start", {"run_id": "r1", "tasks": tasks})
+    stream = caller.client.jetstream()
+
+    async def at_rest() -> bool:
+        timers = await stream.stream_info("HTDAG_TIMERS")
+        inputs = await stream.consumer_info("HTDAG_CMD", f"executor-{partition('r1')}")
+        return timers.state.messages > 0 and not inputs.num_ack_pending and not inputs.num_pending
+
+    await eventually(at_rest, timeout_s=10)
+    executor.kill()
+    await stream.purge_stream("HTDAG_TIMERS")
+
+    async def take(message: Msg) -> None:
+        await message.respond(b"{}")
+
+    await caller.client.subscribe("work.later", cb=take)
+    executor.start()
+    await executor.ready()
+    view = await caller.ended("r1", timeout_s=30)
+    assert (view["status"], view["tasks"][0]["attempt"] > 1) == ("completed", True)
