@@ -26,12 +26,15 @@ TASK_TIMEOUT_MAX_MS: Final = 86_400_000
 LLM_TIMEOUT_DEFAULT_MS: Final = 30_000
 LLM_TIMEOUT_MAX_MS: Final = 600_000
 LLM_TIMEOUT_GRACE_MS: Final = 5_000
+LLM_QUEUE_ALLOWANCE_MS: Final = 120_000
+"""How much longer a run waits for a call, because it may wait for a slot, while some llm-worker lives."""
 LUA_TIMEOUT_DEFAULT_MS: Final = 5_000
 LUA_TIMEOUT_MAX_MS: Final = 30_000
 LUA_MEMORY_MAX_BYTES: Final = 64 << 20
 LUA_SOURCE_MAX_BYTES: Final = 1 << 20
 NATS_TIMEOUT_DEFAULT_MS: Final = 30_000
 RETRY_DELAY_FIRST_MS: Final = 500
+RETRY_DELAY_OVERLOADED_MS: Final = 2_000
 RETRY_DELAY_MAX_MS: Final = 30_000
 
 LLM_MESSAGES_MAX: Final = 1_000

@@ -207,7 +207,10 @@ class Orchestrated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class LlmRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.requested.v1"):
-    """An LLM call was decided. `request` is sent as it stands here, also after a crash."""
+    """An LLM call was decided. `request` is sent as it stands here, also after a crash.
+
+    At `deadline_at_ms` the call fails if no worker lives, else `llm.awaited.v1` may give it more time.
+    """
 
     task_id: str
     attempt: int
@@ -230,6 +233,16 @@ class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     finish_reason: str = ""
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
+
+
+class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.awaited.v1"):
+    """The answer is late, but a worker lives: the call may wait for a slot there, so it gets a later deadline, once."""
+
+    task_id: str
+    attempt: int
+    step: str
+    corr_id: str
+    deadline_at_ms: int
 
 
 class TaskJudged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="task.judged.v1"):
@@ -291,6 +304,7 @@ RunEvent = (
     | AgentsSpawned
     | Orchestrated
     | LlmRequested
+    | LlmAwaited
     | LlmAnswered
     | TaskJudged
     | TaskReworked

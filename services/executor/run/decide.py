@@ -11,6 +11,7 @@ from contracts.errors import Rejected, failure
 from contracts.run import (
     AddTasks,
     CancelRun,
+    LlmAwaited,
     ResumeRun,
     RunCancelRequested,
     RunCommand,
@@ -215,14 +216,21 @@ def _take_time(command: TakeTime, run: Run, now_ms: int) -> Sequence[RunEvent]:
             due.append(entry)
     for entry in due:  # judging changes nothing: what these entries say ends with the events below
         heappush(heap, entry)
-    events: dict[str, RunEvent] = {}
+    events: list[RunEvent] = []
+    over: set[str] = set()
     for at_ms, _, task, _, corr_id in due:
-        if task.spec.id not in events:
-            events[task.spec.id] = _overdue(command, run, task, at_ms, corr_id, now_ms)
-    return list(events.values())
+        if task.spec.id not in over:
+            event = _overdue(command, run, task, at_ms, corr_id, now_ms)
+            events.append(event)
+            if type(event) is not LlmAwaited:
+                over.add(task.spec.id)
+    return events
 
 
 def _overdue(command: TakeTime, run: Run, task: TaskRecord, at_ms: int, corr_id: str | None, now_ms: int) -> RunEvent:
+    call = run.calls[corr_id] if corr_id is not None else None
+    if call is not None and corr_id is not None and command.llm_alive and call.last_deadline_at_ms > now_ms:
+        return LlmAwaited(task.spec.id, task.attempt, call.step, corr_id, call.last_deadline_at_ms)
     code = "timeout" if corr_id is None or command.llm_alive else "llm_unavailable"
     detail: dict[str, Any] = {"deadline_at_ms": at_ms}
     if corr_id is not None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from contracts.run import (
     AgentsSpawned,
     LlmAnswered,
+    LlmAwaited,
     LlmRequested,
     Orchestrated,
     RunCancelRequested,
@@ -263,6 +264,16 @@ def _llm_requested(run: Run, event: LlmRequested) -> None:
     heappush(run.deadlines, (event.deadline_at_ms, run.ticket, task, event.attempt, event.request.corr_id))
 
 
+def _llm_awaited(run: Run, event: LlmAwaited) -> None:
+    call = run.calls.get(event.corr_id)
+    if call is None:
+        return
+    call.deadline_at_ms = event.deadline_at_ms
+    call.extended = True
+    run.ticket += 1
+    heappush(run.deadlines, (event.deadline_at_ms, run.ticket, call.task, event.attempt, event.corr_id))
+
+
 def step_index(step: str, work: Work) -> int:
     """Which step of the plan `llm-<n>` is; n goes on counting over reworks."""
     return (int(step[4:]) - 1) % max(1, len(work.steps or ()))
@@ -344,6 +355,7 @@ TAKERS: Final[Mapping[type, Callable[[Run, Any], None]]] = {
     AgentsSpawned: _agents_spawned,
     Orchestrated: _orchestrated,
     LlmRequested: _llm_requested,
+    LlmAwaited: _llm_awaited,
     LlmAnswered: _llm_answered,
     TaskJudged: _judged,
     TaskReworked: _reworked,

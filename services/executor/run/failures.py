@@ -3,7 +3,7 @@
 import zlib
 from typing import Any, Final
 
-from contracts.limits import RETRY_DELAY_FIRST_MS, RETRY_DELAY_MAX_MS
+from contracts.limits import RETRY_DELAY_FIRST_MS, RETRY_DELAY_MAX_MS, RETRY_DELAY_OVERLOADED_MS
 from contracts.run import RunEvent, TaskFailed, TaskRetryScheduled
 from services.executor.run.state import Run, TaskRecord
 
@@ -11,6 +11,7 @@ RETRIED: Final = frozenset(
     {
         "bad_reply",
         "llm_unavailable",
+        "mailbox_full",
         "nats_unavailable",
         "no_responders",
         "provider_error",
@@ -30,15 +31,17 @@ def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) 
     made = task.attempt - task.attempts_base
     if error.get("code") in RETRIED:
         if made < task.spec.max_attempts:
-            due_at_ms = now_ms + delay_ms(run.run_id, task.spec.id, task.attempt, made)
+            overloaded = error.get("code") == "provider_overloaded"
+            first_ms = RETRY_DELAY_OVERLOADED_MS if overloaded else RETRY_DELAY_FIRST_MS
+            due_at_ms = now_ms + delay_ms(run.run_id, task.spec.id, task.attempt, made, first_ms)
             return TaskRetryScheduled(task.spec.id, task.attempt, due_at_ms, error)
         if made > 1:
             error = {**error, "attempts": made}
     return TaskFailed(task.spec.id, task.attempt, error)
 
 
-def delay_ms(run_id: str, task_id: str, attempt: int, made: int) -> int:
+def delay_ms(run_id: str, task_id: str, attempt: int, made: int, first_ms: int = RETRY_DELAY_FIRST_MS) -> int:
     """How long to wait after the `made`-th try: doubling, bounded, with a spread that derives from the ids."""
-    longest = min(RETRY_DELAY_MAX_MS, RETRY_DELAY_FIRST_MS << min(made - 1, 16))
+    longest = min(RETRY_DELAY_MAX_MS, first_ms << min(made - 1, 16))
     spread = zlib.crc32(f"{run_id}/{task_id}/{attempt}".encode()) % (longest // 2 + 1)
     return longest - spread

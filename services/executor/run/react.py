@@ -47,7 +47,7 @@ def recover(run: Run) -> Sequence[Effect]:
     for task in run.tasks.values():
         if task.status == "in_progress" and not task.is_group:
             if task.work is not None:
-                effects.extend(SendLlm(call.request, call.deadline_at_ms) for call in task.work.calls.values())
+                effects.extend(SendLlm(call.request, call.last_deadline_at_ms) for call in task.work.calls.values())
             _begin(run, task, effects)
     return effects
 
@@ -65,8 +65,9 @@ def _spawned(run: Run, event: AgentsSpawned, effects: list[Effect]) -> None:
 
 
 def _requested(run: Run, event: LlmRequested, effects: list[Effect]) -> None:
-    if event.request.corr_id in run.calls:
-        effects.append(SendLlm(event.request, event.deadline_at_ms))
+    call = run.calls.get(event.request.corr_id)
+    if call is not None:
+        effects.append(SendLlm(event.request, call.last_deadline_at_ms))
 
 
 def _answered(run: Run, event: LlmAnswered, effects: list[Effect]) -> None:

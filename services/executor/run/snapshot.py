@@ -14,7 +14,7 @@ from contracts.run import LlmAnswered, RunOptions
 from contracts.task import TASK_STATES_FINAL, RunState, TaskSpec, TaskState
 from services.executor.run.state import Call, Run, TaskRecord, Work, deadline_holds, is_group, make_ready, may_start
 
-FORMAT: Final = "run-1"
+FORMAT: Final = "run-2"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -51,6 +51,7 @@ class CallImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     index: int
     request: LlmRequest
     deadline_at_ms: int
+    extended: bool
 
 
 class TaskImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -158,7 +159,7 @@ def image_of(run: Run) -> RunImage:
         results={task.order: task.result for task in tasks if task.result is not None},
         more={task.order: _task_image(task) for task in tasks if _has_more(task)},
         calls=[
-            CallImage(call.task.order, call.step, call.index, call.request, call.deadline_at_ms)
+            CallImage(call.task.order, call.step, call.index, call.request, call.deadline_at_ms, call.extended)
             for call in run.calls.values()
         ],
         waits=sorted(
@@ -328,7 +329,7 @@ def _belong(task: TaskRecord, parent: TaskRecord) -> None:
 def _take_calls(run: Run, image: RunImage, records: list[TaskRecord]) -> None:
     for asked in image.calls:
         task = records[asked.task]
-        call = Call(task, asked.step, asked.index, asked.request, asked.deadline_at_ms)
+        call = Call(task, asked.step, asked.index, asked.request, asked.deadline_at_ms, asked.extended)
         run.calls[asked.request.corr_id] = call
         if task.work is not None:
             task.work.calls[asked.index] = call

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from contracts.limits import LLM_QUEUE_ALLOWANCE_MS
 from contracts.llm import LlmRequest
 from contracts.run import LlmAnswered, RunOptions
 from contracts.task import GroupNode, RunState, TaskSpec, TaskState
@@ -28,6 +29,14 @@ class Call(msgspec.Struct, eq=False):
     index: int
     request: LlmRequest
     deadline_at_ms: int
+    extended: bool = False
+
+    @property
+    def last_deadline_at_ms(self) -> int:
+        """The latest moment at which an answer is still wanted: a call may wait for a slot, within its task's time."""
+        if self.extended:
+            return self.deadline_at_ms
+        return max(self.deadline_at_ms, min(self.deadline_at_ms + LLM_QUEUE_ALLOWANCE_MS, self.task.deadline_at_ms))
 
 
 class Work(msgspec.Struct, eq=False):
@@ -184,9 +193,10 @@ def may_start(task: TaskRecord) -> bool:
 
 def deadline_holds(run: Run, entry: tuple[int, int, TaskRecord, int, str | None]) -> bool:
     """Whether an entry of `run.deadlines` still means something: its attempt, or its LLM call, is open."""
-    _, _, task, attempt, corr_id = entry
+    at_ms, _, task, attempt, corr_id = entry
     if corr_id is not None:
-        return corr_id in run.calls
+        call = run.calls.get(corr_id)
+        return call is not None and call.deadline_at_ms == at_ms
     return task.status == "in_progress" and task.attempt == attempt
 
 

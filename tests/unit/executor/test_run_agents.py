@@ -1,10 +1,16 @@
 """Tasks that speak to models: fallback, stages of a strategy, order of steps, gate, rework, accounting."""
 
-from contracts.limits import LLM_TIMEOUT_DEFAULT_MS, LLM_TIMEOUT_GRACE_MS
+from contracts.limits import (
+    LLM_QUEUE_ALLOWANCE_MS,
+    LLM_TIMEOUT_DEFAULT_MS,
+    LLM_TIMEOUT_GRACE_MS,
+    RETRY_DELAY_OVERLOADED_MS,
+)
 from contracts.run import (
     AgentsSpawned,
     CancelRun,
     LlmAnswered,
+    LlmAwaited,
     LlmRequested,
     Orchestrated,
     ResumeRun,
@@ -295,10 +301,41 @@ def test_a_model_that_never_answers_fails_the_task_at_the_deadline_of_the_call()
     spec = run().after(start(agent("a")))
     assert RUN.deadline_at_ms(spec.state) == NOW_MS + GRACE
     spec.later(GRACE - 1).when(TakeTime()).then_nothing()
-    told = spec.later(1).when(TakeTime())
+    latest = NOW_MS + GRACE + LLM_QUEUE_ALLOWANCE_MS
+    spec.later(1).when(TakeTime()).then(LlmAwaited("a", 1, "llm-1", "r1.a.1.llm-1", latest))
+    assert RUN.deadline_at_ms(spec.state) == latest
+    spec.at(latest - 1).when(TakeTime()).then_nothing()
+    told = spec.at(latest).when(TakeTime())
     assert told.events[0].error["code"] == "timeout"
     assert spec.state.status == "failed"
     assert RUN.react(spec.state, told.events) == [CancelLlm("r1.a.1.llm-1", "a")]
+
+
+def test_a_call_that_waits_for_a_slot_is_answered_after_its_own_timeout():
+    spec = run().after(start(agent("a"), agent("b"))).later(GRACE).after(TakeTime())
+    spec.later(LLM_QUEUE_ALLOWANCE_MS // 2).after(answer("r1.a.1.llm-1"), answer("r1.b.1.llm-1"))
+    assert spec.state.status == "completed"
+
+
+def test_the_worker_is_told_the_latest_moment_at_which_an_answer_is_wanted():
+    spec = run().after(start(agent("a"), agent("b", timeout_ms=60_000)))
+    latest = {"a": NOW_MS + GRACE + LLM_QUEUE_ALLOWANCE_MS, "b": NOW_MS + 60_000}
+    for _ in range(2):
+        wanted = {e.request.node_id: e.deadline_at_ms for e in spec.effects() if isinstance(e, SendLlm)}
+        assert wanted == latest
+        spec.at(NOW_MS + GRACE).after(TakeTime())
+
+
+def test_no_call_is_awaited_beyond_the_deadline_of_its_task():
+    spec = run().after(start(agent("a", timeout_ms=LLM_TIMEOUT_DEFAULT_MS + 1))).at(NOW_MS + GRACE)
+    (event,) = spec.when(TakeTime()).events
+    assert event.error["code"] == "timeout"
+
+
+def test_an_overloaded_provider_gets_more_time_than_a_lost_reply():
+    spec = run().after(start(agent("a")))
+    (_, retry) = spec.when(no_answer("r1.a.1.llm-1", "provider_overloaded")).events
+    assert retry.due_at_ms - NOW_MS >= RETRY_DELAY_OVERLOADED_MS // 2
 
 
 def test_without_a_living_worker_the_call_is_tried_again():
