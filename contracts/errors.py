@@ -31,7 +31,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "unknown_role": ErrorKind(
         "bad_request", "no such role", "roles: coder, tester, critic, researcher, architect, admin", USAGE
     ),
-    "unknown_node_type": ErrorKind("bad_request", "no such node type", "`htdag workflows types` lists them", USAGE),
+    "unknown_node_type": ErrorKind(
+        "bad_request", "no such node type", "types: agent, llm, lua, noop, nats, group", USAGE
+    ),
     # graphs
     "cycle": ErrorKind("bad_graph", "the dependencies form a cycle", "remove one of the edges shown", USAGE),
     "unknown_dependency": ErrorKind("bad_graph", "a task depends on no task of this graph", "add it or drop it", USAGE),
@@ -96,7 +98,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "not_running": ErrorKind("not_found", "nothing runs in this home", "`htdag up`", NOT_FOUND),
     "bad_config": ErrorKind("config", "the configuration is wrong", "`htdag config show`", BAD_CONFIG),
     "missing_dependency": ErrorKind("config", "something needed is not installed", "see detail", BAD_CONFIG),
-    "poison": ErrorKind("internal", "a stored message cannot be read", "`htdag bus dlq`", FAILED),
+    "poison": ErrorKind("internal", "a stored message cannot be read", "`htdag bus dlq ls`", FAILED),
     "replay_differs": ErrorKind("internal", "the replay does not reach the recorded state", "report it", FAILED),
     "internal": ErrorKind("internal", "htdag made a mistake", "see the service's log for this id", FAILED),
 }

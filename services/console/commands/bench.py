@@ -22,13 +22,15 @@ async def bench(
     reps: int = 5,
     common: Common = DEFAULTS,
 ) -> int:
-    """Measure a whole instance: broker and services of their own, started for it and gone behind it.
+    """Measure a throw-away instance: started for it, stopped and removed after it.
 
-    W1: one root, 1000 independent tasks, one join, one run: tasks per second. W2: 200 tasks in sequence:
-    milliseconds per hop. W3: 200 runs of ten tasks at once: tasks per second. replay: events per second folded from
-    the log of a run of 20,000 tasks. llm: from a stored request to the journaled answer of a mock model.
+    W1      tasks per second: one root, 1000 independent tasks, one join
+    W2      milliseconds per task: 200 tasks in sequence
+    W3      tasks per second: 200 runs of ten tasks at the same time
+    replay  events per second: the log of a run of 20,000 tasks
+    llm     from a stored request to the journaled answer of a mock model
 
-    Example:
+    For example:
         htdag bench W1 W2 W3 --json
         htdag bench llm --sync 1s
 

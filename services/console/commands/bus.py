@@ -28,7 +28,7 @@ _PAGE = 1024
 async def ls(*, common: Common = DEFAULTS) -> None:
     """List streams and their consumers, with messages, bytes and what waits.
 
-    Example:
+    For example:
         htdag bus ls
     """
     async with connected(common) as console:
@@ -56,7 +56,7 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
     """Create missing streams and consumers and mend what differs; services do the
     same when they start.
 
-    Example:
+    For example:
         htdag bus apply --diff
 
     Parameters
@@ -97,7 +97,7 @@ async def tail(
     """Print messages as they come, until Ctrl-C: from the stream that holds the
     subject, else as they fly by.
 
-    Example:
+    For example:
         htdag bus tail 'htdag.v1.evt.executor.>'
         htdag bus tail 'llm.health' --count 2
 
@@ -137,7 +137,7 @@ async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAUL
     """Print what a stream holds for a subject, in order; commits are shown event
     by event.
 
-    Example:
+    For example:
         htdag bus history htdag.v1.evt.executor.run.auth-build-1
 
     Parameters
@@ -166,7 +166,7 @@ async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAUL
 async def dlq_ls(*, common: Common = DEFAULTS) -> None:
     """List dead letters: which message, from which stream, and why.
 
-    Example:
+    For example:
         htdag bus dlq ls
     """
     async with connected(common) as console:
@@ -181,8 +181,13 @@ async def dlq_ls(*, common: Common = DEFAULTS) -> None:
 async def dlq_show(seq: int, /, *, common: Common = DEFAULTS) -> None:
     """Print one dead letter with its payload.
 
-    Example:
+    For example:
         htdag bus dlq show 3
+
+    Parameters
+    ----------
+    seq
+        Its number in the first column of `htdag bus dlq ls`.
     """
     async with connected(common) as console:
         async for record in console.bus.history(DEAD_LETTERS, ">", after=seq - 1):

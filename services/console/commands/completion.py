@@ -12,7 +12,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """Print the completion script of a shell; `htdag --install-completion`
     installs it.
 
-    Example:
+    For example:
         source <(htdag completion bash)
 
     Parameters

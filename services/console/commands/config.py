@@ -13,7 +13,7 @@ def show(*, common: Common = DEFAULTS) -> None:
     """Print every value with its origin: default, file, environment or flag.
     Secrets are masked.
 
-    Example:
+    For example:
         htdag config show
     """
     from services.console.serve import load_sections

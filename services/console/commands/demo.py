@@ -41,7 +41,7 @@ async def demo(
     Nothing of an instance that runs already is touched: it has its own home,
     broker and ports.
 
-    Example:
+    For example:
         htdag demo
         htdag demo --goal "Write a haiku about event sourcing" --max-tokens 80
 

@@ -18,7 +18,7 @@ async def doctor(*, common: Common = DEFAULTS) -> int:
 
     Exit code 1 when something failed; a warning or a note is no failure.
 
-    Example:
+    For example:
         htdag doctor
         htdag doctor waits
     """
@@ -51,7 +51,7 @@ async def doctor(*, common: Common = DEFAULTS) -> int:
 async def waits(*, common: Common = DEFAULTS) -> None:
     """List everything that waits in any run, with its deadline.
 
-    Example:
+    For example:
         htdag doctor waits
     """
     from services.console.commands.runs import waits as runs_waits

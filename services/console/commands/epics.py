@@ -5,6 +5,7 @@ from typing import Any
 
 from cyclopts import App
 
+from services.console import not_yet
 from services.console.board_text import shorten
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
@@ -27,7 +28,7 @@ async def create(
 ) -> None:
     """Create an epic and print its id.
 
-    Example:
+    For example:
         htdag epics create "Auth" --id auth --budget-usd 5
 
     Parameters
@@ -35,15 +36,15 @@ async def create(
     title
         Its title.
     id
-        Its id; one is given when none is named.
+        Its id; one is made up when not given.
     description
         What it is about.
     priority
-        1 is chosen before 2.
+        1 is the most urgent; shown in the list, and stored only.
     budget_usd
-        Dollars it may cost.
+        Dollars it may cost; stored only, nothing holds it yet.
     budget_tokens
-        Tokens it may use.
+        Tokens it may use; stored only, nothing holds it yet.
     """
     micros = None if budget_usd is None else int((budget_usd * 1_000_000).to_integral_value(ROUND_HALF_UP))
     wishes = {
@@ -54,6 +55,8 @@ async def create(
         "budget_usd_micros": micros,
         "budget_tokens": budget_tokens,
     }
+    for note in not_yet.epic_notes(wishes):
+        common.output.note(f"note: {note}")
     async with connected(common) as console:
         epic = plain(
             await console.call(
@@ -67,8 +70,13 @@ async def create(
 async def show(epic_id: str, /, *, common: Common = DEFAULTS) -> None:
     """Show an epic with its progress.
 
-    Example:
+    For example:
         htdag epics show auth
+
+    Parameters
+    ----------
+    epic_id
+        Id of the epic; `htdag epics list` shows them.
     """
     async with connected(common) as console:
         epic = plain(await console.call("planner.epic.get", {"epic_id": epic_id}))
@@ -79,7 +87,7 @@ async def show(epic_id: str, /, *, common: Common = DEFAULTS) -> None:
 async def list_(*, limit: int = 20, after: str | None = None, common: Common = DEFAULTS) -> None:
     """List epics, newest first.
 
-    Example:
+    For example:
         htdag epics list
 
     Parameters

@@ -45,7 +45,7 @@ async def ask(
     """Ask a model one question (`-` reads it from standard input) and print its
     answer.
 
-    Example:
+    For example:
         htdag llm ask smollm2 "What is a DAG?" --stream --max-tokens 60
 
     Parameters
@@ -103,7 +103,7 @@ async def models(*, common: Common = DEFAULTS) -> None:
     """List the models, what an alias resolves to, and whether they can answer
     now.
 
-    Example:
+    For example:
         htdag llm models
     """
     async with connected(common) as console:
@@ -128,7 +128,7 @@ async def models(*, common: Common = DEFAULTS) -> None:
 async def workers(*, common: Common = DEFAULTS) -> None:
     """List the workers by their heartbeats; one that missed three is dead.
 
-    Example:
+    For example:
         htdag llm workers
     """
     async with connected(common) as console:
@@ -151,7 +151,7 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
     """Print the tokens of a node that are still kept (15 minutes), from a number
     on.
 
-    Example:
+    For example:
         htdag llm tail run-123.task-1 --from-seq 2
 
     Parameters
@@ -179,7 +179,7 @@ async def replay(
     """Print a paid answer again, from the journal; nobody is asked and nothing is
     paid.
 
-    Example:
+    For example:
         htdag llm replay c1
 
     Parameters

@@ -13,7 +13,7 @@ app = App(name="models", help="Local models: what is here, and get one.", help_f
 def list_(*, common: Common = DEFAULTS) -> None:
     """List the local models and where their weights are.
 
-    Example:
+    For example:
         htdag models list
     """
     from services.runtime import weights
@@ -37,7 +37,7 @@ def pull(model: str, /, *, common: Common = DEFAULTS) -> None:
     """Download the weights of a local model, check them, and keep them in the
     user's cache.
 
-    Example:
+    For example:
         htdag models pull smollm2
 
     Parameters

@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 
 from contracts.errors import FAILED, OK, Rejected
 from contracts.limits import GOAL_CHARS_MAX
-from services.console import task_file
+from services.console import not_yet, task_file
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, plain
@@ -24,23 +24,23 @@ class RunFlags:
     """How the run is carried out."""
 
     run_id: str | None = None
-    """Id of the run; the same id again attaches to the run that is there."""
+    """Id of the run (one is made up when not given); the same id again attaches to the run that is there."""
     epic: str | None = None
     """Epic that the run belongs to."""
     strategy: str | None = None
     """Strategy (name or name@version) instead of the one that matches."""
     complexity: float | None = None
-    """Estimated complexity of the goal; below 5.0 it stays one task."""
+    """Estimated complexity of the goal, 0 to 100 (10 when not given); below 5 it stays one task."""
     model: str | None = None
     """Model for every call, instead of the strategy's choice."""
     parallel: Annotated[int | None, Parameter(show_default=False)] = None
-    """How many tasks may run at once."""
+    """How many tasks may run at once; 64 when not given."""
     fail_fast: Annotated[bool, Parameter(negative="")] = False
     """End the run at the first failed task."""
     timeout: float | None = None
-    """Seconds the whole run may take."""
+    """Seconds the whole run may take; 3600 when not given."""
     llm_timeout: float | None = None
-    """Seconds one model call may take."""
+    """Seconds one model call may take; 30 when not given."""
     max_tokens: int | None = None
     """Longest answer of a model, in tokens."""
     temperature: float | None = None
@@ -48,7 +48,7 @@ class RunFlags:
     stream: bool | None = None
     """Stream the answers; on by default when the run is watched."""
     evolve: Annotated[bool, Parameter(negative="")] = False
-    """Let evolution look at this run."""
+    """Has no effect yet: evolution is a later part of htdag."""
 
     def options(self, *, watched: bool) -> dict[str, Any]:
         """The fields of RunOptions that were given."""
@@ -83,7 +83,7 @@ async def run(
     line per event. With --json the result is one document; with --json --follow
     there is one document per event. Exit code 1 when the run fails.
 
-    Example:
+    For example:
         htdag run "Build user authentication with JWT" --run-id auth-build-1
         htdag run tasks.json --parallel 4 --no-follow --json
 
@@ -102,14 +102,16 @@ async def run(
         if task_file.looks_like_file(what):
             accepted = await _start_file(console, what, flags, output, watched=watched, plan_only=plan_only)
         else:
-            accepted = await _submit_goal(console, what, flags, watched=watched, plan_only=plan_only)
+            accepted = await _submit_goal(console, what, flags, output, watched=watched, plan_only=plan_only)
         if plan_only or follow is False:
             output.value(accepted, lambda value: plan_text(plain(value)))
             return OK
         return await _watch(console, plain(accepted)["run_id"], output, follow=bool(follow))
 
 
-async def _submit_goal(console: Console, goal: str, flags: RunFlags, *, watched: bool, plan_only: bool) -> Any:
+async def _submit_goal(
+    console: Console, goal: str, flags: RunFlags, output: Output, *, watched: bool, plan_only: bool
+) -> Any:
     if len(goal) > GOAL_CHARS_MAX:
         raise Rejected("too_large", f"the goal has {len(goal)} characters", max=GOAL_CHARS_MAX, hint="say it shorter")
     wishes = {
@@ -122,6 +124,8 @@ async def _submit_goal(console: Console, goal: str, flags: RunFlags, *, watched:
     }
     body: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
     body["options"] = flags.options(watched=watched)
+    for note in not_yet.notes(body["options"]):
+        output.note(f"note: {note}")
     verb = "planner.goal.plan" if plan_only else "planner.goal.submit"
     return await console.call(verb, body, timeout_s=max(console.timeout_s, PLAN_S))
 
@@ -132,12 +136,12 @@ async def _start_file(
     if plan_only:
         raise Rejected("bad_request", "--plan-only is for goals; a file is a plan already", hint="leave it out")
     plan, remarks = task_file.read_plan(path)
-    for remark in remarks:
-        output.note(f"note: {remark}")
     wishes = {"run_id": flags.run_id, "epic_id": flags.epic, "strategy": flags.strategy}
     body = {**plan, **{name: value for name, value in wishes.items() if value is not None}}
     given = plan.get("options")
     body["options"] = {**(given if isinstance(given, dict) else {}), **flags.options(watched=watched)}
+    for remark in remarks + not_yet.notes(body["options"], plan["tasks"]):
+        output.note(f"note: {remark}")
     return await console.call("executor.run.start", body, timeout_s=max(console.timeout_s, 60.0))
 
 

@@ -18,7 +18,7 @@ app = App(name="runs", help="Look at runs, cancel, resume, replay and audit them
 async def list_(*, limit: int = 20, after: str | None = None, common: Common = DEFAULTS) -> None:
     """List runs, newest first.
 
-    Example:
+    For example:
         htdag runs list --limit 5
 
     Parameters
@@ -52,8 +52,13 @@ async def list_(*, limit: int = 20, after: str | None = None, common: Common = D
 async def show(run_id: str, /, *, common: Common = DEFAULTS) -> None:
     """Show a run as it stands: its tasks, what it waits for, what it cost.
 
-    Example:
+    For example:
         htdag runs show auth-build-1
+
+    Parameters
+    ----------
+    run_id
+        Id of the run; `htdag runs list` shows them.
     """
     output = common.output
     async with connected(common) as console:
@@ -74,7 +79,7 @@ async def graph(
 ) -> None:
     """Show the state of every task of a run, by id.
 
-    Example:
+    For example:
         htdag runs graph auth-build-1 --json
 
     Parameters
@@ -98,8 +103,13 @@ async def watch(run_id: str, /, *, common: Common = DEFAULTS) -> int:
     """Watch a run until it ends, from its first event on. Exit code 1 when it
     fails.
 
-    Example:
+    For example:
         htdag runs watch auth-build-1
+
+    Parameters
+    ----------
+    run_id
+        Id of the run; `htdag runs list` shows them.
     """
     from services.console.follow_run import choose, follow_run
 
@@ -119,7 +129,7 @@ async def cancel(
 ) -> None:
     """Stop a run, or one task of it and all that waits for it.
 
-    Example:
+    For example:
         htdag runs cancel auth-build-1 --reason "not needed"
 
     Parameters
@@ -138,11 +148,18 @@ async def cancel(
 
 @app.command
 async def resume(run_id: str, /, *, common: Common = DEFAULTS) -> None:
-    """Try again what failed, was blocked or was cancelled; nothing that was paid
-    is paid again.
+    """Try again what failed, was blocked or was cancelled.
 
-    Example:
+    Tasks that are completed stay so, with their results. A task that failed begins
+    a new attempt, and its model calls are new ones: they are paid.
+
+    For example:
         htdag runs resume auth-build-1
+
+    Parameters
+    ----------
+    run_id
+        Id of the run; `htdag runs list` shows them.
     """
     async with connected(common) as console:
         await _summary(common, await console.call("executor.run.resume", {"run_id": run_id}))
@@ -153,7 +170,7 @@ async def result(run_id: str, /, *, task: str | None = None, common: Common = DE
     """Print what a run produced: the result of every completed task. Exit code 1
     when the run failed.
 
-    Example:
+    For example:
         htdag runs result auth-build-1 --task spec
 
     Parameters
@@ -177,11 +194,16 @@ async def result(run_id: str, /, *, task: str | None = None, common: Common = DE
 
 @app.command
 async def replay(run_id: str, /, *, common: Common = DEFAULTS) -> int:
-    """Fold the stored log of a run again and compare: it calls nobody. Exit code
-    1 when the states differ.
+    """Compute a run's state again from its stored events and compare. It calls no
+    model and runs no task. Exit code 1 when the states differ.
 
-    Example:
+    For example:
         htdag runs replay auth-build-1
+
+    Parameters
+    ----------
+    run_id
+        Id of the run; `htdag runs list` shows them.
     """
     async with connected(common) as console:
         report = plain(await console.call("executor.run.replay", {"run_id": run_id}, timeout_s=max(common.wait, 60)))
@@ -201,8 +223,13 @@ async def audit(run_id: str, /, *, common: Common = DEFAULTS) -> int:
     """Prove that nothing was paid or done twice and nothing still waits. Exit
     code 1 when something was.
 
-    Example:
+    For example:
         htdag runs audit auth-build-1
+
+    Parameters
+    ----------
+    run_id
+        Id of the run; `htdag runs list` shows them.
     """
     async with connected(common) as console:
         proof = plain(await console.call("executor.run.audit", {"run_id": run_id}))
@@ -219,8 +246,13 @@ async def audit(run_id: str, /, *, common: Common = DEFAULTS) -> int:
 async def waits(run_id: str | None = None, /, *, common: Common = DEFAULTS) -> None:
     """List everything that waits, with its deadline: of one run, or of all.
 
-    Example:
+    For example:
         htdag runs waits
+
+    Parameters
+    ----------
+    run_id
+        Only this run.
     """
     async with connected(common) as console:
         open_waits = plain(await console.call("executor.run.waits", {"run_id": run_id} if run_id else {}))

@@ -10,15 +10,16 @@ app = App(name="serve", help_format="plaintext")
 
 @app.default
 def serve(service: str, /, *, common: Common = DEFAULTS) -> int:
-    """Run one service in the foreground until TERM: planner, executor or llm-
-    worker.
+    """Run one service in the foreground until TERM or Ctrl-C.
 
-    Example:
+    It uses the broker at NATS_URL. `htdag up` starts a broker and every service.
+
+    For example:
         htdag serve planner
 
     Parameters
     ----------
     service
-        Name of the service.
+        planner, executor or llm-worker.
     """
     return table.serve(service, common.home)

@@ -22,9 +22,9 @@ app = App(
 
 @app.command(name="list")
 async def list_(*, common: Common = DEFAULTS) -> None:
-    """List all strategies; version 0 means that none of it is active.
+    """List all strategies; version 0 means that none is active.
 
-    Example:
+    For example:
         htdag strategies list
     """
     async with connected(common) as console:
@@ -48,7 +48,7 @@ async def list_(*, common: Common = DEFAULTS) -> None:
 async def show(name: str, /, *, version: int | None = None, common: Common = DEFAULTS) -> None:
     """Print a strategy with its scripts: the active version, or the one named.
 
-    Example:
+    For example:
         htdag strategies show standard
 
     Parameters
@@ -81,7 +81,7 @@ async def put(
     Scripts that are left out are taken from the version before. Broken or
     forbidden Lua is refused and changes nothing.
 
-    Example:
+    For example:
         htdag strategies put secure.toml
         htdag strategies put decomposition.lua --name secure --pattern "auth|payment" --priority 10
 
@@ -120,7 +120,7 @@ async def try_(
 ) -> None:
     """Run one stage for one task, without any effect, and print what it returns.
 
-    Example:
+    For example:
         htdag strategies try standard decompose '{"description":"X","estimated_complexity":10}'
 
     Parameters
@@ -152,8 +152,15 @@ async def try_(
 async def activate(name: str, version: int, /, *, common: Common = DEFAULTS) -> None:
     """Make a stored version the active one; runs that have begun keep theirs.
 
-    Example:
+    For example:
         htdag strategies activate standard 1
+
+    Parameters
+    ----------
+    name
+        The strategy.
+    version
+        The number of the version; `htdag strategies list --json` shows them.
     """
     async with connected(common) as console:
         await _active(common, await console.call("planner.strategy.activate", _ref(name, version)))
@@ -163,8 +170,13 @@ async def activate(name: str, version: int, /, *, common: Common = DEFAULTS) -> 
 async def rollback(name: str, /, *, common: Common = DEFAULTS) -> None:
     """Go back to the version that was active before.
 
-    Example:
+    For example:
         htdag strategies rollback secure
+
+    Parameters
+    ----------
+    name
+        The strategy.
     """
     async with connected(common) as console:
         await _active(common, await console.call("planner.strategy.rollback", _ref(name, None)))
@@ -175,7 +187,7 @@ async def seed(*, common: Common = DEFAULTS) -> None:
     """Store the shipped strategies that are missing; repeating it changes
     nothing.
 
-    Example:
+    For example:
         htdag strategies seed
     """
     async with connected(common) as console:

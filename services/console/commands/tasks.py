@@ -4,7 +4,7 @@ from typing import Any
 
 from cyclopts import App
 
-from services.console import task_file
+from services.console import not_yet, task_file
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
@@ -19,7 +19,7 @@ async def enqueue(
     """Enqueue the tasks of a JSON file (one, a list, or {"tasks": […]}; - is
     standard input): all or none.
 
-    Example:
+    For example:
         htdag tasks enqueue feature.json --epic auth
         echo '{"id":"a","description":"Draft"}' | htdag tasks enqueue -
 
@@ -33,12 +33,12 @@ async def enqueue(
         Strategy instead of the one that matches.
     """
     plan, remarks = task_file.read_plan(file)
-    for remark in remarks:
-        common.output.note(f"note: {remark}")
     wishes = {"epic_id": epic or plan.get("epic_id"), "strategy": strategy or plan.get("strategy")}
     body = {"tasks": plan["tasks"], **{name: value for name, value in wishes.items() if value is not None}}
     if isinstance(plan.get("options"), dict):
         body["options"] = plan["options"]
+    for remark in remarks + not_yet.notes(body.get("options"), plan["tasks"]):
+        common.output.note(f"note: {remark}")
     async with connected(common) as console:
         ids = await console.call("planner.task.enqueue", body, timeout_s=max(common.wait, 60.0))
     common.output.value(ids, "\n".join(ids))
@@ -50,7 +50,7 @@ async def status(
 ) -> None:
     """Print the state of a task.
 
-    Example:
+    For example:
         htdag tasks status spec --run auth-build-1
 
     Parameters
@@ -74,7 +74,7 @@ async def result(
     """Print the result of a completed task; exit code 5 while it has none, 3 when
     there is no such task.
 
-    Example:
+    For example:
         htdag tasks result spec --run auth-build-1 --json
 
     Parameters
@@ -96,7 +96,7 @@ async def result(
 async def graph(*, run: str | None = None, epic: str | None = None, common: Common = DEFAULTS) -> None:
     """Show the state of every task of a run, or of an epic's run, by id.
 
-    Example:
+    For example:
         htdag tasks graph --run auth-build-1 --json
 
     Parameters

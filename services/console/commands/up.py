@@ -32,7 +32,7 @@ async def up(
     In the foreground it shows what runs, restarts what falls, and drains on
     Ctrl-C. NATS_URL set means: use that broker and start none.
 
-    Example:
+    For example:
         htdag up
         htdag up -d --json --home /tmp/a --port 0
 
@@ -47,7 +47,8 @@ async def up(
     only
         Start only these services, separated by commas.
     model
-        Model that answers for the ones that strategies name (claude-sonnet-4.5, gemini-2.5-pro, gemini-1.5-flash).
+        Model that answers for the ones that strategies name (claude-sonnet-4.5, gemini-2.5-pro, gemini-1.5-flash);
+        else smollm2 does, for those without a key.
     ready_timeout
         Seconds until everything must be ready (with -d).
     """
@@ -67,7 +68,7 @@ async def up(
 async def down(*, common: Common = DEFAULTS) -> int:
     """Stop the instance of this home: drain it, then end whatever is left.
 
-    Example:
+    For example:
         htdag down --home /tmp/a
     """
     home, output = common.place, common.output
@@ -88,9 +89,9 @@ async def down(*, common: Common = DEFAULTS) -> int:
 async def ps(*, pids: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
     """Show the processes of this home. Exit code 3 when something is not ready.
 
-    Example:
+    For example:
         htdag ps
-        htdag ps --pids | xargs kill -9
+        htdag ps --json
 
     Parameters
     ----------

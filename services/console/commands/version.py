@@ -14,7 +14,7 @@ app = App(name="version", help_format="plaintext")
 def version(*, common: Common = DEFAULTS) -> None:
     """Print the version of htdag and of what it stands on.
 
-    Example:
+    For example:
         htdag version --json
     """
     found = {

@@ -37,7 +37,10 @@ def test_every_command_teaches_with_an_example(words, app, capsys):
     text = capsys.readouterr().out
     assert "Usage: htdag " + " ".join(words) in text
     example = " ".join(words)
-    assert f"htdag {example}" in app.help.partition("Example:")[2], f"{example} has no example"
+    assert f"htdag {example}" in text.partition("example:")[2], f"{example} has no example"
+    arguments = app.assemble_argument_collection(parse_docstring=True)
+    wordless = [one.name for one in arguments if one.show and not one.parameter.help]
+    assert wordless == [], f"{example} explains nothing about {wordless}"
 
 
 def test_the_help_of_all_commands_needs_no_command_module(capsys):

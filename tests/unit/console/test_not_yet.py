@@ -1,0 +1,36 @@
+"""Wishes that this version does not fulfil are named; those that it does are not."""
+
+import msgspec
+import pytest
+
+from contracts.run import RunOptions
+from services.console import cli
+from services.console.not_yet import BUDGETS_NOT_HELD, epic_notes, notes
+
+
+def test_each_option_without_effect_is_named():
+    wishes = {"evolve": True, "use_rag": True, "integrate_sparc": False, "parallel": 4}
+    said = notes(wishes)
+    assert said == [
+        "evolution is not part of this version; mutations_applied stays empty",
+        "use_rag has no effect in this version",
+    ]
+    assert notes({field.name: True for field in msgspec.structs.fields(RunOptions) if "use" in field.name})
+
+
+def test_nothing_is_said_of_what_works():
+    assert notes(None) == notes(msgspec.to_builtins(RunOptions())) == []
+    assert notes({"parallel": 4, "stream": True, "fail_fast": True}, [{"id": "a", "timeout_ms": 5}]) == []
+    assert epic_notes({"title": "Auth", "budget_usd_micros": None}) == []
+
+
+@pytest.mark.parametrize("name", ["budget_usd_micros", "budget_tokens"])
+def test_budgets_are_not_held_yet(name):
+    assert notes({}, [{"id": "a"}, {"id": "b", name: 0}]) == [BUDGETS_NOT_HELD]
+    assert epic_notes({name: 5}) == [BUDGETS_NOT_HELD]
+
+
+@pytest.mark.parametrize(("words", "what"), [("run", "evolution is a later part"), ("epics create", "stored only")])
+def test_the_help_says_so_too(words, what, capsys):
+    assert cli.run([*words.split(), "--help"]) == 0
+    assert what in " ".join(capsys.readouterr().out.replace("│", " ").split())
