@@ -4,9 +4,11 @@ import json
 import os
 import signal
 
+import nats
 import pytest
 
 from contracts.limits import REQUEST_BYTES_MAX
+from contracts.streams import COMMANDS
 from tests.e2e.instance import Instance
 
 pytestmark = pytest.mark.timeout(120)
@@ -303,3 +305,19 @@ def test_wrong_credentials_are_named(tmp_path, start_nats_server):
     said = stranger("runs", "list", timeout_s=10)
     refused(said, "nats_denied", 78)
     assert "wrong" not in said.err
+
+
+async def test_a_stream_that_cannot_be_changed_is_named_and_shown(tmp_path, nats_server):
+    client = await nats.connect(nats_server.url)
+    stream = {"name": COMMANDS, "subjects": ["htdag.v1.in.>"], "retention": "workqueue", "storage": "file"}
+    await client.request(f"$JS.API.STREAM.CREATE.{COMMANDS}", json.dumps(stream).encode())
+    await client.close()
+    old = Instance(tmp_path / "home", NATS_URL=nats_server.url)
+    diff = old("bus", "apply", "--diff")
+    assert (diff.code, '  retention: "workqueue" -> "limits"' in diff.out.splitlines()) == (5, True)
+    said = old("bus", "apply")
+    refused(said, "stream_differs", 5)
+    assert COMMANDS in said.err
+    service = old("serve", "planner", timeout_s=30)
+    assert service.code == 5
+    assert "stream_differs" in service.out + service.err

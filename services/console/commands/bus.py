@@ -70,8 +70,8 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
         try:
             changes = await provision.apply(console.bus, dry=diff)
         except Rejected as error:
-            # The broker refuses to change what cannot be changed in place (storage, retention).
-            if str(error.detail.get("api", "")).startswith(("STREAM.UPDATE.", "CONSUMER.CREATE.")):
+            # A consumer that the broker does not change in place: the same thing as a stream that it does not.
+            if error.code == "internal" and str(error.detail.get("api", "")).startswith("CONSUMER.CREATE."):
                 raise Rejected("stream_differs", error.message, api=error.detail["api"]) from error
             raise
     changed = [change for change in changes if change.action != "same"]
