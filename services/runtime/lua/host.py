@@ -14,6 +14,10 @@ from services.runtime.lua.sandbox import Sandbox, bare_command, boxed_command, b
 
 REQUEST_BYTES_MAX: Final = 4 << 20
 WAITING_MAX: Final = 1_000
+LINE_S: Final = 60.0
+"""How long a call may wait in line."""
+BODY: Final = "body"
+"""The stage of calls that users wrote into `lua` nodes; they never take the last child from the others."""
 # A script whose process dies under it was most likely not the reason; a second time it was.
 TRIES_MAX: Final = 2
 RESTART_DELAY_FIRST_S, RESTART_DELAY_MAX_S = 0.05, 2.0
@@ -44,12 +48,21 @@ class MetricSink(Protocol):
         """Put a value into a histogram."""
 
 
+class _Place:
+    """A place in the line; `turn` gets the child."""
+
+    __slots__ = ("is_body", "turn")
+
+    def __init__(self, turn: asyncio.Future[LuaProcess], is_body: bool) -> None:
+        self.turn, self.is_body = turn, is_body
+
+
 class LuaHost:
     """Runs Lua text in killable, memory-limited child processes; at most `children` scripts at a time.
 
-    Each call gets a fresh Lua world and can change nothing outside it. Calls beyond `children` wait in line, and
-    their deadline runs meanwhile. `allow_bubblewrap=False` forces the weaker sandbox; the default takes the best
-    that this machine can do, see `sandbox`.
+    Each call gets a fresh Lua world and can change nothing outside it. Calls beyond `children` wait in line, first
+    come first served, but calls of the stage "body" take at most `children` - 1 of several. `allow_bubblewrap=False`
+    forces the weaker sandbox; the default takes the best that this machine can do, see `sandbox`.
     """
 
     def __init__(self, *, children: int = 2, metrics: MetricSink | None = None, allow_bubblewrap: bool = True) -> None:
@@ -61,7 +74,8 @@ class LuaHost:
         self._slots: list[asyncio.Task[None]] = []
         self._live: set[LuaProcess] = set()
         self._idle: list[LuaProcess] = []
-        self._waiting: deque[asyncio.Future[LuaProcess]] = deque()
+        self._waiting: deque[_Place] = deque()
+        self._bodies = 0
         self._stopping = asyncio.Event()
 
     @property
@@ -93,9 +107,9 @@ class LuaHost:
         """Kill every child and wait until none is left; calls in progress end with service_unavailable."""
         self._stopping.set()
         while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(_stopped())
+            turn = self._waiting.popleft().turn
+            if not turn.done():
+                turn.set_exception(_stopped())
         for process in self._live:
             process.kill()
         if self._slots:
@@ -119,16 +133,16 @@ class LuaHost:
         """Run a chunk with the globals `context` and `argv` (copies; null is nil) and return its value as JSON data.
 
         If the chunk defines `main`, the value is `main(argv...)`, else what the chunk returns. A table with the
-        keys 1..n comes back as a list, an empty table as `[]`. `timeout_ms` counts the time in line too. Raises
-        Rejected: lua_error, lua_syntax, lua_restricted, lua_memory, lua_timeout, lua_bad_result; too_large and
-        bad_request for an input that cannot be sent; mailbox_full when too many calls wait.
+        keys 1..n comes back as a list, an empty table as `[]`. `timeout_ms` counts from the moment a child is there.
+        Raises Rejected: lua_error, lua_syntax, lua_restricted, lua_memory, lua_timeout, lua_bad_result; too_large and
+        bad_request for an input that cannot be sent; mailbox_full when too many calls wait, or this one for LINE_S.
         """
         _check_size(src)
         body = _encode({"op": "run", "source": src, "context": context, "argv": list(argv)})
         started = asyncio.get_running_loop().time()
         outcome = "cancelled"
         try:
-            value = await self._ask(body, min(timeout_ms, LUA_TIMEOUT_MAX_MS) / 1000)
+            value = await self._ask(body, min(timeout_ms, LUA_TIMEOUT_MAX_MS) / 1000, is_body=stage == BODY)
             outcome = "ok"
         except Rejected as why:
             outcome = why.code
@@ -149,61 +163,81 @@ class LuaHost:
         _check_size(src)
         await self._ask(_encode({"op": "check", "source": src}), LUA_TIMEOUT_DEFAULT_MS / 1000)
 
-    async def _ask(self, body: bytes, timeout_s: float) -> Any:
-        ends = asyncio.get_running_loop().time() + timeout_s
-        try:
-            async with asyncio.timeout_at(ends):
-                reply = await self._converse(body, ends)
-        except TimeoutError:
-            raise Rejected("lua_timeout", timeout_ms=round(timeout_s * 1000)) from None
+    async def _ask(self, body: bytes, timeout_s: float, *, is_body: bool = False) -> Any:
+        reply = await self._converse(body, timeout_s, is_body)
         if reply.code:
             known = {"line": reply.line, "hint": reply.hint}
             raise Rejected(reply.code, reply.message, **{name: value for name, value in known.items() if value})
         return reply.ok
 
-    async def _converse(self, body: bytes, ends: float) -> Reply:
+    async def _converse(self, body: bytes, timeout_s: float, is_body: bool) -> Reply:
+        request = b'{"cpu_s":%.6f,%b\n' % (timeout_s * CPU_SHARE, body[1:])
         for _ in range(TRIES_MAX):
-            process = await self._borrow()
-            cpu_s = max(0.0, ends - asyncio.get_running_loop().time()) * CPU_SHARE
+            process = await self._borrow(is_body)
             try:
-                line = await process.exchange(b'{"cpu_s":%.6f,%b\n' % (cpu_s, body[1:]))
+                async with asyncio.timeout(timeout_s):
+                    line = await process.exchange(request)
                 return msgspec.json.decode(line, type=Reply)
             except (ProcessDied, msgspec.DecodeError):
                 process.kill()
-            except BaseException:  # the deadline, or the caller was cancelled: nobody wants this answer
+            except TimeoutError:
+                process.kill()
+                raise Rejected("lua_timeout", timeout_ms=round(timeout_s * 1000)) from None
+            except BaseException:  # the caller was cancelled: nobody wants this answer
                 process.kill()
                 raise
             finally:
-                self._give_back(process)
+                self._return(process, is_body)
         raise Rejected("lua_error", "the Lua process died under this script")
 
-    async def _borrow(self) -> LuaProcess:
+    async def _borrow(self, is_body: bool) -> LuaProcess:
         if self._stopping.is_set() or not self._slots:
             raise _stopped()
-        while self._idle:
-            process = self._idle.pop()
-            if process.alive:
-                return process
-        if len(self._waiting) >= WAITING_MAX:
+        turn: asyncio.Future[LuaProcess] = asyncio.get_running_loop().create_future()
+        place = _Place(turn, is_body)
+        self._waiting.append(place)
+        self._hand_out()
+        if not turn.done() and len(self._waiting) > WAITING_MAX:
+            self._waiting.remove(place)
             raise Rejected("mailbox_full", "too many Lua calls wait")
-        waiter: asyncio.Future[LuaProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
         try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._give_back(waiter.result())  # it was handed over in the moment of the cancellation
+            async with asyncio.timeout(LINE_S):
+                return await turn
+        except BaseException as why:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._return(turn.result(), is_body)  # it was handed over in the moment of the cancellation
+            elif place in self._waiting:
+                self._waiting.remove(place)
+            if isinstance(why, TimeoutError):
+                raise Rejected("mailbox_full", "the Lua processes were busy for too long") from None
             raise
 
-    def _give_back(self, process: LuaProcess) -> None:
-        if not process.alive or process.killed:
-            return  # its slot starts another one
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(process)
+    def _return(self, process: LuaProcess, is_body: bool) -> None:
+        self._bodies -= is_body
+        if process.alive and not process.killed:  # else its slot starts another one
+            self._idle.append(process)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give idle children to those who may have one, in the order of the line."""
+        while self._idle:
+            process = self._idle.pop()
+            if not process.alive or process.killed:
+                continue
+            place = self._next()
+            if place is None:
+                self._idle.append(process)
                 return
-        self._idle.append(process)
+            self._bodies += place.is_body
+            place.turn.set_result(process)
+
+    def _next(self) -> "_Place | None":
+        room_for_body = self._bodies < max(1, self._children - 1)
+        for place in self._waiting:
+            if not place.turn.done() and (room_for_body or not place.is_body):
+                self._waiting.remove(place)
+                return place
+        return None
 
     async def _probe(self) -> LuaProcess:
         """Find the best sandbox that works here; the proof is a child that is ready."""
@@ -237,7 +271,8 @@ class LuaHost:
             delay_s = RESTART_DELAY_FIRST_S
             if not ready.done():
                 ready.set_result(None)
-            self._give_back(process)
+            self._idle.append(process)
+            self._hand_out()
             await process.exited()
             if process in self._idle:
                 self._idle.remove(process)

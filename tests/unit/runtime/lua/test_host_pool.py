@@ -74,16 +74,45 @@ async def test_children_work_side_by_side():
         await host.stop()
 
 
-async def test_the_deadline_counts_the_time_in_line(one: LuaHost):
+async def test_the_deadline_does_not_count_the_time_in_line(one: LuaHost):
+    blocker = asyncio.create_task(one.call("while true do end", {}, timeout_ms=1_500))
+    await asyncio.sleep(0)
+    assert await one.call("return 1", {}, timeout_ms=500) == 1
+    with pytest.raises(Rejected):
+        await blocker
+
+
+async def test_a_call_that_waits_in_line_for_too_long_is_told_so(one: LuaHost, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(host_module, "LINE_S", 0.1)
     blocker = asyncio.create_task(one.call("while true do end", {}, timeout_ms=1_500))
     await asyncio.sleep(0)
     with pytest.raises(Rejected) as refused:
-        await one.call("return 1", {}, timeout_ms=100)
-    assert refused.value.code == "lua_timeout"
+        await one.call("return 1", {})
+    assert refused.value.code == "mailbox_full"
     assert not blocker.done()
     with pytest.raises(Rejected):
         await blocker
     assert await one.call("return 1", {}) == 1
+
+
+async def test_bodies_leave_a_child_to_the_stages_and_come_next():
+    host = LuaHost(children=2)
+    await host.start()
+    try:
+        hogs = [asyncio.create_task(host.call("while true do end", {}, timeout_ms=2_000, stage="body")) for _ in "ab"]
+        small = asyncio.create_task(host.call("return 'body'", {}, stage="body"))
+        await asyncio.sleep(0)
+        assert await host.call("return 'stage'", {}, stage="completion") == "stage"
+        assert not any(hog.done() for hog in hogs)
+        assert await small == "body"
+        assert [type(outcome) for outcome in await asyncio.gather(*hogs, return_exceptions=True)] == [Rejected] * 2
+    finally:
+        await host.stop()
+
+
+async def test_with_one_child_a_body_has_its_turn_too(one: LuaHost):
+    calls = [one.call("return argv[1]", {}, argv=[index], stage=("body", "lua")[index % 2]) for index in range(6)]
+    assert await asyncio.gather(*calls) == list(range(6))
 
 
 async def test_the_line_has_an_end(one: LuaHost, monkeypatch: pytest.MonkeyPatch):
