@@ -12,7 +12,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an executor can be told.
 
-    `lua_children` processes run Lua; at most `bodies_max` Lua scripts and NATS calls are under way at once.
+    `lua_children` processes run Lua; at most `bodies_max` NATS calls are under way at once.
     `partition_credit` mailbox messages of one partition may be unsettled; an actor at rest for `idle_s` leaves memory.
     A run's state is kept beside its log after `snapshot_every_events` (later if it is big), so that it wakes fast.
     """

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from contracts.errors import Rejected, failure
-from contracts.limits import LUA_TIMEOUT_DEFAULT_MS
+from contracts.limits import JSON_DEPTH_MAX, LUA_TIMEOUT_DEFAULT_MS
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE
 from contracts.requests import CorrRef
 from contracts.run import RunCommand, TakeAnswer, TakeResult
@@ -21,12 +21,15 @@ from services.executor.run.effects import CallNats, CancelLlm, RunNoop, RunScrip
 from services.executor.strategy_book import StrategyBook
 from services.runtime.bus import Message
 from services.runtime.clock import Clock
+from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
+from services.runtime.lua.host import BODY
 from services.runtime.publisher import Stored
 
 Done = Callable[[RunCommand | None], None]
 RESULT_SHARE: Final = 4
 """A result may take one part in so many of the largest message: it must fit into a commit beside others."""
+FLUSH_S: Final = 10.0
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -54,6 +57,10 @@ class Broker(Protocol):
         """Send and wait for the first reply."""
         ...
 
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        """Wait until the broker has what was sent; raises TimeoutError."""
+        ...
+
 
 class Lua(Protocol):
     """The part of the Lua host that effects need."""
@@ -66,7 +73,11 @@ class Lua(Protocol):
 
 
 class RunEffects:
-    """The effect runner of the run aggregate; at most `bodies_max` bodies and stages run at once, the rest waits."""
+    """The effect runner of the run aggregate.
+
+    At most `bodies_max` NATS calls are under way at once. Of Lua bodies and of Lua stages, as many as there are
+    children each: the rest waits here, where a line has no end, so that neither is refused and neither starves.
+    """
 
     def __init__(
         self,
@@ -78,10 +89,13 @@ class RunEffects:
         log: Log,
         observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
         bodies_max: int = 1024,
+        lua_children: int = 2,
     ) -> None:
         self._bus, self._lua, self._book, self._clock, self._log = bus, lua, book, clock, log
         self._observe = observe
-        self._room = asyncio.Semaphore(bodies_max)
+        self._calls = asyncio.Semaphore(bodies_max)
+        self._scripts = asyncio.Semaphore(lua_children)
+        self._stages = asyncio.Semaphore(lua_children)
         self._tasks: set[asyncio.Task[None]] = set()
         self._result_bytes_max = bus.payload_max // RESULT_SHARE
 
@@ -89,14 +103,22 @@ class RunEffects:
         """See EffectRunner.start."""
         if type(effect) is RunNoop:
             done(TakeResult(effect.task_id, effect.attempt, "body", effect.result))
-        elif type(effect) is SendLlm:
+            return
+        try:
+            self._begin(actor_id, effect, done)
+        except Exception as broken:  # the edge: an effect that cannot begin must end, or its run waits for ever
+            self._log.error("effect_not_begun", run_id=actor_id, effect=type(effect).__name__, exc_info=broken)
+            done(_not_begun(effect))
+
+    def _begin(self, actor_id: str, effect: Any, done: Done) -> None:
+        if type(effect) is SendLlm:
             self._send_llm(actor_id, effect, done)
         elif type(effect) is RunScript:
             self._spawn(effect.task_id, effect.attempt, "body", self._script(effect), done)
         elif type(effect) is RunStage:
             self._spawn(effect.task_id, effect.attempt, effect.step, self._stage(effect), done)
         elif type(effect) is CallNats:
-            self._spawn(effect.task_id, effect.attempt, "body", self._call(effect), done)
+            self._spawn(effect.task_id, effect.attempt, "body", self._call_in_turn(effect), done)
         elif type(effect) is CancelLlm:
             self._cancel_llm(actor_id, effect, done)
         else:
@@ -123,6 +145,8 @@ class RunEffects:
                 done(None)
                 return
             wrong = error.to_wire() if isinstance(error, Rejected) else failure("internal")
+            if wrong["code"] == "nats_unavailable":  # it may be stored all the same, and the next attempt asks anew
+                self._let_go(run_id, request.corr_id, request.node_id)
             done(TakeAnswer(request.corr_id, error=wrong))
 
         self._bus.store(
@@ -137,13 +161,16 @@ class RunEffects:
         ).add_done_callback(stored)
 
     def _cancel_llm(self, run_id: str, effect: CancelLlm, done: Done) -> None:
+        self._let_go(run_id, effect.corr_id, effect.node_id)
+        done(None)
+
+    def _let_go(self, run_id: str, corr_id: str, node_id: str) -> None:
         """A wish without an answer: a call that cannot be stopped any more only costs what it costs."""
         try:
-            body = CorrRef(effect.corr_id, run_id=run_id, node_id=effect.node_id)
+            body = CorrRef(corr_id, run_id=run_id, node_id=node_id)
             self._bus.publish(rpc("llm-worker", "llm", "cancel"), _ENCODE(body))
         except Rejected as error:
-            self._log.warning("llm_not_cancelled", corr_id=effect.corr_id, code=error.code)
-        done(None)
+            self._log.warning("llm_not_cancelled", corr_id=corr_id, code=error.code)
 
     # -- bodies and stages -------------------------------------------------------------------------------------------
 
@@ -157,11 +184,10 @@ class RunEffects:
         value: Any = None
         error: dict[str, Any] | None = None
         try:
-            async with self._room:
-                value = await work
-                size = len(_ENCODE(value))
-                if size > self._result_bytes_max:
-                    raise Rejected("too_large", "the result is too large", max=self._result_bytes_max, requested=size)
+            value = await work
+            size = len(_ENCODE(value))
+            if size > self._result_bytes_max:
+                raise Rejected("too_large", "the result is too large", max=self._result_bytes_max, requested=size)
         except Rejected as refused:
             value, error = None, refused.to_wire()
         except asyncio.CancelledError:
@@ -175,22 +201,32 @@ class RunEffects:
         done(TakeResult(task_id, attempt, step, value, error, duration_ms))
 
     async def _script(self, effect: RunScript) -> Any:
-        return await self._lua.call(
-            effect.src, effect.context, argv=effect.argv, timeout_ms=effect.timeout_ms, stage="body"
-        )
+        async with self._scripts:
+            return await self._lua.call(
+                effect.src, effect.context, argv=effect.argv, timeout_ms=effect.timeout_ms, stage=BODY
+            )
 
     async def _stage(self, effect: RunStage) -> Any:
         body = await self._book.find(effect.strategy)
         src = body.scripts.get(effect.stage)
         if src is None:
             return agents.fallback_stage(effect.stage, effect.context)
-        return await self._lua.call(src, effect.context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=effect.stage)
+        async with self._stages:
+            return await self._lua.call(src, effect.context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=effect.stage)
+
+    async def _call_in_turn(self, effect: CallNats) -> Any:
+        async with self._calls:
+            return await self._call(effect)
 
     async def _call(self, effect: CallNats) -> Any:
         payload = b"{}" if effect.payload is None else _ENCODE(effect.payload)
         headers = {"Nats-Msg-Id": effect.msg_id}
         if effect.publish_only:
             self._bus.publish(effect.subject, payload, headers=headers)
+            try:
+                await self._bus.flush(min(effect.timeout_ms / 1000, FLUSH_S))
+            except TimeoutError:
+                raise Rejected("nats_unavailable", "the broker did not confirm the message") from None
             return None
         reply = await self._bus.request(effect.subject, payload, timeout_s=effect.timeout_ms / 1000, headers=headers)
         if "Nats-Service-Error" in reply.headers:
@@ -199,7 +235,18 @@ class RunEffects:
             return None
         if len(reply.data) > self._result_bytes_max:
             raise Rejected("too_large", "the reply is too large", max=self._result_bytes_max)
+        if deeper_than(reply.data, JSON_DEPTH_MAX):
+            raise Rejected("bad_reply", "the reply is nested too deep", max=JSON_DEPTH_MAX)
         try:
             return msgspec.json.decode(reply.data)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise Rejected("bad_reply", subject=effect.subject) from error
+
+
+def _not_begun(effect: Any) -> RunCommand | None:
+    """How an effect ends that broke before it began."""
+    if isinstance(effect, RunScript | CallNats):
+        return TakeResult(effect.task_id, effect.attempt, "body", error=failure("internal"))
+    if isinstance(effect, RunStage):
+        return TakeResult(effect.task_id, effect.attempt, effect.step, error=failure("internal"))
+    return TakeAnswer(effect.request.corr_id, error=failure("internal")) if isinstance(effect, SendLlm) else None

@@ -74,6 +74,7 @@ async def build(app: App) -> None:
             "htdag_effect_seconds", seconds, kind=kind, outcome=outcome
         ),
         bodies_max=config.bodies_max,
+        lua_children=config.lua_children,
     )
     app.on_stop(effects.stop)
     codec: CommitCodec[RunEvent] = CommitCodec(RunEvent)

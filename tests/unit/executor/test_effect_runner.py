@@ -31,12 +31,21 @@ class PlainBus:
         self.stored: list[tuple[str, bytes, str, str, Mapping[str, str]]] = []
         self.published: list[tuple[str, bytes, Mapping[str, str]]] = []
         self.reply: Message | Rejected = Message("x", b"{}", {}, "")
-        self.refuses: Rejected | None = None
+        self.refuses: Exception | None = None
+        self.flushed: list[int] = []
+        self.silent = False
+
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        if self.silent:
+            raise TimeoutError
+        self.flushed.append(len(self.published))
 
     def store(
         self, subject: str, data: bytes, *, stream: str, msg_id: str, headers: Mapping[str, str] | None = None
     ) -> "asyncio.Future[Stored]":
         future: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        if isinstance(self.refuses, ValueError):
+            raise self.refuses
         if self.refuses is not None:
             future.set_exception(self.refuses)
         else:
@@ -198,6 +207,7 @@ async def test_a_nats_call_carries_its_id_and_its_json_reply_is_the_result(bench
     ("reply", "code"),
     [
         (Message("x", b"no json", {}, ""), "bad_reply"),
+        (Message("x", b"[" * 65 + b"]" * 65, {}, ""), "bad_reply"),
         (Message("x", b"{}", {"Nats-Service-Error": "no"}, ""), "bad_reply"),
         (Message("x", b"1" * (300 << 10), {}, ""), "too_large"),
         (Rejected("no_responders"), "no_responders"),
@@ -212,6 +222,51 @@ async def test_a_nats_call_that_fails(bench: Bench, reply: Message | Rejected, c
 async def test_a_message_that_is_only_published_has_no_result(bench: Bench):
     outcome = await bench.outcome(call(mode_publish=True))
     assert (outcome.value, outcome.error, len(bench.bus.published)) == (None, None, 1)
+    assert bench.bus.flushed == [1]
+
+
+async def test_a_message_that_the_broker_does_not_confirm_is_not_done(bench: Bench):
+    bench.bus.silent = True
+    assert (await bench.outcome(call(mode_publish=True))).error["code"] == "nats_unavailable"
+
+
+async def test_a_request_that_may_be_stored_all_the_same_is_called_back(bench: Bench):
+    bench.bus.refuses = Rejected("nats_unavailable")
+    assert (await bench.outcome(SendLlm(REQUEST))).error["code"] == "nats_unavailable"
+    ((subject, data, _),) = bench.bus.published
+    assert (subject, msgspec.json.decode(data)["corr_id"]) == ("htdag.v1.llm-worker.llm.cancel", REQUEST.corr_id)
+
+
+async def test_an_effect_that_breaks_before_it_begins_ends_all_the_same(bench: Bench):
+    bench.bus.refuses = ValueError("x")
+    outcome = await bench.outcome(SendLlm(REQUEST))
+    assert (outcome.corr_id, outcome.error["code"]) == (REQUEST.corr_id, "internal")
+    assert await bench.outcome("no such effect") is None
+
+
+class BusyLua(PlainLua):
+    """Bodies never end; it counts who is there at once."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, int] = {}
+
+    async def call(self, src: str, context: Any, *, stage: str = "", **how: Any) -> Any:
+        self.there[stage] = self.there.get(stage, 0) + 1
+        if stage == "body":
+            await asyncio.get_running_loop().create_future()
+        return await super().call(src, context, stage=stage, **how)
+
+
+async def test_many_bodies_wait_here_and_keep_no_stage_and_no_call_waiting():
+    bench, lua = Bench(), BusyLua()
+    bench.runner = RunEffects(bus=bench.bus, lua=lua, book=bench.book, clock=FixedClock(), log=LOG, lua_children=2)
+    knows(bench, {"completion": '"judged"'})
+    for number in range(2_000):
+        bench.runner.start("r1", RunScript(f"t{number}", 1, "1", [], {}, 1000), lambda _: None)
+    assert (await bench.outcome(stage("completion"))).value == "judged"
+    assert (await bench.outcome(call())).error is None
+    assert lua.there == {"body": 2, "completion": 1}
+    await bench.runner.stop()
 
 
 async def test_stopping_cuts_what_is_under_way(bench: Bench):
