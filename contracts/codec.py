@@ -66,8 +66,8 @@ class CommitCodec(Generic[E]):
             return self._decode(data)
         except msgspec.MsgspecError:
             return self._decode_slowly(data, skip_unknown)
-        except RecursionError as error:
-            raise Undecodable("nested too deep") from error
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise Undecodable(f"{type(error).__name__} in a commit") from error
 
     def types_header(self, events: list[E]) -> str:
         """The distinct tags of `events`, in order of first appearance, for `Htdag-Types`."""
@@ -76,7 +76,7 @@ class CommitCodec(Generic[E]):
     def _decode_slowly(self, data: bytes, skip_unknown: bool) -> Commit[E]:
         try:
             raw = self._decode_raw(data)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise Undecodable(f"not a commit: {error}") from error
         events: list[E] = []
         for item in raw.events:

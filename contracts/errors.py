@@ -88,7 +88,10 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "nats_denied": ErrorKind("unavailable", "NATS refused these credentials", "check NATS_URL", BAD_CONFIG),
     "service_unavailable": ErrorKind("unavailable", "the service does not answer", "`htdag ps`", UNAVAILABLE),
     "storage_full": ErrorKind(
-        "unavailable", "the broker cannot store more", "free disk space; nothing is lost", FAILED
+        "unavailable",
+        "the broker cannot store more",
+        "free disk space, then `htdag down` and `htdag up`; nothing is lost",
+        FAILED,
     ),
     "stream_differs": ErrorKind(
         "conflict", "a stream exists with other settings", "`htdag bus apply --diff`", CONFLICT

@@ -108,7 +108,7 @@ def refusal(data: bytes, error: Rejected, *, model_id: str) -> LlmError:
     """The answer to a request that was refused: its ids as far as they can be read."""
     try:
         body = _DECODE_ANY(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         body = {}
     run_id, node_id, corr_id = (
         value if isinstance(value := body.get(name), str) else "" for name in ("run_id", "node_id", "corr_id")
@@ -186,6 +186,8 @@ def _decode(data: bytes, decode: Callable[[bytes], T], bytes_max: int) -> T:
         raise _invalid(field, str(error)) from error
     except msgspec.DecodeError as error:
         raise Rejected("bad_json", f"the request is not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise Rejected("bad_json", "the request is not UTF-8") from error
     except RecursionError as error:
         raise Rejected("bad_json", "the request is nested too deep", max=JSON_DEPTH_MAX) from error
     if deeper_than(data, JSON_DEPTH_MAX):

@@ -70,6 +70,7 @@ class App:
         self.health = HealthServer(checks=self._checks, metrics=self.metrics.render)
         self._readiness: dict[str, Readiness] = {}
         self._waits_for: str | None = "not started"
+        self._mending = False
         self._refused_logins = 0
 
     @property
@@ -176,7 +177,8 @@ class App:
 
     async def _provision(self) -> None:
         """A cluster that is still electing gets some time; a broker without JetStream is an error after it."""
-        self._waits_for = "NATS has no JetStream yet"
+        if self.life.phase is not Phase.READY:
+            self._waits_for = "NATS has no JetStream yet"
         last_s = self.clock.monotonic_s() + JETSTREAM_WAIT_S
         while True:
             try:
@@ -209,6 +211,18 @@ class App:
         self._refused_logins = 0
         self.metrics.inc("htdag_nats_reconnects_total")
         self.log.info("nats_reconnected")
+        if hasattr(self, "bus") and self.life.phase is Phase.READY and not self._mending:
+            self._mending = True
+            _ = self.spawn(self._mend_streams(), "mend-streams")
+
+    async def _mend_streams(self) -> None:
+        """A broker that was started anew has lost its streams in memory, a new one all of them: make them again."""
+        try:
+            await self._provision()
+        except Rejected as error:
+            self.log.warning("streams_not_applied", code=error.code, reason=error.message, hint=error.kind.hint)
+        finally:
+            self._mending = False
 
     def _closed(self) -> None:
         if hasattr(self, "bus") and self.life.phase not in (Phase.STOPPING, Phase.STOPPED):

@@ -33,6 +33,8 @@ def read(data: bytes, decoder: "msgspec.json.Decoder[T]", *, bytes_max: int = RE
         raise Rejected(code, _PATH.sub("", str(error)), field=field) from error
     except msgspec.DecodeError as error:
         raise Rejected("bad_json", f"the request is not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise Rejected("bad_json", "the request is not UTF-8") from error
     except RecursionError as error:
         raise _too_deep() from error
     if deeper_than(data, JSON_DEPTH_MAX):
@@ -71,6 +73,8 @@ def _check_json(data: bytes) -> None:
         msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         raise Rejected("bad_json", f"the request is not JSON: {error}") from error
+    except UnicodeDecodeError as error:
+        raise Rejected("bad_json", "the request is not UTF-8") from error
     except RecursionError as error:
         raise _too_deep() from error
 

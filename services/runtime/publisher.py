@@ -22,7 +22,8 @@ from services.runtime.event_store import Conflict
 from services.runtime.link import Link, status_of
 
 ACK_TIMEOUT_S: Final = 3.0
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 15.0
+"""Longer than the election of a new leader takes; after it nobody can say what became of the write."""
 BATCH_MESSAGES_MAX: Final = 800
 BATCH_BYTES_MAX: Final = 32 << 20
 BATCHES_AT_ONCE_MAX: Final = 2
@@ -270,12 +271,19 @@ class StreamWriter:
                 write.fail(refused)
                 return
         if self._loop.time() > write.due:
-            write.fail(Rejected("nats_unavailable", f"no acknowledgement from {self.stream}", stream=self.stream))
+            write.fail(self._unanswered())
             return
         await asyncio.sleep(min(0.02 * 2**write.tries, 1.0))
         write.tries += 1
         if not write.future.done():
             self._send([write])
+
+    def _unanswered(self) -> Rejected:
+        if self._link.client.is_connected:
+            # A broker whose disk is full freezes a stream without a word, and answers everything else.
+            text = f"the broker is there, but acknowledges nothing in {self.stream}: is its disk full?"
+            return Rejected("storage_full", text, stream=self.stream)
+        return Rejected("nats_unavailable", f"no acknowledgement from {self.stream}", stream=self.stream)
 
     async def _find(self, write: Write) -> int | None:
         """The sequence of `write` if it is stored; Conflict if something else is; None if nothing newer is there."""

@@ -79,3 +79,10 @@ def test_an_unknown_node_type_has_a_code_of_its_own() -> None:
     with pytest.raises(Rejected) as refused:
         intake.read(b'{"tasks":[{"id":"a","node":{"type":"teleport"}}]}', msgspec.json.Decoder(RunStart))
     assert (refused.value.code, refused.value.detail["field"]) == ("unknown_node_type", "tasks[0].node.type")
+
+
+@pytest.mark.parametrize("data", [b'{"run_id":"\xff\xfe"}', b"\xff", b'{"x":"\xc3"}'])
+def test_text_that_is_not_utf_8_is_no_json(data: bytes) -> None:
+    with pytest.raises(Rejected) as refused:
+        intake.read(data, msgspec.json.Decoder(RunStart))
+    assert refused.value.code == "bad_json"
