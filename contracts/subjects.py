@@ -13,6 +13,8 @@ ROOT: Final = "htdag.v1"
 ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 MODEL_ID: Final = re.compile(r"[A-Za-z0-9_:/=,@+-]+(\.[A-Za-z0-9_:/=,@+-]+)*\Z")
 MODEL_ID_CHARS_MAX: Final = 200
+EPIC_RUN_PREFIX: Final = "epic-"
+"""The ids of the open runs of epics begin with this; nobody else may start such a run."""
 SERVICES: Final = (
     "planner",
     "executor",
@@ -33,6 +35,8 @@ LLM_HEALTH: Final = "llm.health"
 LLM_LEGACY: Final = "ai.llm.request"
 LLM_CANCEL: Final = f"{ROOT}.llm.cancel"
 """Heard by every llm-worker at once; the one that runs the call stops it and replies."""
+LLM_CLAIM: Final = f"{ROOT}.llm.claim"
+"""Heard by every llm-worker at once; the one that has the call under way replies, so that it is not paid twice."""
 
 
 def check_id(value: str, what: str = "id") -> str:

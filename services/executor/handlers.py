@@ -1,5 +1,6 @@
 """The request verbs of runs: commands go into the durable mailbox, queries are answered from the log."""
 
+import gc
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import msgspec
 from contracts.codec import CommitCodec
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY, HEADER_SUMMARY
 from contracts.errors import Rejected
+from contracts.limits import ID_CHARS_MAX
 from contracts.requests import Page, RunCancel, RunRef, RunStart, RunWaits
 from contracts.run import (
     CancelRun,
@@ -22,7 +24,7 @@ from contracts.run import (
     Wait,
 )
 from contracts.streams import COMMANDS
-from contracts.subjects import check_id, command, events
+from contracts.subjects import EPIC_RUN_PREFIX, check_id, command, events
 from services.executor import views
 from services.executor.mailboxes import Host
 from services.executor.replay import Replay
@@ -33,12 +35,17 @@ from services.runtime.app import App
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.event_store import EventStore, Recorded
+from services.runtime.host_limits import HEADERS_BYTES
 from services.runtime.ids import Ids
 from services.runtime.rpc import DEFERRED, Caller, Deferred
 
 PAGE_MAX: Final = 500
+STRATEGY_WAIT_S: Final = 2.0
+"""A version that was stored just now may still be on its way here."""
 RUNS_WAITING_MAX: Final = 1_000
-HEADERS_BYTES: Final = 16_384
+WAITS_MAX: Final = 10_000
+WAITS_WITHIN_S: Final = 5.0
+ROOM_BYTES: Final = 2 * HEADERS_BYTES
 """Room kept free in a message: its headers, and the commit that will hold what it says."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -75,13 +82,19 @@ class RunVerbs:
     async def start(self, request: RunStart, caller: Caller) -> Deferred:
         """Check the plan and put it into the run's mailbox; the run itself answers when it has begun."""
         run_id = request.run_id if request.run_id is not None else self._ids.new()
+        strategy = self._book.resolve(request.strategy) if request.strategy else None
+        if strategy is not None:
+            await self._book.find(strategy, STRATEGY_WAIT_S)
+        if run_id.startswith(EPIC_RUN_PREFIX):
+            text = f"run ids that begin with {EPIC_RUN_PREFIX} belong to the open runs of epics"
+            raise Rejected("bad_id", text, field="run_id", value=run_id[:ID_CHARS_MAX])
         begin = StartRun(
             run_id=run_id,
             goal=request.goal,
             epic_id=request.epic_id,
             tasks=request.tasks,
             options=request.options,
-            strategy=self._book.resolve(request.strategy) if request.strategy else None,
+            strategy=strategy,
             open=request.open,
         )
         check_start(begin)
@@ -98,7 +111,7 @@ class RunVerbs:
 
     async def _say(self, run_id: str, verb: str, said: StartRun | CancelRun | ResumeRun, caller: Caller) -> Deferred:
         data = _ENCODE(said)
-        most = self._bus.payload_max - HEADERS_BYTES
+        most = self._bus.payload_max - ROOM_BYTES
         if len(data) > most:
             hint = "start the run with fewer tasks and `open`, then add the others"
             raise Rejected("too_large", "the plan is larger than the broker carries", max=most, hint=hint)
@@ -144,17 +157,23 @@ class RunVerbs:
         return [_summary(run_id, record) for run_id, record in newest[: request.limit]]
 
     async def waits(self, request: RunWaits, caller: Caller) -> list[Wait]:
-        """Everything that waits, with deadlines: of one run, or of all that go on."""
+        """Everything that waits, with deadlines: of one run, or of those that go on, the one that changed last first.
+
+        Of many runs as many are looked at as fit into a few seconds and one answer.
+        """
         if request.run_id is not None:
             run, _ = await self._read(request.run_id)
             views.status_of(run)
             return [*views.waits_of(run)]
         found: list[Wait] = []
         going_on = [run_id for run_id, record in await self._newest() if _summary(run_id, record).status == "running"]
+        until_s = self._clock.monotonic_s() + WAITS_WITHIN_S
         for run_id in going_on[:RUNS_WAITING_MAX]:
+            if len(found) >= WAITS_MAX or self._clock.monotonic_s() >= until_s:
+                break
             run, _ = await self._read(run_id)
             found.extend(views.waits_of(run))
-        return found
+        return found[:WAITS_MAX]
 
     async def replay(self, request: RunRef, caller: Caller) -> ReplayReport:
         """Fold the stored log anew and compare; nobody is called."""
@@ -179,7 +198,12 @@ class RunVerbs:
             if record.seq > seq:
                 break
             began_s = self._clock.monotonic_s()
-            replay.take(self._codec.decode(record.data).events)
+            # Folding makes many objects and no cycles: looking for some would take longer than the fold.
+            gc.disable()
+            try:
+                replay.take(self._codec.decode(record.data).events)
+            finally:
+                gc.enable()
             seconds += self._clock.monotonic_s() - began_s
         return replay, live, seconds
 

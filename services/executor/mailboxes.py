@@ -5,13 +5,15 @@ cannot be read, or breaks its actor again and again, becomes a dead letter. Noth
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import re
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
 from contracts.errors import Rejected
+from contracts.limits import JSON_DEPTH_MAX
 from contracts.reply import ok, refused
 from contracts.run import AddTasks, CancelRun, ResumeRun, RunCommand, RunEvent, StartRun, TakeAnswer
 from contracts.streams import COMMANDS, POISON_DELIVERIES_MAX
@@ -20,6 +22,7 @@ from services.executor.run.state import Run
 from services.executor.views import summary_of
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
+from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
 from services.runtime.mailbox import Answered, Interrupted, Outcome
 from services.runtime.publisher import Stored
@@ -35,6 +38,11 @@ WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full
 
 Said = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer
 """What others may say to a run. Results and time come from the executor itself."""
+DEPTH_MAX: Final = JSON_DEPTH_MAX + 2
+"""A request may nest JSON_DEPTH_MAX levels; what it asks for may lie a little deeper in a command."""
+CLOSED: Final = ("htdag.", "llm.", "ai.", "$")
+"""Where answers do not go: nobody's message may make the executor speak to the system's own subjects."""
+_PLAIN: Final = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*\Z")
 _DECODE: Final = msgspec.json.Decoder(Said).decode
 Host = ActorHost[RunCommand, Run, RunEvent]
 
@@ -66,7 +74,7 @@ class Mailboxes:
         try:
             subject = parse_mailbox(delivery.subject)
             run_id = check_id(subject.aggregate_id, "run_id")
-            wish = self._time_command() if subject.verb == TIME else _DECODE(delivery.data)
+            wish = self._time_command() if subject.verb == TIME else _wish(delivery.data, run_id)
         except Rejected as error:
             self._put_aside(delivery, error.code, error.message)
             return
@@ -74,7 +82,8 @@ class Mailboxes:
             self._put_aside(delivery, "poison", str(error))
             return
         headers = delivery.headers
-        reply = headers.get(HEADER_REPLY)
+        reply = self._reply_in(delivery)
+        refused: list[Rejected] = []
         self._unsettled.add(delivery)
         self._host.deliver(
             run_id,
@@ -83,8 +92,8 @@ class Mailboxes:
             by=headers.get(HEADER_BY, ""),
             corr=headers.get(HEADER_CORRELATION, ""),
             trace=headers.get("traceparent", ""),
-            settled=lambda error: self._settle(delivery, error),
-            answered=self._answering(reply) if reply else None,
+            settled=lambda error: self._settle(delivery, error, refused),
+            answered=self._answering(reply) if reply else _remembering(refused) if _plans(wish) else None,
         )
 
     def take_timer(self, delivery: Delivery) -> None:
@@ -106,6 +115,14 @@ class Mailboxes:
 
         stored.add_done_callback(passed_on)
 
+    def _reply_in(self, delivery: Delivery) -> str:
+        """The subject that waits for an answer, if it is one that may get it."""
+        reply = delivery.headers.get(HEADER_REPLY, "")
+        if reply and (reply.startswith(CLOSED) or not _PLAIN.match(reply)):
+            self._log.warning("reply_subject_closed", subject=delivery.subject, reply=reply[:200])
+            return ""
+        return reply
+
     def _answering(self, reply: str) -> Answered[Run, RunEvent]:
         def answered(outcome: Outcome[Run, RunEvent] | Rejected) -> None:
             try:
@@ -119,9 +136,11 @@ class Mailboxes:
 
         return answered
 
-    def _settle(self, delivery: Delivery, error: BaseException | None) -> None:
+    def _settle(self, delivery: Delivery, error: BaseException | None, refused: Sequence[Rejected] = ()) -> None:
         self._unsettled.discard(delivery)
-        if error is None:
+        if error is None and refused:
+            self._put_aside(delivery, refused[0].code, refused[0].message)
+        elif error is None:
             delivery.ack()
         elif isinstance(error, Interrupted):
             delivery.nak()
@@ -143,3 +162,26 @@ class Mailboxes:
         except Rejected as error:  # it stays where it is and comes again
             self._log.warning("dead_letter_failed", code=error.code)
             delivery.nak(NAK_DELAY_S)
+
+
+def _wish(data: bytes, run_id: str) -> Said:
+    """What a message says. Raises Rejected poison or bad_id, or what the decoder raises."""
+    wish: Said = _DECODE(data)
+    if deeper_than(data, DEPTH_MAX):
+        raise Rejected("poison", "it is nested too deep")
+    if isinstance(wish, StartRun | AddTasks) and wish.run_id != run_id:
+        raise Rejected("bad_id", "the subject and the message name different runs", field="run_id")
+    return wish
+
+
+def _plans(wish: RunCommand) -> bool:
+    """Whether somebody's work is lost, unseen, when this is refused and nobody waits for an answer."""
+    return isinstance(wish, StartRun | AddTasks)
+
+
+def _remembering(refused: list[Rejected]) -> Answered[Run, RunEvent]:
+    def answered(outcome: Outcome[Run, RunEvent] | Rejected) -> None:
+        if isinstance(outcome, Rejected):
+            refused.append(outcome)
+
+    return answered

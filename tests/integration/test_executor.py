@@ -148,6 +148,7 @@ async def test_the_same_start_attaches_and_another_plan_is_refused(caller: Calle
         ("start", {"tasks": []}, "bad_request"),
         ("start", {"tasks": [{"id": 5}]}, "bad_request"),
         ("start", {"run_id": "a.b", "tasks": [{"id": "a"}]}, "bad_id"),
+        ("start", {"run_id": "epic-foo", "tasks": [{"id": "a", "node": NOOP}]}, "bad_id"),
         ("start", {"tasks": [{"id": "a"}], "strategy": "nobody"}, "strategy_not_found"),
         ("start", {"tasks": [{"id": "a", "node": {"type": "nats", "subject": "htdag.v1.x"}}]}, "forbidden_subject"),
         ("start", b"no json", "bad_json"),

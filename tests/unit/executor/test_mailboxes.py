@@ -82,7 +82,13 @@ class Post:
 
 
 SUBJECT = "htdag.v1.in.3.executor.run.r1.cancel"
+START = "htdag.v1.in.3.executor.run.r1.start"
 CANCEL = msgspec.json.encode(CancelRun("no"))
+
+
+def plan(run_id: str, value: bytes) -> bytes:
+    task = b'{"id":"a","node":{"type":"noop"},"context":{"a":%b}}' % value
+    return b'{"type":"run.start.v1","run_id":"%b","tasks":[%b]}' % (run_id.encode(), task)
 
 
 @pytest.fixture
@@ -134,6 +140,9 @@ async def test_a_message_is_settled_as_its_outcome_says(
         (SUBJECT, b'{"type":"run.time.v1"}', "poison"),
         (SUBJECT, b'{"type":"run.result.v1","task_id":"a","attempt":1,"step":"body"}', "poison"),
         (SUBJECT, b"[" * 100_000, "poison"),
+        (START, plan("r1", b"[" * 80 + b"]" * 80), "poison"),
+        (START, plan("r2", b"1"), "bad_id"),
+        (START, b'{"type":"run.add.v1","run_id":"r2","tasks":[]}', "bad_id"),
         ("htdag.v1.in.3.executor.run", CANCEL, "bad_request"),
         ("htdag.v1.in.3.executor.run.r 1.cancel", CANCEL, "bad_id"),
     ],
@@ -155,6 +164,23 @@ async def test_who_waits_is_answered_with_a_summary_or_a_refusal(post: Post):
     (_, good), (_, bad) = post.sent
     assert (good["ok"], good["value"]["run_id"], good["value"]["status"]) == (True, "r1", "running")
     assert (bad["ok"], bad["error"]["code"]) == (False, "already_finished")
+
+
+@pytest.mark.parametrize("reply", ["htdag.v1.cmd.x", "$JS.API.STREAM.DELETE.X", "llm.req.m", "ai.x", "a b", "_INBOX.>"])
+async def test_no_answer_goes_to_a_subject_of_the_system(post: Post, reply: str):
+    command(post, headers={HEADER_REPLY: reply})
+    assert post.kept[0]["answered"] is None
+
+
+@pytest.mark.parametrize("refused", [None, Rejected("duplicate_id")])
+async def test_a_plan_that_is_refused_while_nobody_waits_becomes_a_dead_letter(post: Post, refused: Rejected | None):
+    letter = Letter(START, plan("r1", b"[" * 61 + b"]" * 61))
+    post.boxes.take_command(letter)  # type: ignore[arg-type]
+    (kept,) = post.kept
+    kept["answered"](refused or Outcome(run().after(start(noop("a"))).state, 1, ()))
+    kept["settled"](None)
+    await post.settled()
+    assert letter.fate == (["term duplicate_id"] if refused else ["ack"])
 
 
 @pytest.mark.parametrize(("refused", "fate"), [(None, "ack"), (Rejected("storage_full"), "nak 1.0")])
