@@ -1,5 +1,6 @@
 """The console's connection: which broker a command means, and a bus to it that ends with the command."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from services.runtime.bus import Bus
 
 CONNECT_S: Final = 2.5
+RESTART_S: Final = 3.0
+LOOK_AGAIN_S: Final = 0.2
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 
 
@@ -32,6 +35,18 @@ class Console:
         service, noun, name = verb.split(".")
         subject = rpc(service, noun, name)
         wait_s = timeout_s or self.timeout_s
+        back_s = min(wait_s, RESTART_S)
+        while True:
+            try:
+                return await self._call_once(service, subject, body, wait_s)
+            except Rejected as error:
+                # A supervisor brings a service back within a second or two: that is no reason to give up.
+                if error.code != "service_unavailable" or "waited_s" in error.detail or back_s <= 0:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN_S)
+            back_s -= LOOK_AGAIN_S
+
+    async def _call_once(self, service: str, subject: str, body: Any, wait_s: float) -> Any:
         try:
             return await self.bus.call(
                 subject, body, timeout_s=wait_s, into=BY_SUBJECT[subject].reply, headers=principal.headers()
@@ -39,7 +54,10 @@ class Console:
         except Rejected as error:
             if error.code == "timeout":
                 raise Rejected(
-                    "service_unavailable", f"{service} did not answer within {wait_s:g} s", service=service
+                    "service_unavailable",
+                    f"{service} did not answer within {wait_s:g} s",
+                    service=service,
+                    waited_s=wait_s,
                 ) from None
             if error.code == "service_unavailable":
                 # Without JetStream no service can start: then that is what has to be said.

@@ -22,7 +22,10 @@ def looks_like_file(argument: str) -> bool:
     if argument == STDIN or argument.endswith(".json"):
         return True
     try:
-        return len(argument) < 4096 and "\n" not in argument and Path(argument).is_file()
+        if len(argument) >= 4096 or "\n" in argument:
+            return False
+        path = Path(argument)
+        return path.is_file() or ("/" in argument and path.is_dir())
     except (OSError, ValueError):
         return False
 
