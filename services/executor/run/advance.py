@@ -167,6 +167,9 @@ def _end(run: Run) -> RunEnded:
         return RunEnded("cancelled", reached, digest(run), failure("cancelled", run.cancel_reason or None))
     if run.failed_count:
         return RunEnded("failed", reached, digest(run), _first_error(run))
+    if reached.get("blocked"):
+        # Nothing failed, but a cancelled task left others behind that never ran: that is no success.
+        return RunEnded("failed", reached, digest(run), failure("cancelled", "tasks waited for one that was cancelled"))
     return RunEnded("completed", reached, digest(run))
 
 
