@@ -6,7 +6,9 @@ from collections.abc import Callable
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
+from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
 from services.runtime.link import Link
 
@@ -28,16 +30,20 @@ class Follower:
             opt_start_seq=None if after is None else after + 1,
             headers_only=headers_only or None,
         )
-        self._subscription = await self._link.client.jetstream().subscribe(
-            self._pattern,
-            stream=self._stream,
-            cb=self._on_message,
-            ordered_consumer=True,
-            idle_heartbeat=1,
-            config=config,
-            pending_msgs_limit=1_000_000,
-            pending_bytes_limit=1 << 30,
-        )
+        try:
+            self._subscription = await self._link.client.jetstream().subscribe(
+                self._pattern,
+                stream=self._stream,
+                cb=self._on_message,
+                ordered_consumer=True,
+                idle_heartbeat=1,
+                config=config,
+                pending_msgs_limit=1_000_000,
+                pending_bytes_limit=1 << 30,
+            )
+        except NotFoundError as error:
+            hint = "`htdag bus apply` makes it; services do so when they start or reconnect"
+            raise Rejected("not_found", f"there is no stream {self._stream}", stream=self._stream, hint=hint) from error
         info = await self._subscription.consumer_info()
         if not info.num_pending:
             self.caught_up.set()
