@@ -23,6 +23,20 @@ def instance(tmp_path):
     yield made
     if (made.home / "instance.json").exists():
         made("down")
+    assert left_behind(made.home) == []
+
+
+def left_behind(home: Path) -> list[int]:
+    """Processes that live in this home, whoever started them."""
+    mark, found = f"HTDAG_HOME={home}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it has just ended, or it is another user's
+        if mark in variables and runs(int(path.parent.name)):
+            found.append(int(path.parent.name))
+    return found
 
 
 def gone(pids: list[int]) -> bool:
@@ -43,6 +57,7 @@ async def test_up_detached_is_ready_when_it_returns_and_down_leaves_nothing(inst
         assert runs(service["pid"])
         assert service["http"].startswith("http://127.0.0.1:")
     pids = instance.pids()
+    assert set(pids) <= set(left_behind(instance.home))
     shown = instance("ps")
     assert (shown.code, shown.out.count("  ready  ")) == (0, 4)
     password = urlsplit(document["operator_url"]).password
