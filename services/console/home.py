@@ -1,5 +1,6 @@
 """The home of one instance: store, keys, logs, sockets and the record of what runs. Nothing is kept elsewhere."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -148,6 +149,8 @@ def write_private(path: Path, text: str) -> None:
             file.write(text)
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 

@@ -1,5 +1,6 @@
 """`htdag up`, `down` and `ps`: the embedded instance."""
 
+import contextlib
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -116,7 +117,8 @@ async def _current(home: Home) -> InstanceRecord:
     from services.console.supervision import background
 
     fresh = await background.current(home, record)
-    home.write_record(fresh)
+    with contextlib.suppress(Rejected):
+        home.write_record(fresh)  # a full disk must not keep anybody from looking
     return fresh
 
 
