@@ -106,6 +106,23 @@ def test_a_file_of_tasks_is_run_listed_shown_and_watched(htdag, plan):
     assert htdag("runs", "waits", "file-1").out == "nothing waits\n"
 
 
+def test_wishes_without_effect_are_named_and_the_run_goes_on(htdag, plan):
+    file = plan([{**NOOPS[0], "budget_tokens": 5}])
+    said = htdag("run", file, "--evolve", "--json")
+    assert (said.code, said.document["mutations_applied"]) == (0, [])
+    assert said.err.splitlines() == [
+        "note: evolution is not part of this version; mutations_applied stays empty",
+        "note: budgets are stored, but nothing holds them in this version",
+    ]
+    said = htdag("run", "A goal", "--evolve", "--plan-only", "--json")
+    assert said.err.splitlines() == ["note: evolution is not part of this version; mutations_applied stays empty"]
+    assert htdag("tasks", "enqueue", file).err.splitlines() == [
+        "note: budgets are stored, but nothing holds them in this version"
+    ]
+    said = htdag("epics", "create", "Costly", "--budget-usd", "5")
+    assert (said.code, said.err) == (0, "note: budgets are stored, but nothing holds them in this version\n")
+
+
 def test_tasks_come_from_standard_input(htdag):
     said = htdag("run", "-", "--json", stdin='[{"id":"only","node":{"type":"noop"}}]')
     assert said.document["results"] == {"only": None}
@@ -253,6 +270,7 @@ def test_the_bus_is_laid_open(htdag, plan):
     history = htdag("bus", "history", "htdag.v1.evt.executor.run.bus-1").out
     assert "run.created.v1" in history
     assert "run.ended.v1" in history
+    assert "  by operator:" in history.splitlines()[0]
     tail = htdag("bus", "tail", "htdag.v1.evt.executor.run.bus-1", "--all", "--count", "1", "--json")
     assert tail.lines[0]["subject"] == "htdag.v1.evt.executor.run.bus-1"
     assert htdag("bus", "dlq", "ls").out == "no dead letters\n"
