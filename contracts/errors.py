@@ -64,7 +64,10 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "rework_exhausted": ErrorKind("failed", "the completion gate refused every rework", "see required_fixes", FAILED),
     "child_failed": ErrorKind("failed", "a child failed", "see the child", FAILED),
     "forbidden_subject": ErrorKind(
-        "policy_violation", "a nats node may not speak to this subject", "use a subject outside htdag.> and $>", DENIED
+        "policy_violation",
+        "a nats node may not speak to this subject",
+        "closed is what begins with htdag. llm. ai. _INBOX or $",
+        DENIED,
     ),
     "no_responders": ErrorKind("unavailable", "nobody answers on this subject", "start the responder", UNAVAILABLE),
     "bad_reply": ErrorKind("failed", "the responder's reply is not JSON", "answer with JSON", FAILED),

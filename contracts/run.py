@@ -61,16 +61,18 @@ class AddTasks(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
 
 class CancelRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.cancel.v1"):
-    """Stop a run, or only one task of it, and everything that waits for it."""
+    """Stop a run, or one task, and what waits for it. `aimed_at`: 1 + how often the run had ended by then, or 0 for any."""
 
     reason: str = ""
     task_id: str | None = None
+    aimed_at: int = 0
 
 
 class ResumeRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.resume.v1"):
-    """Try again what failed, was blocked or was cancelled; a running run is only woken."""
+    """Try again what failed, was blocked or was cancelled; a running run is only woken. `aimed_at` as in CancelRun."""
 
     reason: str = ""
+    aimed_at: int = 0
 
 
 class TakeAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.answer.v1"):
@@ -207,10 +209,7 @@ class Orchestrated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class LlmRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.requested.v1"):
-    """An LLM call was decided. `request` is sent as it stands here, also after a crash.
-
-    At `deadline_at_ms` the call fails if no worker lives, else `llm.awaited.v1` may give it more time.
-    """
+    """An LLM call was decided. `request` is sent as it stands here, also after a crash."""
 
     task_id: str
     attempt: int
@@ -239,8 +238,6 @@ class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     """The answer is late, but a worker lives: the call may wait for a slot there, so it gets a later deadline, once."""
 
     task_id: str
-    attempt: int
-    step: str
     corr_id: str
     deadline_at_ms: int
 

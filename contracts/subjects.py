@@ -13,8 +13,6 @@ ROOT: Final = "htdag.v1"
 ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 MODEL_ID: Final = re.compile(r"[A-Za-z0-9_:/=,@+-]+(\.[A-Za-z0-9_:/=,@+-]+)*\Z")
 MODEL_ID_CHARS_MAX: Final = 200
-EPIC_RUN_PREFIX: Final = "epic-"
-"""The ids of the open runs of epics begin with this; nobody else may start such a run."""
 SERVICES: Final = (
     "planner",
     "executor",

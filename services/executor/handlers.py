@@ -103,11 +103,13 @@ class RunVerbs:
     async def cancel(self, request: RunCancel, caller: Caller) -> Deferred:
         """Stop a run, or one task of it."""
         run_id = check_id(request.run_id, "run_id")
-        return await self._say(run_id, "cancel", CancelRun(request.reason, request.task_id), caller)
+        run, _ = await self._read(run_id)
+        return await self._say(run_id, "cancel", CancelRun(request.reason, request.task_id, run.ended + 1), caller)
 
     async def resume(self, request: RunRef, caller: Caller) -> Deferred:
         """Try again what ended badly."""
-        return await self._say(check_id(request.run_id, "run_id"), "resume", ResumeRun(), caller)
+        run, _ = await self._read(request.run_id)
+        return await self._say(request.run_id, "resume", ResumeRun(aimed_at=run.ended + 1), caller)
 
     async def _say(self, run_id: str, verb: str, said: StartRun | CancelRun | ResumeRun, caller: Caller) -> Deferred:
         data = _ENCODE(said)

@@ -162,6 +162,8 @@ def _add(command: AddTasks, run: Run, now_ms: int) -> Sequence[RunEvent]:
 def _cancel(command: CancelRun, run: Run, now_ms: int) -> Sequence[RunEvent]:
     if run.status is None:
         raise Rejected("run_not_found", run_id=run.run_id)
+    if not is_terminal(run):
+        _check_aim(command, run)
     if command.task_id is not None:
         return _cancel_task(run, command.task_id, command.reason)
     if run.status == "cancelled":
@@ -169,6 +171,12 @@ def _cancel(command: CancelRun, run: Run, now_ms: int) -> Sequence[RunEvent]:
     if is_terminal(run):
         raise Rejected("already_finished", run_id=run.run_id)
     return cancel_all(run, command.reason)
+
+
+def _check_aim(command: CancelRun | ResumeRun, run: Run) -> None:
+    """Refuse what was said before the run ended last: a stored message may come again days later."""
+    if command.aimed_at and command.aimed_at != run.ended + 1:
+        raise Rejected("conflict", "the run has ended since this was said", run_id=run.run_id, ended=run.ended)
 
 
 def cancel_all(run: Run, reason: str) -> list[RunEvent]:
@@ -195,6 +203,7 @@ def _resume(command: ResumeRun, run: Run, now_ms: int) -> Sequence[RunEvent]:
         raise Rejected("run_not_found", run_id=run.run_id)
     if not is_terminal(run):
         return ()
+    _check_aim(command, run)
     again = [
         TaskReset(t.spec.id) for t in run.tasks.values() if t.status in TASK_STATES_FINAL and t.status != "completed"
     ]
@@ -230,7 +239,7 @@ def _take_time(command: TakeTime, run: Run, now_ms: int) -> Sequence[RunEvent]:
 def _overdue(command: TakeTime, run: Run, task: TaskRecord, at_ms: int, corr_id: str | None, now_ms: int) -> RunEvent:
     call = run.calls[corr_id] if corr_id is not None else None
     if call is not None and corr_id is not None and command.llm_alive and call.last_deadline_at_ms > now_ms:
-        return LlmAwaited(task.spec.id, task.attempt, call.step, corr_id, call.last_deadline_at_ms)
+        return LlmAwaited(task.spec.id, corr_id, call.last_deadline_at_ms)
     code = "timeout" if corr_id is None or command.llm_alive else "llm_unavailable"
     detail: dict[str, Any] = {"deadline_at_ms": at_ms}
     if corr_id is not None:

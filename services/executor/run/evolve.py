@@ -271,7 +271,7 @@ def _llm_awaited(run: Run, event: LlmAwaited) -> None:
     call.deadline_at_ms = event.deadline_at_ms
     call.extended = True
     run.ticket += 1
-    heappush(run.deadlines, (event.deadline_at_ms, run.ticket, call.task, event.attempt, event.corr_id))
+    heappush(run.deadlines, (event.deadline_at_ms, run.ticket, call.task, call.task.attempt, event.corr_id))
 
 
 def step_index(step: str, work: Work) -> int:

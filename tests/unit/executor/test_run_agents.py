@@ -302,7 +302,7 @@ def test_a_model_that_never_answers_fails_the_task_at_the_deadline_of_the_call()
     assert RUN.deadline_at_ms(spec.state) == NOW_MS + GRACE
     spec.later(GRACE - 1).when(TakeTime()).then_nothing()
     latest = NOW_MS + GRACE + LLM_QUEUE_ALLOWANCE_MS
-    spec.later(1).when(TakeTime()).then(LlmAwaited("a", 1, "llm-1", "r1.a.1.llm-1", latest))
+    spec.later(1).when(TakeTime()).then(LlmAwaited("a", "r1.a.1.llm-1", latest))
     assert RUN.deadline_at_ms(spec.state) == latest
     spec.at(latest - 1).when(TakeTime()).then_nothing()
     told = spec.at(latest).when(TakeTime())

@@ -286,6 +286,30 @@ def test_a_run_past_its_deadline_fails_with_timeout():
     assert (spec.state.status, spec.state.error["code"]) == ("failed", "timeout")
 
 
+def test_a_resume_that_comes_again_days_later_does_nothing():
+    spec = run().after(start(nats("a")), broke("a", "bad_id"))
+    said = ResumeRun(aimed_at=2)
+    spec.after(said)
+    assert spec.state.status == "running"
+    spec.when(said).then_nothing()
+    for end in (broke("a", "bad_id", 2), CancelRun("enough")):
+        ended = run().after(start(nats("a")), broke("a", "bad_id"), said, end)
+        ended.when(said).then_rejected("conflict", ended=2)
+        ended.after(ResumeRun(aimed_at=3))
+        assert ended.state.status == "running"
+
+
+def test_a_cancel_that_comes_again_after_a_resume_does_nothing():
+    said, said_of_task = CancelRun("no", aimed_at=1), CancelRun("no", "a", aimed_at=1)
+    spec = run().after(start(nats("a")), said)
+    spec.when(said).then_nothing()
+    spec.after(ResumeRun(aimed_at=2))
+    spec.when(said).then_rejected("conflict", ended=1)
+    spec.when(said_of_task).then_rejected("conflict", ended=1)
+    spec.after(CancelRun("yes", aimed_at=2))
+    assert spec.state.status == "cancelled"
+
+
 def test_the_next_deadline_moves_on_as_tasks_end():
     spec = run().after(start(nats("a", timeout_ms=100), nats("b", timeout_ms=200)))
     assert RUN.deadline_at_ms(spec.state) == NOW_MS + 100
