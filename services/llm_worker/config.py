@@ -8,6 +8,8 @@ from contracts.limits import HEARTBEAT_INTERVAL_S
 from services.runtime.config import Secret
 
 SECTION: Final = "llm_worker"
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Price = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,10 +24,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str = ""
     base_url: str = ""
     api_key_env: str = ""
-    max_output_tokens: int | None = None
-    price_in_usd_per_mtok: float | None = None
-    price_out_usd_per_mtok: float | None = None
-    slots: int | None = None
+    max_output_tokens: AtLeastOne | None = None
+    price_in_usd_per_mtok: Price | None = None
+    price_out_usd_per_mtok: Price | None = None
+    slots: AtLeastOne | None = None
     drop_params: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()
@@ -42,21 +44,26 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `preload` loads the embedded model at start rather than at its first request. One thread and one slot suit so small
     a model beside other work: two threads on two busy cores fell from 45 to 3 tokens per second, and two slots brought
     no clear gain. Slots divide the context.
+
+    At most `in_flight_max` calls run at once, and `waiting_max` requests are held at all. Of those,
+    `waiting_per_model_max` may wait for the slots of one model; what is beyond goes back to the broker for a while, so
+    that a slow model does not keep the others waiting.
     """
 
     models: dict[str, ModelConfig] = {}
     aliases: dict[str, str] = {}
-    in_flight_max: int = 64
-    waiting_max: int = 256
-    queue_timeout_s: float = 600.0
-    request_bytes_max: int = 4 << 20
-    heartbeat_s: float = HEARTBEAT_INTERVAL_S
+    in_flight_max: AtLeastOne = 64
+    waiting_max: AtLeastOne = 256
+    waiting_per_model_max: AtLeastOne = 32
+    queue_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    request_bytes_max: AtLeastOne = 4 << 20
+    heartbeat_s: Annotated[float, msgspec.Meta(ge=1)] = HEARTBEAT_INTERVAL_S
     local_model: Annotated[str, _known_as("HTDAG_LOCAL_MODEL")] = ""
     preload: bool = False
-    embedded_context_tokens: int = 4096
-    embedded_slots: int = 1
-    embedded_threads: int = 1
-    embedded_output_tokens_max: int = 256
+    embedded_context_tokens: AtLeastOne = 4096
+    embedded_slots: AtLeastOne = 1
+    embedded_threads: AtLeastOne = 1
+    embedded_output_tokens_max: AtLeastOne = 256
     openai_api_key: Annotated[Secret | None, _known_as("OPENAI_API_KEY")] = None
     openai_base_url: Annotated[str, _known_as("OPENAI_BASE_URL")] = ""
     anthropic_api_key: Annotated[Secret | None, _known_as("ANTHROPIC_API_KEY")] = None
