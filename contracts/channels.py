@@ -12,6 +12,7 @@ import msgspec
 from contracts import epic, llm, requests, run, strategy, streams
 from contracts.subjects import (
     LLM_CANCEL,
+    LLM_CLAIM,
     LLM_HEALTH,
     LLM_LEGACY,
     LLM_REQUEST_EDGE,
@@ -149,6 +150,15 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="every llm-worker",
         meaning="stop this call wherever it runs; the worker that runs it replies",
         example='{"corr_id":"c1"}',
+    ),
+    ChannelSpec(
+        name="llmClaim",
+        address=LLM_CLAIM,
+        messages=(llm.LlmClaim,),
+        publishers="llm-worker",
+        consumers="every llm-worker",
+        meaning="is this call under way anywhere? the worker that has it replies; silence means no",
+        example='{"corr_id":"c1","worker_id":"llm-worker-1"}',
     ),
     ChannelSpec(
         name="llmResponseStored",

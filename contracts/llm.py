@@ -117,6 +117,13 @@ class LlmToken(msgspec.Struct, frozen=True):
     done: bool
 
 
+class LlmClaim(msgspec.Struct, frozen=True):
+    """The question of one worker to all others, before a call that may be under way already: does anybody have it?"""
+
+    corr_id: str
+    worker_id: str
+
+
 class LlmHealth(msgspec.Struct, frozen=True):
     """Heartbeat of a worker on `llm.health`, every 30 s and at start and stop."""
 

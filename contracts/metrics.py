@@ -38,6 +38,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_seconds", "histogram", ("provider", "model"), "duration at the provider"),
     MetricSpec("htdag_llm_tokens_total", "counter", ("provider", "model", "type"), "tokens: input, output"),
     MetricSpec("htdag_llm_tokens_streamed_total", "counter", ("model",), "chunks published"),
+    MetricSpec("htdag_llm_tokens_dropped_total", "counter", ("model",), "chunks that could not be published"),
     MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
     MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),

@@ -207,7 +207,8 @@ CONSUMERS: Final[tuple[ConsumerSpec, ...]] = (
             **_PULL,
             "ack_wait": 10 * S,
             "max_deliver": -1,
-            "max_ack_pending": 1024,
+            # Requests that a worker put off because their model is busy count too.
+            "max_ack_pending": 8192,
         },
     ),
 )

@@ -29,7 +29,7 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 class TokenStream:
     """Publishes one call's tokens: seq from 1, an empty done one at the end. A new try of a dead worker starts at 1."""
 
-    def __init__(self, bus: Bus, flight: Flight, on_token: Callable[[], None]) -> None:
+    def __init__(self, bus: Bus, flight: Flight, on_token: Callable[[bool], None]) -> None:
         self._bus, self._flight, self._on_token = bus, flight, on_token
         self._subject = llm_tokens(flight.key.run_id, flight.key.node_id)
         self.seq = 0
@@ -37,8 +37,13 @@ class TokenStream:
     def put(self, text: str) -> None:
         """One more chunk."""
         self.seq += 1
-        self._bus.publish(self._subject, _ENCODE(LlmToken(text, self.seq, False)))
-        self._on_token()
+        try:
+            self._bus.publish(self._subject, _ENCODE(LlmToken(text, self.seq, False)))
+        except Rejected:
+            # Whoever watches sees the gap; the answer, which is paid, must not be lost over it.
+            self._on_token(False)
+        else:
+            self._on_token(True)
 
     async def end(self) -> None:
         """The done chunk. It is acknowledged before the answer is journaled, so that watchers see it first."""
@@ -139,6 +144,8 @@ class Caller:
                 if places is not None:
                     await _acquire(places, wait_s)
                     held.append(places)
+            if flight.expired(self._clock.now_ms()):
+                raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
             return await self._tries(flight, tokens)
         finally:
             for places in held:
@@ -225,9 +232,10 @@ class Caller:
         wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
         return LlmError(*flight.key, flight.request.model_id, wire)
 
-    def _on_token(self, flight: Flight) -> Callable[[], None]:
+    def _on_token(self, flight: Flight) -> Callable[[bool], None]:
         model = _shown(flight.resolved.used)
-        return lambda: self._metrics.inc("htdag_llm_tokens_streamed_total", model=model)
+        names = ("htdag_llm_tokens_dropped_total", "htdag_llm_tokens_streamed_total")
+        return lambda sent: self._metrics.inc(names[sent], model=model)
 
     def _count(self, flight: Flight, answer: LlmAnswer | LlmError, took_s: float) -> None:
         provider, model, count = flight.resolved.config.provider, _shown(flight.resolved.used), self._metrics.inc

@@ -13,6 +13,7 @@ from services.runtime import telemetry
 from services.runtime.pull import Delivery
 
 CANCELLED_REMEMBERED_MAX: Final = 10_000
+DEADLINE_DIGITS_MAX: Final = 16
 
 Phase = Literal["waiting", "calling", "answered"]
 
@@ -32,7 +33,8 @@ class Waiter(NamedTuple):
         if answer_to != command("executor", "run", run_id, "answer"):
             answer_to = ""
         until = delivery.headers.get(HEADER_DEADLINE, "")
-        return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to, int(until) if until.isdecimal() else 0)
+        deadline_at_ms = int(until) if until.isdecimal() and len(until) <= DEADLINE_DIGITS_MAX else 0
+        return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to, deadline_at_ms)
 
 
 class Flight:
@@ -81,12 +83,13 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_corr: dict[str, Flight] = {}
+        self._apart: set[Flight] = set()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        return len(self._by_corr)
+        return len(self._by_corr) + len(self._apart)
 
     def of(self, corr_id: str) -> Flight | None:
         """The call of this id, if it is under way here."""
@@ -94,7 +97,7 @@ class Flights:
 
     def all(self) -> list[Flight]:
         """Every call under way."""
-        return list(self._by_corr.values())
+        return [*self._by_corr.values(), *self._apart]
 
     def add(self, flight: Flight) -> None:
         """A call begins. One that was cancelled before says so at once."""
@@ -102,10 +105,17 @@ class Flights:
         self._by_corr[flight.key.corr_id] = flight
         self._empty.clear()
 
+    def add_apart(self, flight: Flight) -> None:
+        """A request that is refused is answered: no good request of the same id may share that."""
+        self._apart.add(flight)
+        self._empty.clear()
+
     def remove(self, flight: Flight) -> None:
-        """A call ended."""
-        self._by_corr.pop(flight.key.corr_id, None)
-        if not self._by_corr:
+        """A call ended; another one of the same id stays."""
+        if self._by_corr.get(flight.key.corr_id) is flight:
+            del self._by_corr[flight.key.corr_id]
+        self._apart.discard(flight)
+        if not len(self):
             self._empty.set()
 
     def cancel(self, corr_id: str) -> bool:

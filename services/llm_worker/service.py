@@ -52,6 +52,7 @@ async def build(app: App) -> None:
         ids=app.ids,
         metrics=app.metrics,
         log=app.log,
+        worker_id=app.instance,
     )
     edge = Edge(bus=app.bus, journal=journal, resolver=resolver, config=config, ids=app.ids, log=app.log)
     heart = Heart(

@@ -5,6 +5,7 @@ its answer in the journal, and only the handing over is repeated.
 """
 
 import asyncio
+from collections import OrderedDict
 from typing import Any, Final
 
 import msgspec
@@ -12,19 +13,23 @@ import msgspec
 from contracts.errors import Rejected, failure
 from contracts.limits import DEAD_LETTER_DELIVERIES_MAX
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
-from contracts.run import TakeAnswer
 from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, ConsumerSpec
 from contracts.subjects import ID, llm_request, model_of
 from services.llm_worker import compile as compiler
+from services.llm_worker import crowd
 from services.llm_worker.calling import Caller
+from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.journal import OK, Journal, Key, settles
+from services.llm_worker.mailbox import take_of
 from services.llm_worker.models import Resolved
+from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.runtime import faults, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
+from services.runtime.event_store import Recorded
 from services.runtime.ids import Ids
 from services.runtime.metrics import Metrics
 from services.runtime.pull import Delivery, Puller
@@ -36,26 +41,13 @@ LOOK_UP_MAX: Final = 256
 LATER_S: Final = 1.0
 CUT_S: Final = 2.0
 JOURNAL_PATIENCE_S: Final = 600.0
-HEADROOM_BYTES: Final = 4_096
+HEADROOM_BYTES: Final = 16_384
+"""An answer must fit into a commit of its run too, beside that commit's own words and headers."""
+ELSEWHERE_S: Final = 5.0
+BROKEN_REMEMBERED_MAX: Final = 10_000
 NO_REQUEST: Final = LlmRequest(LlmInput([]))
 NO_MODEL: Final = ModelConfig(provider="mock")
 _ENCODE: Final = msgspec.json.Encoder().encode
-
-
-class _Paid(msgspec.Struct, frozen=True):
-    """A journaled answer, as far as a run needs it."""
-
-    output: str = ""
-    tool_calls: list[Any] = []
-    model_used: str = ""
-    usage: Any = None
-    cost_usd_micros: int | None = None
-    finish_reason: str = ""
-    latency_ms: float = 0.0
-    error: dict[str, Any] | None = None
-
-
-_PAID: Final = msgspec.json.Decoder(_Paid).decode
 
 
 class Worker:
@@ -73,10 +65,14 @@ class Worker:
         ids: Ids,
         metrics: Metrics,
         log: Any,
+        worker_id: str,
     ) -> None:
         self._bus, self._journal, self._caller, self._resolver = bus, journal, caller, resolver
         self._config, self._clock, self._ids, self._metrics, self._log = config, clock, ids, metrics, log
         self.flights = Flights()
+        self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
+        self._crowd = crowd.Crowd(config.waiting_per_model_max)
+        self._broke: OrderedDict[int, int] = OrderedDict()
         self._arrived: list[Delivery] = []
         self._looking: asyncio.Task[None] | None = None
         self._handing: set[asyncio.Task[None]] = set()
@@ -86,6 +82,7 @@ class Worker:
 
     async def start(self) -> None:
         """Begin to pull."""
+        await self._claims.start()
         self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._config.waiting_max)
 
     async def keep_alive(self) -> None:
@@ -178,17 +175,44 @@ class Worker:
                 self._give_back(flight, LATER_S)
             return
         for flight in flights:
-            entry = paid.get(flight.key)
-            if entry is not None and settles(entry, flight.request_seq):
-                self._metrics.inc("htdag_llm_reused_total", model=flight.resolved.config.provider)
-                self._hand_over(flight, entry.data)
-            elif flight.expired(self._clock.now_ms()):
-                late = failure("timeout", "whoever asked has given up; the call was not begun")
-                answer = LlmError(*flight.key, flight.request.model_id, late)
-                flight.task = asyncio.create_task(self._record(flight, answer), name="llm-expired")
-            else:
-                flight.task = asyncio.create_task(self._work(flight), name="llm-call")
+            try:
+                self._begin_one(flight, paid.get(flight.key))
+            except Exception:  # one request that breaks us must not stop the others
+                self._broken(flight)
         self._metrics.set("htdag_llm_in_flight", len(self.flights))
+
+    def _begin_one(self, flight: Flight, entry: Recorded | None) -> None:
+        if self._is_paid(flight, entry):
+            return
+        if flight.expired(self._clock.now_ms()):
+            self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
+        elif self._crowd.full(flight.resolved):
+            self._put_off(flight)
+        else:
+            self._start(flight)
+
+    def _is_paid(self, flight: Flight, entry: Recorded | None) -> bool:
+        """Hand over what the journal holds for this call, if it holds its answer."""
+        if entry is None or not settles(entry, flight.request_seq):
+            return False
+        self._metrics.inc("htdag_llm_reused_total", model=flight.resolved.config.provider)
+        self._hand_over(flight, entry.data)
+        return True
+
+    def _put_off(self, flight: Flight) -> None:
+        """Too many wait for this model here: back to the broker for a while, so that other models have room."""
+        delivered = max(waiter.delivery.delivered for waiter in flight.waiters)
+        delay_s = crowd.delay_s(delivered)
+        patient = crowd.waited_s(delivered) + delay_s <= self._config.queue_timeout_s
+        if patient and not flight.expired(self._clock.now_ms() + int(delay_s * 1000)):
+            self._give_back(flight, delay_s)
+        else:
+            self._start(flight, failure("provider_overloaded", "too many requests wait for the model"))
+
+    def _start(self, flight: Flight, error: dict[str, Any] | None = None) -> None:
+        """Call, or answer with an error that is certain already."""
+        answer = None if error is None else LlmError(*flight.key, flight.request.model_id, error)
+        flight.task = asyncio.create_task(self._work(flight, answer), name="llm-call")
 
     def _refuse(self, delivery: Delivery, error: Rejected, model_id: str) -> None:
         """A stored request that cannot be called is answered in the journal; put aside when its ids do not allow it."""
@@ -198,15 +222,20 @@ class Worker:
             self._spawn(self._put_aside(delivery, error, answer))
             return
         key = Key(answer.run_id, answer.node_id, corr_id)
-        flight = Flight(key, NO_REQUEST, Resolved(model_id, "", NO_MODEL), Waiter.of(delivery, key.run_id))
-        self.flights.add(flight)
         answer = LlmError(*key, model_id, answer.error)
-        flight.task = asyncio.create_task(self._record(flight, answer), name="llm-refusal")
+        waiter = Waiter.of(delivery, key.run_id)
+        if self.flights.of(corr_id) is not None:
+            # The call of this id is under way: its answer alone belongs into the journal and to the run.
+            reply(self._bus, self._log, waiter.reply, _ENCODE(answer))
+            delivery.ack()
+            return
+        flight = Flight(key, NO_REQUEST, Resolved(model_id, "", NO_MODEL), waiter)
+        self.flights.add_apart(flight)
+        flight.task = asyncio.create_task(self._work(flight, answer), name="llm-refusal")
 
     async def _put_aside(self, delivery: Delivery, error: Rejected, answer: LlmError) -> None:
         waiter = Waiter.of(delivery, "")
-        if waiter.reply:
-            self._bus.publish(waiter.reply, _ENCODE(answer))
+        reply(self._bus, self._log, waiter.reply, _ENCODE(answer))
         try:
             await self._bus.dead_letter(delivery, error.code, error.message)
             self._metrics.inc("htdag_dead_letters_total", stream=LLM_REQUESTS, reason=error.code)
@@ -215,19 +244,44 @@ class Worker:
 
     # -- calling and handing over ----------------------------------------------------------------------------------
 
-    async def _work(self, flight: Flight) -> None:
+    async def _work(self, flight: Flight, answer: LlmAnswer | LlmError | None = None) -> None:
+        """Call unless the answer is certain, and see it through. However it ends, the flight ends with it."""
         try:
-            answer = await self._caller.answer(flight)
-            await self._record(flight, answer)
+            if answer is None:
+                answer = await self._called(flight)
+            if answer is not None:
+                await self._record(flight, answer)
         except asyncio.CancelledError:
             # The worker ends: an interruption is no outcome, somebody else takes the request at once.
             self._give_back(flight, 0.0)
             raise
         except Exception:  # the edge of one call: the others go on, and this one is tried again
-            self._log.exception("call_failed", corr_id=flight.key.corr_id)
-            self.flights.remove(flight)
-            for waiter in flight.waiters:
-                self._later(waiter.delivery)
+            self._broken(flight)
+
+    async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
+        """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
+        self._crowd.enter(flight.resolved)
+        try:
+            if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
+                return None
+            return await self._caller.answer(flight)
+        finally:
+            self._crowd.leave(flight.resolved)
+
+    async def _is_ours(self, flight: Flight) -> bool:
+        """Ask the others first, then the journal: who ended the call in between has written it there."""
+        try:
+            elsewhere = await self._claims.elsewhere(flight)
+            entry = None if elsewhere else await self._journal.find(flight.key)
+        except Rejected as error:
+            self._log.warning("claim_unknown", code=error.code, corr_id=flight.key.corr_id)
+            self._give_back(flight, LATER_S)
+            return False
+        if elsewhere:
+            self._log.info("call_elsewhere", corr_id=flight.key.corr_id)
+            self._give_back(flight, ELSEWHERE_S)
+            return False
+        return not self._is_paid(flight, entry)
 
     async def _record(self, flight: Flight, answer: LlmAnswer | LlmError) -> None:
         """Journal the answer until it is there; only then does anybody see it."""
@@ -266,11 +320,9 @@ class Worker:
 
     def _hand_over(self, flight: Flight, data: bytes) -> None:
         """Give the journaled bytes to everybody who waits, then acknowledge."""
-        self.flights.remove(flight)
-        self._metrics.set("htdag_llm_in_flight", len(self.flights))
+        self._ended(flight)
         for waiter in flight.waiters:
-            if waiter.reply:
-                self._bus.publish(waiter.reply, data)
+            reply(self._bus, self._log, waiter.reply, data)
         faults.point("llm_worker.after_reply")
         mailboxes = {waiter.answer_to for waiter in flight.waiters if waiter.answer_to}
         if mailboxes:
@@ -280,38 +332,48 @@ class Worker:
                 waiter.delivery.ack()
 
     async def _tell_run(self, flight: Flight, mailbox: str, data: bytes) -> None:
-        paid = _PAID(data)
-        take = TakeAnswer(
-            corr_id=flight.key.corr_id,
-            output=paid.output,
-            tool_calls=paid.tool_calls,
-            model_used=paid.model_used,
-            usage=paid.usage,
-            cost_usd_micros=paid.cost_usd_micros,
-            finish_reason=paid.finish_reason,
-            latency_ms=paid.latency_ms,
-            error=paid.error,
-        )
         try:
-            headers = {telemetry.TRACEPARENT: flight.trace} if flight.trace else None
-            msg_id = f"answer:{flight.key.corr_id}"
-            await self._bus.store(mailbox, _ENCODE(take), stream=COMMANDS, msg_id=msg_id, headers=headers)
+            await self._store_answer(flight, mailbox, data)
         except Rejected as error:
             self._log.warning("mailbox_unwritable", code=error.code, corr_id=flight.key.corr_id)
             for waiter in flight.waiters:
                 waiter.delivery.nak(LATER_S)
-            return
-        for waiter in flight.waiters:
-            waiter.delivery.ack()
+        except Exception:  # a journaled answer that we cannot read: somebody else wrote it
+            self._broken(flight)
+        else:
+            for waiter in flight.waiters:
+                waiter.delivery.ack()
+
+    async def _store_answer(self, flight: Flight, mailbox: str, data: bytes) -> None:
+        take = take_of(flight.key.corr_id, data)
+        headers = {telemetry.TRACEPARENT: flight.trace} if flight.trace else None
+        msg_id = f"answer:{flight.key.corr_id}"
+        await self._bus.store(mailbox, _ENCODE(take), stream=COMMANDS, msg_id=msg_id, headers=headers)
+
+    def _ended(self, flight: Flight) -> None:
+        self.flights.remove(flight)
+        self._metrics.set("htdag_llm_in_flight", len(self.flights))
 
     def _give_back(self, flight: Flight, delay_s: float) -> None:
-        self.flights.remove(flight)
+        self._ended(flight)
         for waiter in flight.waiters:
+            self._claims.gave_back(waiter.delivery)
             waiter.delivery.nak(delay_s)
 
+    def _broken(self, flight: Flight) -> None:
+        """Called where an exception ended a flight that we know no better end for."""
+        self._log.exception("call_failed", corr_id=flight.key.corr_id)
+        self._ended(flight)
+        for waiter in flight.waiters:
+            self._later(waiter.delivery)
+
     def _later(self, delivery: Delivery) -> None:
-        """What broke us is tried again for a while, then put aside."""
-        if delivery.delivered < DEAD_LETTER_DELIVERIES_MAX:
+        """What broke us is tried again for a while, then put aside. To be put off for lack of room is no failure."""
+        broke = self._broke.pop(delivery.seq, 0) + 1
+        if broke < DEAD_LETTER_DELIVERIES_MAX:
+            self._broke[delivery.seq] = broke
+            if len(self._broke) > BROKEN_REMEMBERED_MAX:
+                self._broke.popitem(last=False)
             delivery.nak(LATER_S)
             return
         error = Rejected("internal")

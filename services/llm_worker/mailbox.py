@@ -1,0 +1,39 @@
+"""A journaled answer as the run that asked takes it."""
+
+from typing import Any, Final
+
+import msgspec
+
+from contracts.run import TakeAnswer
+
+
+class _Paid(msgspec.Struct, frozen=True):
+    """A journaled answer, as far as a run needs it."""
+
+    output: str = ""
+    tool_calls: list[Any] = []
+    model_used: str = ""
+    usage: Any = None
+    cost_usd_micros: int | None = None
+    finish_reason: str = ""
+    latency_ms: float = 0.0
+    error: dict[str, Any] | None = None
+
+
+_PAID: Final = msgspec.json.Decoder(_Paid).decode
+
+
+def take_of(corr_id: str, data: bytes) -> TakeAnswer:
+    """The command that brings an answer to its run. Raises msgspec.MsgspecError when `data` is no answer."""
+    paid = _PAID(data)
+    return TakeAnswer(
+        corr_id=corr_id,
+        output=paid.output,
+        tool_calls=paid.tool_calls,
+        model_used=paid.model_used,
+        usage=paid.usage,
+        cost_usd_micros=paid.cost_usd_micros,
+        finish_reason=paid.finish_reason,
+        latency_ms=paid.latency_ms,
+        error=paid.error,
+    )

@@ -1,0 +1,102 @@
+"""A worker on a real broker, with a model that counts its calls and answers when it is told to."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+import structlog
+
+from contracts.streams import LLM_REQUESTS
+from contracts.subjects import llm_request
+from services.llm_worker.calling import Caller
+from services.llm_worker.config import Config
+from services.llm_worker.journal import Journal
+from services.llm_worker.models import ModelTable, Resolved
+from services.llm_worker.prices import Prices
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.resolving import Resolver
+from services.llm_worker.worker import CONSUMER, Worker
+from services.runtime.bus import Bus
+from services.runtime.clock import SystemClock
+from services.runtime.ids import CountingIds
+from services.runtime.metrics import Metrics
+
+
+class Gate:
+    """A provider that waits until `open` is set, model by model when it is told so."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.open = asyncio.Event()
+        self.always_open: set[str] = set()
+        self.output = "done"
+
+    def missing(self, resolved: Resolved) -> str:
+        return ""
+
+    async def close(self) -> None:
+        return None
+
+    async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
+        self.calls.append(call.request.corr_id)
+        if call.resolved.used not in self.always_open:
+            await self.open.wait()
+        yield Delta(self.output)
+        yield TokensUsed(1, 1)
+        yield Finish("stop")
+
+
+class Crew:
+    """One worker and everything it is made of."""
+
+    def __init__(self, bus: Bus, config: Config | None = None, worker_id: str = "w1") -> None:
+        config = config or Config()
+        self.bus, self.gate, self.metrics = bus, Gate(), Metrics()
+        models = ModelTable(config, {})
+        self.providers = ProviderTable(config, models, {})
+        self.providers._by_kind["mock"] = self.gate
+        self.journal = Journal(bus)
+        log, clock = structlog.get_logger(), SystemClock()
+        self.caller = Caller(
+            bus=bus,
+            providers=self.providers,
+            prices=Prices(),
+            config=config,
+            clock=clock,
+            metrics=self.metrics,
+            log=log,
+        )
+        self.worker = Worker(
+            bus=bus,
+            journal=self.journal,
+            caller=self.caller,
+            resolver=Resolver(models),
+            config=config,
+            clock=clock,
+            ids=CountingIds(),
+            metrics=self.metrics,
+            log=log,
+            worker_id=worker_id,
+        )
+
+    async def ask(self, corr_id: str, model: str = "mock", headers: dict[str, str] | None = None, **body: Any) -> None:
+        """Store one request; `body` replaces what a good one holds."""
+        whole = {"run_id": "r", "node_id": f"n-{corr_id}", "corr_id": corr_id, "input": INPUT, **body}
+        msg_id = f"{corr_id}-{model}-{len(body)}"
+        data = msgspec.json.encode(whole)
+        await self.bus.store(llm_request(model), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
+
+    async def answer(self, corr_id: str) -> dict[str, Any] | None:
+        """The newest answer on the node of this call."""
+        entry = await self.bus.last("HTDAG_LLM_RESP", f"htdag.v1.llm.resp.r.n-{corr_id}")
+        return None if entry is None else msgspec.json.decode(entry.data)
+
+    async def unsettled(self) -> int:
+        """Requests that are not settled yet."""
+        info = await self.bus.api(f"CONSUMER.INFO.{CONSUMER.stream}.{CONSUMER.name}")
+        return int(info["num_pending"]) + int(info["num_ack_pending"])
+
+
+INPUT = {"messages": [{"role": "user", "content": "Say hi"}]}
