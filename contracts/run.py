@@ -61,7 +61,7 @@ class AddTasks(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
 
 class CancelRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.cancel.v1"):
-    """Stop a run, or one task, and what waits for it. `aimed_at`: 1 + how often the run had ended by then, or 0 for any."""
+    """Stop a run, or one task, and what waits for it. `aimed_at`: 1 + how often the run had ended by then; 0: any."""
 
     reason: str = ""
     task_id: str | None = None
