@@ -183,7 +183,7 @@ class RunFollower:
         """One stored token."""
         try:
             token = _TOKEN(record.data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             self._error = error
             return
         task_id = take_chunk(self.board, record.subject.rpartition(".")[2], token.chunk)
@@ -238,10 +238,13 @@ async def follow_run(console: "Console", run_id: str, show: Show, clock: Clock |
 
 
 async def load_board(console: "Console", run_id: str) -> Board:
-    """The board of a run as its log stands now; raises Rejected("run_not_found")."""
+    """The board of a run as its log stands now; raises Rejected run_not_found or poison."""
     board = Board(run_id)
     async for record in console.bus.history(EVENTS_EXECUTOR, subjects.events("executor", "run", run_id)):
-        commit = _CODEC.decode(record.data, skip_unknown=True)
+        try:
+            commit = _CODEC.decode(record.data, skip_unknown=True)
+        except Undecodable as error:
+            raise Rejected("poison", f"run {run_id} at {record.seq}: {error}") from error
         now_ms = at_ms(commit.at)
         for event in commit.events:
             take(board, event, now_ms)

@@ -247,7 +247,7 @@ def _print(output: Output, subject: str, data: bytes, seq: int | None, headers: 
         output.value({"subject": subject, "seq": seq, "headers": dict(headers), "data": body})
         return
     head = f"{seq or '-'}  {subject}"
-    if isinstance(body, dict) and isinstance(body.get("events"), list):
+    if _is_commit(body):
         output.line(f"{head}  {body.get('at', '')}  by {body.get('by') or '-'}  cause {body.get('cause') or '-'}")
         for event in body["events"]:
             rest = {key: value for key, value in event.items() if key != "type"}
@@ -256,10 +256,15 @@ def _print(output: Output, subject: str, data: bytes, seq: int | None, headers: 
     output.line(f"{head}  {body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)}")
 
 
+def _is_commit(body: Any) -> bool:
+    events = body.get("events") if isinstance(body, dict) else None
+    return isinstance(events, list) and all(isinstance(event, dict) for event in events)
+
+
 def _readable(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return data.decode("utf-8", "replace")
 
 
