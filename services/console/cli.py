@@ -11,7 +11,7 @@ from contracts.errors import USAGE
 from services.console import failure
 from services.console.task_file import STDIN
 
-_HELP: Final = """Hierarchical task DAGs that improve themselves, on NATS JetStream.
+_HELP: Final = """Carries goals out with teams of language-model agents, on NATS JetStream.
 
 Start here:
     htdag up -d                         a whole instance on this machine
@@ -25,7 +25,7 @@ _TOOLS: Final = Group("Tools", sort_key=3)
 
 _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
     ("run", "run:app", _WORK, "Carry out a goal, or the tasks of a file, and watch it."),
-    ("runs", "runs:app", _WORK, "Look at runs, cancel, resume, replay and audit them."),
+    ("runs", "runs:app", _WORK, "Look at runs; cancel, resume, replay and audit them."),
     ("tasks", "tasks:app", _WORK, "Enqueue tasks and look at them."),
     ("epics", "epics:app", _WORK, "Create epics and look at their progress."),
     ("strategies", "strategies:app", _WORK, "Lua strategies: store, try, activate, roll back."),
@@ -39,7 +39,7 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
     ("bus", "bus:app", _TOOLS, "Streams, consumers, messages and dead letters."),
     ("models", "models:app", _TOOLS, "Local models: what is here, and get one."),
     ("config", "config:app", _TOOLS, "Show the configuration and where each value is from."),
-    ("bench", "bench:app", _TOOLS, "Measure: W1, W2, W3, replay, llm."),
+    ("bench", "bench:app", _TOOLS, "Measure how fast a throw-away instance is on this machine."),
     ("completion", "completion:app", _TOOLS, "Print the completion script of a shell."),
     ("version", "version:app", _TOOLS, "Print the version."),
 )

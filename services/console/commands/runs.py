@@ -11,7 +11,7 @@ from services.console.options import DEFAULTS, Common
 from services.console.output import columns, duration, money, plain
 from services.runtime.clock import SystemClock, rfc3339
 
-app = App(name="runs", help="Look at runs, cancel, resume, replay and audit them.", help_format="plaintext")
+app = App(name="runs", help="Look at runs; cancel, resume, replay and audit them.", help_format="plaintext")
 
 
 @app.command(name="list")
@@ -220,8 +220,8 @@ def replay_text(report: dict[str, Any]) -> str:
 
 @app.command
 async def audit(run_id: str, /, *, common: Common = DEFAULTS) -> int:
-    """Prove that nothing was paid or done twice and nothing still waits. Exit
-    code 1 when something was.
+    """Count what was paid or done twice, and what still waits. Exit code 1 when
+    something was done twice.
 
     For example:
         htdag runs audit auth-build-1
