@@ -5,6 +5,7 @@ inbox receives is the answer. What is refused is answered at once. Without an in
 """
 
 import asyncio
+import itertools
 from functools import partial
 from typing import Any, Final
 
@@ -19,14 +20,20 @@ from contracts.subjects import ID, LLM_LEGACY, LLM_REQUEST_EDGE, LLM_RESPONSE_ED
 from services.llm_worker import compile as compiler
 from services.llm_worker.config import Config
 from services.llm_worker.journal import Journal, Key, corr_of, settles
+from services.llm_worker.replies import may_hear, reply
 from services.llm_worker.resolving import Resolver
 from services.runtime import telemetry
 from services.runtime.bus import Bus, Message, Subscription
+from services.runtime.event_store import Recorded
 from services.runtime.ids import Ids
 from services.runtime.publisher import Stored
 
 QUEUE: Final = "llm-worker"
 WAITING_MAX: Final = 10_000
+PENDING_BYTES_MAX: Final = 64 << 20
+"""What requests may hold until they are stored, and repeated ones until they are answered."""
+HEADER_WRITE: Final = "Htdag-Write"
+"""On a request of the edge: which write it was. A duplicate of the same write only lost its acknowledgement."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -57,6 +64,8 @@ class Edge:
         self._config, self._ids, self._log = config, ids, log
         self._subscriptions: list[Subscription] = []
         self._pending: set[asyncio.Future[Any]] = set()
+        self._pending_bytes = 0
+        self._process, self._numbers = ids.new(), itertools.count(1)
 
     async def start(self) -> None:
         """Subscribe, in one queue group with all other workers."""
@@ -81,6 +90,7 @@ class Edge:
 
     def take(self, message: Message) -> None:
         """One request on `llm.req.<model_id>`."""
+        message = self._harmless(message)
         model_id = model_of(message.subject, LLM_REQUEST_EDGE)
         try:
             request = compiler.compile_request(
@@ -96,6 +106,7 @@ class Edge:
 
     def take_legacy(self, message: Message) -> None:
         """One request on the old path."""
+        message = self._harmless(message)
         try:
             request = compiler.compile_legacy(
                 message.data,
@@ -107,16 +118,34 @@ class Edge:
         except Rejected as error:
             self._refuse(message, error, "")
 
+    def _harmless(self, message: Message) -> Message:
+        """The same message, without a reply subject that is no inbox: its answer stands in the journal only."""
+        if not message.reply or may_hear(message.reply):
+            return message
+        self._log.warning("reply_dropped", subject=message.reply[:100], reason="not an inbox")
+        return message._replace(reply="")
+
     def _accept(self, message: Message, request: LlmRequest) -> None:
         self._resolver.resolve(request)
-        if len(self._pending) >= WAITING_MAX:
+        size = len(message.data)
+        if len(self._pending) >= WAITING_MAX or self._pending_bytes + size > PENDING_BYTES_MAX:
             raise Rejected("mailbox_full", "too many requests wait to be stored")
-        stored = self._store(message, request, request.corr_id)
-        self._pending.add(stored)
-        stored.add_done_callback(partial(self._see_to, message, request))
+        write = f"{self._process}-{next(self._numbers)}"
+        stored = self._store(message, request, request.corr_id, write)
+        self._hold(stored, size)
+        stored.add_done_callback(partial(self._see_to, message, request, write))
 
-    def _store(self, message: Message, request: LlmRequest, msg_id: str) -> "asyncio.Future[Stored]":
-        headers: dict[str, str] = {}
+    def _hold(self, pending: "asyncio.Future[Any]", size: int) -> None:
+        self._pending.add(pending)
+        self._pending_bytes += size
+        pending.add_done_callback(partial(self._let_go, size))
+
+    def _let_go(self, size: int, pending: "asyncio.Future[Any]") -> None:
+        self._pending.discard(pending)
+        self._pending_bytes -= size
+
+    def _store(self, message: Message, request: LlmRequest, msg_id: str, write: str) -> "asyncio.Future[Stored]":
+        headers = {HEADER_WRITE: write}
         if message.reply:
             headers[HEADER_REPLY] = message.reply
         trace = telemetry.extract(message.headers)
@@ -125,30 +154,32 @@ class Edge:
         data = compiler.encode_logged(request)
         return self._bus.store(llm_request(request.model_id), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
 
-    def _see_to(self, message: Message, request: LlmRequest, stored: "asyncio.Future[Stored]") -> None:
+    def _see_to(self, message: Message, request: LlmRequest, write: str, stored: "asyncio.Future[Stored]") -> None:
         """After the write: nothing, when it is new; else find the answer of the call that came before."""
-        self._pending.discard(stored)
         error = None if stored.cancelled() else stored.exception()
         if isinstance(error, Rejected):
             self._refuse(message, error, request.model_id, request)
         elif error is not None:
             self._log.error("llm_not_stored", corr_id=request.corr_id, exc_info=error)
         elif not stored.cancelled() and stored.result().duplicate and message.reply:
-            again = self._answer_again(message, request, stored.result().seq)
-            task = asyncio.create_task(again, name="llm-answer-again")
-            self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+            again = self._answer_again(message, request, write, stored.result().seq)
+            self._hold(asyncio.create_task(again, name="llm-answer-again"), len(message.data))
 
-    async def _answer_again(self, message: Message, request: LlmRequest, first_seq: int) -> None:
+    async def _answer_again(self, message: Message, request: LlmRequest, write: str, first_seq: int) -> None:
         try:
-            self._bus.publish(message.reply, await self._earlier_answer(message, request, first_seq))
+            first = await self._bus.at(LLM_REQUESTS, first_seq)
+            if first is not None and first.headers.get(HEADER_WRITE) == write:
+                return  # it came before as this very write: a worker answers it
+            reply(self._bus, self._log, message.reply, await self._earlier_answer(message, request, write, first))
         except Rejected as error:
             self._refuse(message, error, request.model_id, request)
+        except Exception:  # the edge of one request: whoever asked must not wait for ever
+            self._log.exception("llm_not_answered_again", corr_id=request.corr_id)
+            self._refuse(message, Rejected("internal"), request.model_id, request)
 
-    async def _first_of(self, request: LlmRequest, first_seq: int) -> Key:
+    async def _first_of(self, request: LlmRequest, first: Recorded | None) -> Key:
         """Under which run and node this `corr_id` came first: that is where its answer stands."""
         key = Key(request.run_id, request.node_id, request.corr_id)
-        first = await self._bus.at(LLM_REQUESTS, first_seq)
         if first is not None:
             said = _WHOSE(first.data)
             return Key(said.run_id, said.node_id, key.corr_id)
@@ -159,9 +190,9 @@ class Edge:
                 return Key(run_id, node_id, key.corr_id)
         return key
 
-    async def _earlier_answer(self, message: Message, request: LlmRequest, first_seq: int) -> bytes:
+    async def _earlier_answer(self, message: Message, request: LlmRequest, write: str, first: Recorded | None) -> bytes:
         """The same `corr_id` came before: reply what it was answered, or what it will be."""
-        key = await self._first_of(request, first_seq)
+        key = await self._first_of(request, first)
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def hear(heard: Message) -> None:
@@ -177,7 +208,7 @@ class Edge:
                 return entry.data
             if entry is not None:
                 # It failed in a way that may pass: ask once more, one time for all who ask now.
-                await self._store(message._replace(reply=""), request, f"{key.corr_id}:after:{entry.seq}")
+                await self._store(message._replace(reply=""), request, f"{key.corr_id}:after:{entry.seq}", write)
             wait_ms = request.params.timeout_ms + LLM_TIMEOUT_GRACE_MS
             async with asyncio.timeout(wait_ms / 1000):
                 return await answered
@@ -194,7 +225,7 @@ class Edge:
         self._log.info("llm_refused", code=error.code, model=model_id, corr_id=answer.corr_id)
         data = _ENCODE(_Refusal(False, answer.run_id, answer.node_id, answer.corr_id, answer.model_id, answer.error))
         if message.reply:
-            self._bus.publish(message.reply, data)
+            reply(self._bus, self._log, message.reply, data)
         elif ID.match(answer.run_id) and ID.match(answer.node_id):
             # Nobody waits: watchers of the node hear it. It is no answer of a call, so it is not journaled.
             self._bus.publish(f"{LLM_RESPONSE_EDGE}.{answer.run_id}.{answer.node_id}", data)

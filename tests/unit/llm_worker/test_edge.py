@@ -1,0 +1,96 @@
+"""The public edge: one answer per request, whatever the broker says twice, and a bound on what waits to be stored."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import structlog
+
+from contracts.streams import LLM_REQUESTS
+from services.llm_worker.config import Config
+from services.llm_worker.edge import PENDING_BYTES_MAX, Edge
+from services.llm_worker.models import ModelTable
+from services.llm_worker.resolving import Resolver
+from services.runtime import nats_client, provision
+from services.runtime.bus import Bus, Message
+from services.runtime.ids import CountingIds
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+from tests.unit.llm_worker.crew import INPUT, Crew
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def edge(bus: Bus) -> Edge:
+    crew = Crew(bus)
+    crew.gate.open.set()
+    await crew.worker.start()
+    resolver = Resolver(ModelTable(Config(), {}))
+    log = structlog.get_logger()
+    edge = Edge(bus=bus, journal=crew.journal, resolver=resolver, config=Config(), ids=CountingIds(), log=log)
+    await edge.start()
+    return edge
+
+
+def body(corr_id: str, text: str = "Say hi") -> bytes:
+    messages = [{"role": "user", "content": text}]
+    return msgspec.json.encode({**INPUT, "corr_id": corr_id, "input": {"messages": messages}})
+
+
+async def test_a_write_whose_acknowledgement_was_lost_is_answered_once(bus, edge, monkeypatch):
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    store = bus.store
+
+    def store_twice(subject, data, *, stream, **kwargs):
+        if stream == LLM_REQUESTS:
+            store(subject, data, stream=stream, **kwargs)
+        return store(subject, data, stream=stream, **kwargs)
+
+    monkeypatch.setattr(bus, "store", store_twice)
+    bus.publish("llm.req.mock", body("c"), reply=inbox)
+    await eventually(lambda: heard)
+    await edge.finish(5)
+    await bus.flush()
+    assert len(heard) == 1
+    monkeypatch.undo()
+    # Who asks again at the same inbox wants to hear it again.
+    bus.publish("llm.req.mock", body("c"), reply=inbox)
+    await eventually(lambda: len(heard) == 2)
+    assert heard[1].data == heard[0].data
+
+
+async def test_the_edge_keeps_no_more_bytes_than_it_may(bus, edge, monkeypatch):
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(bus, "store", lambda *_, **__: asyncio.shield(never))
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    size = 4_000_000
+    for number in range(PENDING_BYTES_MAX // size + 1):
+        edge.take(Message("llm.req.mock", body(f"c{number}", "x" * size), {}, inbox))
+    await eventually(lambda: heard)
+    assert [msgspec.json.decode(message.data)["error"]["code"] for message in heard] == ["mailbox_full"]
+
+
+@pytest.mark.parametrize("reply", ["htdag.v1.cmd.executor.run.r.cancel", "llm.req.mock"])
+async def test_no_stranger_speaks_through_the_edge(bus, edge, reply):
+    heard: list[Message] = []
+    await bus.subscribe(reply, heard.append)
+    edge.take(Message("llm.req.mock", body("good"), {}, reply))
+    edge.take(Message("llm.req.mock", b"{no json", {}, reply))
+    edge.take(Message("llm.req.mock", body("good"), {}, reply))
+    await eventually(lambda: bus.last("HTDAG_LLM_RESP", "htdag.v1.llm.resp.adhoc-good.call"))
+    await edge.finish(5)
+    await bus.flush()
+    assert heard == []
