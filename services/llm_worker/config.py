@@ -18,6 +18,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `model` is the provider's own name for it; `api_key_env` names the variable that holds the key (never the key);
     prices are dollars per million tokens and win over the price table; `slots` bounds concurrent calls;
     `drop_params` names request parameters this model does not take; `argv` and `pass_env` are for the `cli` provider.
+    In `argv`, `{model}` and `{max_tokens}` are filled in, and `{system_file}` with the path of a private file that
+    holds the system prompt of the call; without it the system prompt comes on stdin, before the prompt.
     """
 
     provider: Literal["embedded", "openai", "anthropic", "cli", "mock"]

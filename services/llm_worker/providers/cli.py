@@ -8,7 +8,9 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +28,11 @@ _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class CliProvider:
-    """Runs one program per call. `argv` may hold `{model}`, `{system}` and `{max_tokens}`."""
+    """Runs one program per call. `argv` may hold `{model}`, `{max_tokens}` and `{system_file}`.
+
+    The system prompt stands before the prompt on stdin, or in a private file of this call whose path replaces
+    `{system_file}`. It never is an argument: everybody on the machine can read those, and one argument is bounded.
+    """
 
     def __init__(self, key_of: Callable[[Resolved], str], environ: Mapping[str, str]) -> None:
         self._key_of = key_of
@@ -37,6 +43,8 @@ class CliProvider:
         argv = resolved.config.argv
         if not argv:
             return "its configuration has no argv"
+        if any("{system}" in word for word in argv):
+            return "its argv holds {system}, which everybody could read; {system_file} names a file that holds it"
         return "" if shutil.which(argv[0], path=self._environ.get("PATH")) else f"{argv[0]} is not installed"
 
     async def close(self) -> None:
@@ -45,7 +53,19 @@ class CliProvider:
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as the program prints it."""
         system, prompt = _prompt(call.request.input.messages)
-        process = await self._start(call, system)
+        async with AsyncExitStack() as stack:
+            path = ""
+            if any("{system_file}" in word for word in call.resolved.config.argv):
+                path = stack.enter_context(_private_file(system))
+            elif system:
+                prompt = f"{system}\n\n{prompt}"
+            answer = self._run(call, path, prompt)
+            stack.push_async_callback(answer.aclose)
+            async for piece in answer:
+                yield piece
+
+    async def _run(self, call: Call, system_file: str, prompt: str) -> AsyncGenerator[Piece, None]:
+        process = await self._start(call, system_file)
         told = asyncio.create_task(_tell(process, prompt), name="cli-prompt")
         complaints = asyncio.create_task(_complaints(process), name="cli-stderr")
         try:
@@ -69,9 +89,9 @@ class CliProvider:
                 task.cancel()
             await asyncio.wait((told, complaints))
 
-    async def _start(self, call: Call, system: str) -> asyncio.subprocess.Process:
+    async def _start(self, call: Call, system_file: str) -> asyncio.subprocess.Process:
         config = call.resolved.config
-        words = {"{model}": config.model, "{system}": system, "{max_tokens}": str(call.max_tokens)}
+        words = {"{model}": config.model, "{system_file}": system_file, "{max_tokens}": str(call.max_tokens)}
         argv = [_filled(word, words) for word in config.argv]
         kept = {*PASSED, *config.pass_env}
         env = {name: value for name, value in self._environ.items() if name in kept}
@@ -89,6 +109,15 @@ class CliProvider:
             )
         except OSError as error:
             raise Rejected("provider_missing", provider="cli", detail=error.strerror or "cannot be started") from error
+
+
+@contextmanager
+def _private_file(text: str) -> Iterator[str]:
+    """A file that only this user can read, for as long as the call lasts; its path."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="htdag-system-", suffix=".txt") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:

@@ -1,13 +1,16 @@
 """A command line program as a model: its lines, its failures, and that nothing of it survives the call."""
 
 import asyncio
+import json
 import os
 import sys
 import textwrap
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from contracts.llm import LlmInput
 from services.llm_worker.providers.cli import CliProvider
 from services.llm_worker.providers.protocol import Call
 from tests.support.eventually import eventually
@@ -64,6 +67,38 @@ async def test_its_failures_have_codes(program, prompt, code):
     assert error.code == code
     if prompt == "die":
         assert "cannot go on" in error.detail["detail"]
+
+
+SHOW = """
+    import json, os, pathlib, stat, sys
+    prompt = sys.stdin.read()
+    file = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    seen = {"argv": sys.argv[1:], "stdin": prompt}
+    if file: seen |= {"file": file.read_text(), "mode": stat.S_IMODE(os.stat(file).st_mode)}
+    event = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": json.dumps(seen)}}
+    print(json.dumps({"type": "stream_event", "event": event}), flush=True)
+    print(json.dumps({"type": "result", "usage": {"input_tokens": 1, "output_tokens": 1}}), flush=True)
+"""
+
+
+def with_system(argv: list[str], system: str) -> Call:
+    wanted = with_config(call(text="the question"), provider="cli", argv=tuple(argv))
+    messages = [{"role": "system", "content": system}, *wanted.request.input.messages]
+    return wanted._replace(request=msgspec.structs.replace(wanted.request, input=LlmInput(messages)))
+
+
+async def test_the_system_prompt_is_on_no_command_line(tmp_path):
+    path = tmp_path / "show.py"
+    path.write_text(textwrap.dedent(SHOW))
+    # Far more than one argument may hold.
+    system = "secret " * 40_000
+    seen = json.loads(text_of(await pieces(provider(), with_system([sys.executable, str(path)], system))))
+    assert seen == {"argv": [], "stdin": f"{system}\n\nthe question"}
+    wanted = with_system([sys.executable, str(path), "{system_file}"], system)
+    seen = json.loads(text_of(await pieces(provider(), wanted)))
+    assert (seen["file"], seen["stdin"], seen["mode"]) == (system, "the question", 0o600)
+    assert not Path(seen["argv"][0]).exists()
+    assert "{system_file}" in provider().missing(with_system([sys.executable, "{system}"], system).resolved)
 
 
 async def test_a_program_that_is_not_there_is_missing():
