@@ -279,3 +279,34 @@ async def test_a_run_whose_timer_was_lost_is_woken_after_a_restart(caller: Calle
     await executor.ready()
     view = await caller.ended("r1", timeout_s=30)
     assert (view["status"], view["tasks"][0]["attempt"] > 1) == ("completed", True)
+
+
+async def test_a_resume_that_is_delivered_again_later_begins_nothing(caller: Caller):
+    tasks = [{"id": "a", "node": {"type": "lua", "src": "error('no')"}}]
+    await caller.value("start", {"run_id": "r1", "tasks": tasks})
+    await caller.ended("r1")
+    await caller.value("resume", {"run_id": "r1"})
+    assert (await caller.ended("r1"))["tasks"][0]["attempt"] == 2
+    stream = caller.client.jetstream()
+    stored = await stream.get_last_msg("HTDAG_CMD", f"htdag.v1.in.{partition('r1')}.executor.run.r1.resume")
+    answers = await caller.client.subscribe("_INBOX.again")
+    await stream.publish(
+        "htdag.v1.cmd.executor.run.r1.resume", stored.data or b"", headers={"Htdag-Reply-To": answers.subject}
+    )
+    refused = json.loads((await answers.next_msg(timeout=10)).data)
+    assert refused["error"]["code"] == "conflict"
+    assert (await caller.ended("r1"))["tasks"][0]["attempt"] == 2
+
+
+async def test_a_plan_that_is_refused_and_waited_for_by_nobody_becomes_a_dead_letter(caller: Caller):
+    await caller.value("start", {"run_id": "r1", "tasks": [{"id": "a", "node": NOOP}]})
+    stream = caller.client.jetstream()
+    more = {"type": "run.add.v1", "run_id": "r1", "tasks": [{"id": "b", "node": NOOP}]}
+    await stream.publish("htdag.v1.cmd.executor.run.r1.add", json.dumps(more).encode())
+
+    async def put_aside() -> bool:
+        return (await stream.stream_info("HTDAG_DLQ")).state.messages == 1
+
+    await eventually(put_aside, timeout_s=10)
+    letter = await stream.get_msg("HTDAG_DLQ", seq=1)
+    assert "already_finished" in str(letter.headers)
