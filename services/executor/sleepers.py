@@ -105,6 +105,13 @@ class Sleepers:
         return woken
 
     def _sleeps(self, run_id: str, record: Recorded) -> bool:
+        try:
+            return self._goes_on_unheld(run_id, record)
+        except (msgspec.MsgspecError, ValueError):  # no commit of ours: nothing here could carry it on
+            self._log.warning("commit_not_read", run_id=run_id, seq=record.seq)
+            return False
+
+    def _goes_on_unheld(self, run_id: str, record: Recorded) -> bool:
         summary = record.headers.get(HEADER_SUMMARY)
         if run_id in self._held() or (summary and msgspec.json.decode(summary, type=_Shown).status != "running"):
             return False

@@ -72,6 +72,16 @@ async def test_what_another_executor_may_work_on_is_left_alone_for_a_while(dormi
     assert await dormitory.sleepers.wake() == 1
 
 
+@pytest.mark.parametrize(("data", "summary"), [(b"garbage", "{}"), (b"{}", "{}"), (b'{"at":"x"}', "{}"), (b"{}", "[")])
+async def test_a_commit_that_cannot_be_read_keeps_nobody_else_asleep(dormitory: Dormitory, data: bytes, summary: str):
+    dormitory.alone = False
+    subject = events("executor", "run", "foreign")
+    await dormitory.store.append(subject, [data], expect=0, msg_id="f", headers={HEADER_SUMMARY: summary})
+    await dormitory.has("lost", "{}")
+    dormitory.clock.advance(QUIET_MS)
+    assert await dormitory.sleepers.wake() == 1
+
+
 async def test_runs_on_many_pages_are_all_found(dormitory: Dormitory, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("services.executor.sleepers.PAGE", 2)
     for number in range(5):
