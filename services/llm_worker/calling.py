@@ -23,6 +23,8 @@ from services.runtime.metrics import Metrics
 
 RETRY_DELAYS_S: Final = (0.25, 1.0)
 CHARS_PER_TOKEN: Final = 4
+ANSWER_MARGIN_S: Final = 1.0
+"""So long before its deadline a run should hear that it waited in vain."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -134,15 +136,13 @@ class Caller:
     async def _in_turn(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         """Wait for a place here and at the model, then call. The timeout of the request counts from there."""
         slots = self._providers.slots_of(flight.resolved)
-        wait_s = self._config.queue_timeout_s
-        if flight.for_run:
-            # The run gives up by then; to call for nobody would only keep others waiting.
-            wait_s = min(wait_s, (flight.request.params.timeout_ms + LLM_TIMEOUT_GRACE_MS) / 1000)
+        wait_s = patience_s(flight, self._config.queue_timeout_s, self._clock.now_ms())
+        end_s = asyncio.get_running_loop().time() + wait_s
         held: list[asyncio.Semaphore] = []
         try:
             for places in (slots, self._places):
                 if places is not None:
-                    await _acquire(places, wait_s)
+                    await _acquire(places, end_s, wait_s)
                     held.append(places)
             if flight.expired(self._clock.now_ms()):
                 raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
@@ -254,12 +254,29 @@ class Caller:
             count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
 
 
-async def _acquire(places: asyncio.Semaphore, wait_s: float) -> None:
+def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:
+    """How long a call may wait for a place.
+
+    A run gives up at its deadline. It hears that the model is overloaded before that, and what is begun has its whole
+    timeout, unless the deadline is so near that there would be no time to wait at all.
+    """
+    if not flight.for_run:
+        return longest_s
+    timeout_s = flight.request.params.timeout_ms / 1000
+    usual_s = timeout_s + LLM_TIMEOUT_GRACE_MS / 1000
+    until_ms = max(waiter.deadline_at_ms for waiter in flight.waiters)
+    if not until_ms:
+        return min(longest_s, usual_s)
+    left_s = (until_ms - now_ms) / 1000
+    return min(longest_s, max(left_s - usual_s, min(usual_s, left_s - ANSWER_MARGIN_S), 0.0))
+
+
+async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> None:
     if not places.locked():
         await places.acquire()
         return
     try:
-        async with asyncio.timeout(wait_s):
+        async with asyncio.timeout_at(end_s):
             await places.acquire()
     except TimeoutError:
         raise Rejected("provider_overloaded", "no place became free at the model", waited_s=wait_s) from None
