@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.codec import UnknownType
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
 from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX
@@ -31,6 +32,7 @@ from services.runtime.pull import Delivery
 KEEP_ALIVE_S: Final = 1.5
 """Well below the consumers' ack_wait of 5 s: only a dead or frozen executor lets a message go to another."""
 NAK_DELAY_S: Final = 1.0
+NEWER_DELAY_S: Final = 15.0
 TIME: Final = "time"
 """Verb of the mailbox message that says only that time has passed."""
 WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
@@ -146,6 +148,9 @@ class Mailboxes:
             delivery.nak()
         elif isinstance(error, Rejected) and error.code in WAITED_OUT:
             delivery.nak(NAK_DELAY_S)
+        elif isinstance(error, UnknownType):
+            # A newer version wrote the log: the message is innocent, and waits for an executor that can read it.
+            delivery.nak(NEWER_DELAY_S)
         elif delivery.delivered >= POISON_DELIVERIES_MAX:
             code = error.code if isinstance(error, Rejected) else "poison"
             self._put_aside(delivery, code, str(error))

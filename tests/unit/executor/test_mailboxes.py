@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import structlog
 
+from contracts.codec import UnknownType
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
 from contracts.errors import Rejected
 from contracts.run import CancelRun, RunCommand, TakeTime
@@ -120,6 +121,7 @@ async def test_a_message_reaches_its_run_with_its_origin(post: Post):
         (Rejected("internal"), 1, "nak 1.0"),
         (ValueError("x"), POISON_DELIVERIES_MAX - 1, "nak 1.0"),
         (ValueError("x"), POISON_DELIVERIES_MAX, "term poison"),
+        (UnknownType("run.later.v9"), 10 * POISON_DELIVERIES_MAX, "nak 15.0"),
         (Rejected("too_large"), POISON_DELIVERIES_MAX, "term too_large"),
     ],
 )
