@@ -40,16 +40,14 @@ class Claims:
         self._given_back: OrderedDict[int, int] = OrderedDict()
 
     async def start(self) -> None:
-        """Listen to the questions of the others."""
+        """Listen to the questions of the others, and note what was stored before we began. Raises Rejected."""
         await self._bus.subscribe(LLM_CLAIM, self.hear)
+        self._note_connection()
+        await self._newest_at_connect()
 
     def in_doubt(self, delivery: Delivery) -> bool:
         """Whether somebody else may have this request too; to be asked when it arrives."""
-        reconnects = self._bus.client.stats["reconnects"]
-        now_s = asyncio.get_running_loop().time()
-        if reconnects != self._reconnects:
-            self._reconnects, self._connected_s, self._stored_before = reconnects, now_s, None
-            self._given_back.clear()
+        now_s = self._note_connection()
         return self._with_others(delivery) or now_s < self._connected_s + RECENT_S
 
     def gave_back(self, delivery: Delivery) -> None:
@@ -90,6 +88,14 @@ class Claims:
         if flight.phase == "waiting" and self._worker_id > claim.worker_id:
             return
         reply(self._bus, self._log, message.reply, b"true")
+
+    def _note_connection(self) -> float:
+        """Forget what was known before the connection was lost; the time on the loop's clock."""
+        reconnects, now_s = self._bus.client.stats["reconnects"], asyncio.get_running_loop().time()
+        if reconnects != self._reconnects:
+            self._reconnects, self._connected_s, self._stored_before = reconnects, now_s, None
+            self._given_back.clear()
+        return now_s
 
     def _with_others(self, delivery: Delivery) -> bool:
         """Whether it was delivered before, and not always given back by this worker itself."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ async def test_a_broken_request_of_the_same_id_does_not_drive_out_the_call_under
     crew.gate.open.set()
     await eventually(lambda: _settled(crew))
     assert crew.gate.calls == ["c"]
-    assert (await crew.answer("c"))["output"] == "done"
+    assert (await answered(crew, "c"))["output"] == "done"
 
 
 HOSTILE = ["a b", "htdag.v1.cmd.executor.run.r.cancel", "llm.req.mock", "$JS.API.STREAM.DELETE.X", "a.>", "x" * 5000]
@@ -58,14 +59,18 @@ async def test_a_reply_subject_that_is_none_is_dropped_and_the_answer_is_kept(cr
     crew.gate.open.set()
     await crew.ask("bad", headers={"Htdag-Reply-To": reply, "Htdag-Deadline": "9" * 5000})
     await crew.ask("good")
+    await answered(crew, "good")
+    await answered(crew, "bad")
     await eventually(lambda: _settled(crew))
-    assert (await crew.answer("bad"))["output"] == "done"
+    assert (await answered(crew, "bad"))["output"] == "done"
     assert sorted(crew.gate.calls) == ["bad", "good"]
     assert reply not in [message.subject for message in heard]
     # It was paid: asked again, it is found, and what stands beside it in the batch is served too.
     await crew.ask("bad", headers={"Htdag-Reply-To": reply}, more=1)
     await crew.ask("other", headers={"Htdag-Reply-To": reply}, input={"messages": []})
     await crew.ask("next")
+    await answered(crew, "other")
+    await answered(crew, "next")
     await eventually(lambda: _settled(crew))
     assert sorted(crew.gate.calls) == ["bad", "good", "next"]
 
@@ -89,7 +94,7 @@ async def test_a_call_whose_answer_cannot_be_kept_is_given_back(crew, monkeypatc
     await eventually(lambda: tries == 1)
     await eventually(lambda: len(crew.worker.flights) == 0)
     await eventually(lambda: _settled(crew))
-    assert await crew.answer("c")
+    assert await answered(crew, "c")
 
 
 async def test_a_token_that_cannot_be_sent_does_not_cost_the_answer(crew, bus, monkeypatch):
@@ -104,7 +109,7 @@ async def test_a_token_that_cannot_be_sent_does_not_cost_the_answer(crew, bus, m
     crew.gate.open.set()
     await crew.ask("c", params={"stream": True})
     await eventually(lambda: _settled(crew))
-    assert (await crew.answer("c"))["output"] == "done"
+    assert (await answered(crew, "c"))["output"] == "done"
     assert crew.gate.calls == ["c"]
     assert crew.metrics.value("htdag_llm_tokens_dropped_total", model="mock") == 1
 
@@ -114,7 +119,7 @@ async def test_an_answer_that_leaves_no_room_for_headers_is_too_large(crew, bus)
     crew.gate.open.set()
     await crew.ask("c")
     await eventually(lambda: _settled(crew), timeout_s=10)
-    assert (await crew.answer("c"))["error"]["code"] == "too_large"
+    assert (await answered(crew, "c"))["error"]["code"] == "too_large"
 
 
 SLOW = Config(models={"slow": ModelConfig(provider="mock", slots=1), "quick": ModelConfig(provider="mock")})
@@ -132,7 +137,7 @@ async def test_a_call_that_nobody_waits_for_when_its_turn_comes_is_not_begun(bus
     crew.gate.open.set()
     await eventually(lambda: _settled(crew))
     # It never had a place: that is not the same as a model that was too slow.
-    assert (await crew.answer("late"))["error"]["code"] == "provider_overloaded"
+    assert (await answered(crew, "late"))["error"]["code"] == "provider_overloaded"
     assert crew.gate.calls == ["first"]
 
 
@@ -148,6 +153,10 @@ async def test_one_slow_model_leaves_room_for_the_others(bus):
     crew.gate.open.set()
     await eventually(lambda: _settled(crew), timeout_s=30)
     assert sorted(crew.gate.calls) == sorted(["q", *(f"s{number}" for number in range(40))])
+
+
+async def answered(crew: Crew, corr_id: str) -> dict[str, Any]:
+    return await eventually(lambda: crew.answer(corr_id), timeout_s=10)
 
 
 async def _settled(crew: Crew) -> bool:
