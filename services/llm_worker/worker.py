@@ -186,7 +186,7 @@ class Worker:
             return
         if flight.expired(self._clock.now_ms()):
             self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
-        elif self._crowd.full(flight.resolved):
+        elif self._crowd.full(flight.resolved) and not flight.cancelled:
             self._put_off(flight)
         else:
             self._start(flight)
