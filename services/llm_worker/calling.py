@@ -23,6 +23,8 @@ from services.runtime.metrics import Metrics
 
 RETRY_DELAYS_S: Final = (0.25, 1.0)
 CHARS_PER_TOKEN: Final = 4
+TOKENS_END_S: Final = 2.0
+"""So long the answer waits for its last token to be stored; tokens are for watching, the answer is paid."""
 ANSWER_MARGIN_S: Final = 1.0
 """So long before its deadline a run should hear that it waited in vain."""
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -128,9 +130,11 @@ class Caller:
 
     async def _end(self, tokens: TokenStream) -> None:
         try:
-            await tokens.end()
+            async with asyncio.timeout(TOKENS_END_S):
+                await tokens.end()
+        except TimeoutError:
+            self._log.warning("tokens_not_ended", code="timeout")
         except Rejected as error:
-            # Tokens are for watching; the answer, which is paid, must not be lost over them.
             self._log.warning("tokens_not_ended", code=error.code)
 
     async def _in_turn(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
