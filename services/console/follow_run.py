@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from services.console.connection import Console
     from services.runtime.event_store import Recorded
 
+AWAY_S: Final = 30.0
 START_S: Final = 30.0
 """How long an accepted run may take until its first event."""
 OVERTIME_S: Final = 60.0
@@ -160,6 +161,7 @@ class RunFollower:
         self._console, self._show = console, show
         self.board = Board(run_id)
         self._deadline_at_ms = 0
+        self._away_since_ms = 0
         self._moved = asyncio.Event()
         self._error: Exception | None = None
 
@@ -200,6 +202,7 @@ class RunFollower:
                 if tokens is None and log.caught_up.is_set() and not isinstance(self._show, Quiet):
                     tokens = await bus.follow(LLM_TOKENS, subjects.llm_tokens(run_id, "*"), self.take_token)
                 self._check(clock.now_ms(), started_ms)
+                self._check_connection(bus.connected, clock.now_ms())
                 await self._pause()
         finally:
             await log.stop()
@@ -217,6 +220,16 @@ class RunFollower:
             )
         if self._deadline_at_ms and now_ms > self._deadline_at_ms + OVERTIME_S * 1000:
             raise Rejected("timeout", f"run {self.board.run_id} is past its deadline and has not ended")
+
+    def _check_connection(self, connected: bool, now_ms: int) -> None:
+        """A broker that restarts is back in seconds; one that was stopped is not waited for without end."""
+        if connected:
+            self._away_since_ms = 0
+        elif not self._away_since_ms:
+            self._away_since_ms = now_ms
+        elif now_ms - self._away_since_ms > AWAY_S * 1000:
+            again = f"`htdag runs watch {self.board.run_id}` when it is back; the run is in its log"
+            raise Rejected("nats_unavailable", f"the broker has been away for {AWAY_S:g} s", hint=again)
 
     async def _pause(self) -> None:
         """Until something moved, but no longer than a frame."""

@@ -74,7 +74,7 @@ def parse(data: bytes, name: str) -> Any:
     """The JSON in `data`; raises Rejected("bad_json") that says where it breaks."""
     try:
         return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise _located(data, name) from None
 
 

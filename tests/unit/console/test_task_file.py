@@ -6,7 +6,7 @@ import pytest
 
 from contracts.errors import Rejected
 from contracts.limits import REQUEST_BYTES_MAX
-from services.console.task_file import looks_like_file, read_plan
+from services.console.task_file import looks_like_file, parse, read_plan
 
 
 @pytest.fixture
@@ -73,3 +73,10 @@ def test_a_goal_is_not_a_file(tmp_path, monkeypatch):
     assert looks_like_file("missing.json")
     assert looks_like_file("plan")
     assert looks_like_file("/dev/stdin")
+
+
+def test_a_file_that_is_not_utf_8_is_no_json() -> None:
+    with pytest.raises(Rejected) as refused:
+        parse(b'[{"id":"\xff"}]', "tasks.json")
+    assert refused.value.code == "bad_json"
+    assert "UTF-8" in str(refused.value)
