@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,12 +22,17 @@ from services.runtime.clock import Clock, SystemClock
 if TYPE_CHECKING:
     from services.console.connection import Console
     from services.runtime.event_store import Recorded
+    from services.runtime.follow import Follower
 
 AWAY_S: Final = 30.0
 START_S: Final = 30.0
 """How long an accepted run may take until its first event."""
 OVERTIME_S: Final = 60.0
 """How long past the run's own deadline its end is waited for."""
+TOKENS_END_S: Final = 2.0
+"""How long the tokens of a run that has ended are waited for: all of them are stored before its last answer is."""
+EARLY_TOKENS_MAX: Final = 20_000
+"""Tokens that may wait for the event that names their task; the oldest go first, they are for watching only."""
 _CODEC: Final[CommitCodec[RunEvent]] = CommitCodec(RunEvent)
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 _FRAME_S: Final = 0.125
@@ -164,6 +170,7 @@ class RunFollower:
         self._away_since_ms = 0
         self._moved = asyncio.Event()
         self._error: Exception | None = None
+        self._early: deque[tuple[str, LlmToken]] = deque(maxlen=EARLY_TOKENS_MAX)
 
     def take(self, record: "Recorded") -> None:
         """One stored commit."""
@@ -179,6 +186,7 @@ class RunFollower:
             if isinstance(event, RunCreated | RunResumed):
                 self._deadline_at_ms = event.deadline_at_ms
             self._show.event(self.board, commit.at, event)
+        self._take_early()
         self._moved.set()
 
     def take_token(self, record: "Recorded") -> None:
@@ -188,9 +196,22 @@ class RunFollower:
         except (msgspec.MsgspecError, RecursionError) as error:
             self._error = error
             return
-        task_id = take_chunk(self.board, record.subject.rpartition(".")[2], token.chunk)
+        node_id = record.subject.rpartition(".")[2]
+        if not self._showed(node_id, token):
+            # Tokens come by another way than events: on a busy machine they may be here first.
+            self._early.append((node_id, token))
+
+    def _showed(self, node_id: str, token: LlmToken) -> bool:
+        task_id = take_chunk(self.board, node_id, token.chunk)
         if task_id is not None:
             self._show.chunk(task_id, token)
+        return task_id is not None
+
+    def _take_early(self) -> None:
+        for _ in range(len(self._early)):
+            node_id, token = self._early.popleft()
+            if not self._showed(node_id, token):
+                self._early.append((node_id, token))
 
     async def until_end(self, clock: Clock) -> Board:
         """Follow to the end. Raises service_unavailable when it never starts, timeout long past its deadline."""
@@ -198,12 +219,14 @@ class RunFollower:
         log = await bus.follow(EVENTS_EXECUTOR, subjects.events("executor", "run", run_id), self.take)
         tokens = None
         try:
+            if not isinstance(self._show, Quiet):
+                tokens = await bus.follow(LLM_TOKENS, subjects.llm_tokens(run_id, "*"), self.take_token)
             while not (self.board.ended and log.caught_up.is_set()):
-                if tokens is None and log.caught_up.is_set() and not isinstance(self._show, Quiet):
-                    tokens = await bus.follow(LLM_TOKENS, subjects.llm_tokens(run_id, "*"), self.take_token)
                 self._check(clock.now_ms(), started_ms)
                 self._check_connection(bus.connected, clock.now_ms())
                 await self._pause()
+            if tokens is not None:
+                await self._last_tokens(tokens)
         finally:
             await log.stop()
             if tokens is not None:
@@ -230,6 +253,16 @@ class RunFollower:
         elif now_ms - self._away_since_ms > AWAY_S * 1000:
             again = f"`htdag runs watch {self.board.run_id}` when it is back; the run is in its log"
             raise Rejected("nats_unavailable", f"the broker has been away for {AWAY_S:g} s", hint=again)
+
+    async def _last_tokens(self, tokens: "Follower") -> None:
+        """A run that ends quickly has said more than was shown by then."""
+        try:
+            async with asyncio.timeout(TOKENS_END_S):
+                newest = await self._console.bus.newest(LLM_TOKENS, subjects.llm_tokens(self.board.run_id, "*"))
+                while tokens.last_seq < newest:
+                    await self._pause()
+        except (TimeoutError, Rejected):
+            pass  # they are for watching; the answers are in the log
 
     async def _pause(self) -> None:
         """Until something moved, but no longer than a frame."""

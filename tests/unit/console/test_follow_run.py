@@ -1,0 +1,84 @@
+"""Following a run: what it said is shown, however events and tokens race."""
+
+import json
+
+from contracts import run as events
+from contracts.codec import CommitCodec
+from contracts.commit import Commit
+from contracts.llm import LlmInput, LlmRequest, LlmToken
+from contracts.run import RunEvent
+from contracts.streams import EVENTS_EXECUTOR, LLM_TOKENS
+from contracts.subjects import events as event_subject
+from contracts.subjects import llm_tokens
+from contracts.task import TaskSpec
+from services.console.connection import Console
+from services.console.follow_run import RunFollower, follow_run
+from services.console.run_board import Board
+from services.runtime import provision
+from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
+from services.runtime.nats_client import connect
+from tests.support.nats_server import NatsServer
+
+AT = "2026-09-21T10:00:00Z"
+CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
+ASKED = LlmRequest(LlmInput([{"role": "user", "content": "x"}]), run_id="r1", node_id="n1", corr_id="c")
+BEGUN: list[RunEvent] = [
+    events.RunCreated("r1", 4_000_000_000_000),
+    events.TasksAdded([TaskSpec("spec")]),
+    events.LlmRequested("spec", 1, "llm-1", ASKED, 4_000_000_000_000),
+]
+ENDED = events.RunEnded("completed", {"completed": 1}, "d")
+TOKENS = [LlmToken("Hel", 1, False), LlmToken("lo", 2, False), LlmToken("", 3, True)]
+
+
+class Said:
+    """Keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[str, str]] = []
+
+    def event(self, board: Board, at: str, event: RunEvent) -> None: ...
+
+    def chunk(self, task_id: str, token: LlmToken) -> None:
+        self.chunks.append((task_id, token.chunk))
+
+    def end(self, board: Board) -> None: ...
+
+
+WHOLE = [("spec", "Hel"), ("spec", "lo"), ("spec", "")]
+
+
+def commit(*told: RunEvent) -> bytes:
+    return CODEC.encode(Commit(AT, "test", "m1", "m1", list(told)))
+
+
+def token_bytes(token: LlmToken) -> bytes:
+    return json.dumps({"chunk": token.chunk, "seq": token.seq, "done": token.done}).encode()
+
+
+def test_tokens_that_overtake_their_events_are_shown_once_the_task_is_known():
+    show = Said()
+    follower = RunFollower(None, "r1", show)  # type: ignore[arg-type]
+    for seq, token in enumerate(TOKENS, 1):
+        follower.take_token(Recorded(seq, llm_tokens("r1", "n1"), token_bytes(token), {}))
+    assert show.chunks == []
+    follower.take(Recorded(1, "x", commit(*BEGUN), {}))
+    assert show.chunks == WHOLE
+    follower.take(Recorded(2, "x", commit(ENDED), {}))
+    assert show.chunks == WHOLE
+
+
+async def test_a_run_that_ended_at_once_has_said_what_it_said(nats_server: NatsServer):
+    bus = Bus(await connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    subject = event_subject("executor", "run", "r1")
+    await bus.store(subject, commit(*BEGUN, ENDED), stream=EVENTS_EXECUTOR, msg_id="m1")
+    for token in TOKENS:
+        await bus.store(llm_tokens("r1", "n1"), token_bytes(token), stream=LLM_TOKENS, msg_id=f"t{token.seq}")
+    show = Said()
+    board = await follow_run(Console(bus, 5), "r1", show)
+    assert board.ended
+    assert show.chunks == WHOLE
+    await bus.close()
