@@ -18,7 +18,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from contracts.errors import CATALOGUE, UNAVAILABLE, Rejected
-from services.runtime import faults, logs, nats_client, provision, telemetry
+from services.runtime import event_loop, faults, logs, nats_client, provision, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock, SystemClock, rfc3339
 from services.runtime.config import Config, mask_url
@@ -144,7 +144,6 @@ class App:
         except TimeoutError:
             self.log.warning("requests_cut", count=self.rpc.in_flight)
             await self.rpc.stop()
-        _settle_garbage()
 
     async def _open_health(self) -> None:
         self.on_stop(telemetry.stop)
@@ -249,7 +248,7 @@ def run_service(name: str, build: Build, *, config: Config) -> int:
     """
     os.umask(PRIVATE)
     faults.arm_from_environment(os.environ.get("HTDAG_FAULT"))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=event_loop.factory()) as runner:
         code = runner.run(_serve(name, build, config))
         # The loop now closes its threads; one that sits in foreign code must not keep the process.
         last = threading.Timer(config.core.grace_s, os._exit, (code,))
@@ -270,15 +269,12 @@ def version() -> str:
 async def _serve(name: str, build: Build, config: Config) -> int:
     app = App(name, config)
     app.life.catch_signals()
-    return await app.serve(build)
 
+    async def built(app: App) -> None:
+        await build(app)
+        _settle_garbage()
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    return await app.serve(built)
 
 
 def _settle_garbage() -> None:

@@ -1,11 +1,13 @@
 """`htdag bench`: measure a throw-away instance on this machine."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from contracts.errors import OK, Rejected
 from services.console.options import DEFAULTS, Common
+from services.runtime import event_loop
 
 app = App(name="bench", help_format="plaintext")
 
@@ -14,7 +16,7 @@ ALL: tuple[Workload, ...] = ("W1", "W2", "W3", "replay", "llm")
 
 
 @app.default
-async def bench(
+def bench(
     *workloads: Workload,
     sync: Literal["always", "1s"] = "always",
     remote: Annotated[bool, Parameter(negative="")] = False,
@@ -50,10 +52,12 @@ async def bench(
     if reps < 1 or (n is not None and n < 1):
         raise Rejected("bad_request", "--reps and --n count from 1")
     output = common.output
-    for name in workloads or ALL:
-        output.note(f"measuring {name}")
-        figures = await _measure(name, sync=sync, remote=remote, n=n, reps=reps)
-        output.value({"system": "htdag", "workload": name, "sync": sync, "remote": remote, "reps": reps, **figures})
+    # The client shares the machine with what it measures: it runs on the same loop as the services.
+    with asyncio.Runner(loop_factory=event_loop.factory()) as runner:
+        for name in workloads or ALL:
+            output.note(f"measuring {name}")
+            figures = runner.run(_measure(name, sync=sync, remote=remote, n=n, reps=reps))
+            output.value({"system": "htdag", "workload": name, "sync": sync, "remote": remote, "reps": reps, **figures})
     return OK
 
 
