@@ -71,6 +71,74 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     ),
     "no_responders": ErrorKind("unavailable", "nobody answers on this subject", "start the responder", UNAVAILABLE),
     "bad_reply": ErrorKind("failed", "the responder's reply is not JSON", "answer with JSON", FAILED),
+    # policy: what the gateway refuses
+    "bad_args": ErrorKind("policy_violation", "the tool's arguments have the wrong shape", "see field", DENIED),
+    "bad_timeout": ErrorKind("policy_violation", "the timeout is no number of milliseconds", "use 1 or more", DENIED),
+    "role_mismatch": ErrorKind(
+        "policy_violation", "the call names another role than its task has", "roles come from the task alone", DENIED
+    ),
+    "forbidden_tool": ErrorKind(
+        "policy_violation", "the role does not have this tool", "`htdag policy roles` shows who may what", DENIED
+    ),
+    "timeout_exceeded": ErrorKind(
+        "policy_violation", "the timeout is longer than the role may have", "ask for max or less", DENIED
+    ),
+    "dangerous_git_operation": ErrorKind(
+        "policy_violation", "this git command could lose or leak history", "see detail for what matched", DENIED
+    ),
+    "forbidden_command": ErrorKind(
+        "policy_violation",
+        "the role may not run this command",
+        "see allowed; code on the command line is closed",
+        DENIED,
+    ),
+    "forbidden_path": ErrorKind(
+        "policy_violation", "the path is outside of what tools may touch", "use /code/... or /tmp/...", DENIED
+    ),
+    "write_access_denied": ErrorKind("policy_violation", "the role may not write files", "only read", DENIED),
+    "forbidden_url": ErrorKind(
+        "policy_violation", "this URL is not open to the role", "`htdag policy roles` lists the hosts", DENIED
+    ),
+    "docker_resource_limits_required": ErrorKind(
+        "policy_violation", "docker needs cpu and mem", 'say for example "cpu": 2, "mem": "2g"', DENIED
+    ),
+    "forbidden_image": ErrorKind(
+        "policy_violation", "this image is not on the list", "`htdag policy roles` lists the images", DENIED
+    ),
+    "forbidden_mount": ErrorKind("policy_violation", "this mount is closed", "mount /code or below, read-only", DENIED),
+    "resolved_address_denied": ErrorKind(
+        "policy_violation", "the host's address is not a public one", "private and local networks are closed", DENIED
+    ),
+    "too_many_redirects": ErrorKind("policy_violation", "too many redirects", "name the last URL", DENIED),
+    "call_limit_exceeded": ErrorKind(
+        "policy_violation", "the task has used up its calls of this tool", "work with what there is", DENIED
+    ),
+    "approval_required": ErrorKind(
+        "policy_violation", "this needs the approval of a human", "`htdag approvals list`", DENIED
+    ),
+    # policy: what went wrong while a tool that was allowed ran
+    "stale_attempt": ErrorKind("conflict", "the task is not at this attempt any more", "stop: nobody waits", CONFLICT),
+    "workspace_not_found": ErrorKind(
+        "not_found", "there is no such workspace", "`htdag run --workspace DIR`, or make the folder", NOT_FOUND
+    ),
+    "file_not_found": ErrorKind("execution", "there is no such file", "list the folder", NOT_FOUND),
+    "not_regular_file": ErrorKind("execution", "this is no regular file", "name a file", FAILED),
+    "file_error": ErrorKind("execution", "the file cannot be read or written", "see reason", FAILED),
+    "program_not_found": ErrorKind("execution", "this program is not installed", "see program", NOT_FOUND),
+    "image_not_found": ErrorKind(
+        "execution", "the engine does not have this image", "`htdag policy image` builds one", NOT_FOUND
+    ),
+    "docker_unavailable": ErrorKind(
+        "execution", "no Docker engine answers", "start one, or set DOCKER_HOST; `htdag doctor`", UNAVAILABLE
+    ),
+    "sandbox_unavailable": ErrorKind(
+        "execution", "the sandbox cannot be built, so nothing was run", "`htdag doctor` says why", UNAVAILABLE
+    ),
+    "fetch_failed": ErrorKind("execution", "the page could not be fetched", "see reason", FAILED),
+    "call_interrupted": ErrorKind(
+        "execution", "the gateway died during this call: it may have happened", "look before you repeat it", FAILED
+    ),
+    "audit_broken": ErrorKind("internal", "the audit chain is broken", "somebody changed the log: see where", FAILED),
     # llm
     "invalid_request": ErrorKind("llm", "the LLM request is invalid", "see field", USAGE),
     "missing_param": ErrorKind("llm", "the LLM request lacks a parameter", "see param", USAGE),

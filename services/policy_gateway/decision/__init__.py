@@ -1,0 +1,1 @@
+"""The decision: `decide(roles, principal, tool, args, opts, facts)`, pure and total."""
