@@ -32,7 +32,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "bad_request", "no such role", "roles: coder, tester, critic, researcher, architect, admin", USAGE
     ),
     "unknown_node_type": ErrorKind(
-        "bad_request", "no such node type", "types: agent, llm, lua, noop, nats, group", USAGE
+        "bad_request", "no such node type", "types: agent, llm, lua, noop, nats, tool, group", USAGE
     ),
     # graphs
     "cycle": ErrorKind("bad_graph", "the dependencies form a cycle", "remove one of the edges shown", USAGE),
@@ -62,6 +62,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "timeout": ErrorKind("timeout", "it did not end before its deadline", "raise the timeout or look why", TIMED_OUT),
     "cancelled": ErrorKind("cancelled", "it was cancelled", "", FAILED),
     "rework_exhausted": ErrorKind("failed", "the completion gate refused every rework", "see required_fixes", FAILED),
+    "tool_limit_exceeded": ErrorKind(
+        "failed", "the agent asked for more tool calls than an attempt may make", "split the task", FAILED
+    ),
     "child_failed": ErrorKind("failed", "a child failed", "see the child", FAILED),
     "forbidden_subject": ErrorKind(
         "policy_violation",

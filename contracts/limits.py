@@ -37,6 +37,15 @@ RETRY_DELAY_FIRST_MS: Final = 500
 RETRY_DELAY_OVERLOADED_MS: Final = 2_000
 RETRY_DELAY_MAX_MS: Final = 30_000
 
+TOOL_ROUNDS_PER_ATTEMPT_MAX: Final = 24
+"""LLM calls of one attempt whose answers may ask for tools; one more that does fails the task."""
+TOOL_CALLS_PER_ATTEMPT_MAX: Final = 64
+TOOL_CALLS_PER_ANSWER_MAX: Final = 8
+TOOL_RESULT_CHARS_MAX: Final = 20_000
+"""How much of one result a model sees."""
+TOOL_ASK_AGAIN_S: Final = 10.0
+"""A tool call without an answer is asked for again under the same ids."""
+
 LLM_MESSAGES_MAX: Final = 1_000
 LLM_OUTPUT_TOKENS_DEFAULT: Final = 4_000
 LLM_OUTPUT_TOKENS_MAX: Final = 200_000

@@ -1,7 +1,7 @@
 """The run aggregate: its commands (mailbox messages), its events and what queries answer.
 
 Times ending in `_at_ms` are UTC epoch milliseconds. `attempt` counts from 1. `step` names one effect inside an
-attempt: `llm-<n>`, `spawn`, `orchestrate`, `complete` or `body`.
+attempt: `llm-<n>` (`llm-<n>.<round>` once its tools have answered), `spawn`, `orchestrate`, `complete` or `body`.
 """
 
 from typing import Any, Literal
@@ -10,11 +10,12 @@ import msgspec
 
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
 from contracts.llm import LlmRequest, Usage
+from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.task import RunState, TaskSpec, TaskState
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run is carried out. `model`, `temperature` and `max_tokens` override strategy and fallback."""
+    """How a run is carried out, its tools in which `workspace`; `model` and the like override strategy and fallback."""
 
     stream: bool = False
     parallel: int = PARALLEL_DEFAULT
@@ -30,6 +31,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     use_quality_templates: bool = False
     integrate_sparc: bool = False
     safe_planning: bool = False
+    workspace: str | None = None
 
 
 # Commands: bodies of `htdag.v1.cmd.executor.run.<id>.<verb>` ------------------------------------------------------
@@ -106,7 +108,7 @@ class TakeTime(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     llm_alive: bool = True
 
 
-RunCommand = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer | TakeResult | TakeTime
+RunCommand = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer | TakeResult | TakeToolResult | TakeTime
 
 
 # Events --------------------------------------------------------------------------------------------------------
@@ -232,6 +234,7 @@ class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     finish_reason: str = ""
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
+    tool_calls: list[Any] = []
 
 
 class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.awaited.v1"):
@@ -303,6 +306,8 @@ RunEvent = (
     | LlmRequested
     | LlmAwaited
     | LlmAnswered
+    | ToolRequested
+    | ToolAnswered
     | TaskJudged
     | TaskReworked
     | RunCancelRequested
@@ -349,6 +354,7 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     cost_usd_micros: int = 0
     cost_unknown: bool = False
     models: list[str] = []
+    tool_calls: int = 0
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -391,30 +397,3 @@ class RunResult(msgspec.Struct, frozen=True, omit_defaults=False):
     results: dict[str, Any]
     mutations_applied: list[Any]
     error: dict[str, Any] | None = None
-
-
-class ReplayReport(msgspec.Struct, frozen=True, omit_defaults=False):
-    """What a replay found: it folds the stored log with today's code and calls nobody."""
-
-    run_id: str
-    events: int
-    commits: int
-    llm_calls: int
-    digest: str
-    recorded_digest: str | None
-    equal: bool
-    status: RunState
-    order_ok: bool
-    events_per_s: float = 0.0
-
-
-class RunAudit(msgspec.Struct, frozen=True, omit_defaults=False):
-    """Proof for one run: what was paid, twice or not, what still waits."""
-
-    run_id: str
-    llm_calls_paid: int
-    llm_calls_distinct: int
-    duplicates: int
-    tasks_completed_twice: int
-    tools_run_twice: int
-    open_waits: int

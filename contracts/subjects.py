@@ -109,6 +109,11 @@ def llm_tokens(run_id: str, node_id: str) -> str:
     return f"{ROOT}.llm.tokens.{run_id}.{node_id}"
 
 
+def tool(role: str, name: str) -> str:
+    """Subject of one tool call by a role."""
+    return f"{ROOT}.tool.{role}.{name}"
+
+
 def dead_letter(stream: str) -> str:
     """Subject of the dead letters of one stream."""
     return f"{ROOT}.dlq.{stream}"

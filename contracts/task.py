@@ -26,10 +26,12 @@ class AgentNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="agent"):
     """Carried out by the agents that the strategy spawns, or by the fallback when no strategy matches.
 
     `model` overrides the strategy's choice; `params` (temperature, max_tokens, …) overrides its parameters.
+    `tools` names the tools they may call; None is all that the task's role has when the run has a workspace, else none.
     """
 
     model: str | None = None
     params: dict[str, Any] = {}
+    tools: list[str] | None = None
 
 
 class LlmNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="llm"):
@@ -68,6 +70,17 @@ class NatsNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="nats"):
     timeout_ms: int | None = None
 
 
+class ToolNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="tool"):
+    """One call of one tool of the task's role, in the run's workspace; its value is the result.
+
+    What the policy denies fails the task at once.
+    """
+
+    tool: str
+    args: dict[str, Any] = {}
+    opts: dict[str, Any] = {}
+
+
 class GroupNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="group"):
     """A decomposed task: it ends when its children have ended."""
 
@@ -75,8 +88,8 @@ class GroupNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="group"):
     reasoning: str = ""
 
 
-Node = AgentNode | LlmNode | LuaNode | NoopNode | NatsNode | GroupNode
-NODE_TYPES: Final = ("agent", "llm", "lua", "noop", "nats", "group")
+Node = AgentNode | LlmNode | LuaNode | NoopNode | NatsNode | ToolNode | GroupNode
+NODE_TYPES: Final = ("agent", "llm", "lua", "noop", "nats", "tool", "group")
 
 
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):

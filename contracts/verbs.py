@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import epic, llm, requests, run, strategy
+from contracts import epic, llm, requests, run, run_proofs, strategy
 from contracts.subjects import rpc
 
 
@@ -67,9 +67,9 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
     VerbSpec("executor", "run", "result", requests.RunRef, run.RunResult, "what a run produced", '{"run_id":"r1"}'),
     VerbSpec("executor", "run", "graph", requests.RunRef, dict[str, str], "state of every task, by id",
              '{"run_id":"r1"}'),
-    VerbSpec("executor", "run", "replay", requests.RunRef, run.ReplayReport,
+    VerbSpec("executor", "run", "replay", requests.RunRef, run_proofs.ReplayReport,
              "fold the stored log again and compare; calls nobody", '{"run_id":"r1"}'),
-    VerbSpec("executor", "run", "audit", requests.RunRef, run.RunAudit, "paid calls, doubles, open waits",
+    VerbSpec("executor", "run", "audit", requests.RunRef, run_proofs.RunAudit, "paid calls, doubles, open waits",
              '{"run_id":"r1"}'),
     VerbSpec("executor", "run", "waits", requests.RunWaits, list[run.Wait], "everything that waits, with deadlines",
              "{}"),

@@ -1,10 +1,10 @@
-"""Carrying out what runs ask for: LLM requests stored durably, Lua in its own processes, calls over NATS.
+"""Carrying out what runs ask for: LLM requests stored durably, Lua in its own processes, tools, calls over NATS.
 
 Every effect ends: by its own deadline, or when the process stops, and then the log still knows that it is open.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -14,11 +14,13 @@ from contracts.limits import JSON_DEPTH_MAX, LUA_TIMEOUT_DEFAULT_MS
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE
 from contracts.requests import CorrRef
 from contracts.run import RunCommand, TakeAnswer, TakeResult
+from contracts.run_tools import TakeToolResult
 from contracts.streams import LLM_REQUESTS
 from contracts.subjects import command, llm_request, rpc
 from services.executor import agents
-from services.executor.run.effects import CallNats, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.effects import CallNats, CallTool, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
 from services.executor.strategy_book import StrategyBook
+from services.executor.tool_caller import ToolCaller, ToolOutcome
 from services.runtime.bus import Message
 from services.runtime.clock import Clock
 from services.runtime.intake import deeper_than
@@ -75,8 +77,9 @@ class Lua(Protocol):
 class RunEffects:
     """The effect runner of the run aggregate.
 
-    At most `bodies_max` NATS calls are under way at once. Of Lua bodies and of Lua stages, as many as there are
-    children each: the rest waits here, where a line has no end, so that neither is refused and neither starves.
+    At most `bodies_max` NATS calls and as many tool calls are under way at once. Of Lua bodies and of Lua stages, as
+    many as there are children each: the rest waits here, where a line has no end, so that neither is refused and
+    neither starves.
     """
 
     def __init__(
@@ -94,10 +97,12 @@ class RunEffects:
         self._bus, self._lua, self._book, self._clock, self._log = bus, lua, book, clock, log
         self._observe = observe
         self._calls = asyncio.Semaphore(bodies_max)
+        self._tool_calls = asyncio.Semaphore(bodies_max)
         self._scripts = asyncio.Semaphore(lua_children)
         self._stages = asyncio.Semaphore(lua_children)
         self._tasks: set[asyncio.Task[None]] = set()
         self._result_bytes_max = bus.payload_max // RESULT_SHARE
+        self._tools = ToolCaller(bus, clock, result_bytes_max=self._result_bytes_max)
 
     def start(self, actor_id: str, effect: Any, done: Done) -> None:
         """See EffectRunner.start."""
@@ -119,6 +124,8 @@ class RunEffects:
             self._spawn(effect.task_id, effect.attempt, effect.step, self._stage(effect), done)
         elif type(effect) is CallNats:
             self._spawn(effect.task_id, effect.attempt, "body", self._call_in_turn(effect), done)
+        elif type(effect) is CallTool:
+            self._keep(self._call_tool(actor_id, effect, done))
         elif type(effect) is CancelLlm:
             self._cancel_llm(actor_id, effect, done)
         else:
@@ -175,7 +182,10 @@ class RunEffects:
     # -- bodies and stages -------------------------------------------------------------------------------------------
 
     def _spawn(self, task_id: str, attempt: int, step: str, work: Awaitable[Any], done: Done) -> None:
-        task = asyncio.get_running_loop().create_task(self._carry_out(task_id, attempt, step, work, done))
+        self._keep(self._carry_out(task_id, attempt, step, work, done))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -199,6 +209,24 @@ class RunEffects:
         self._observe(step, "ok" if error is None else str(error["code"]), duration_s)
         duration_ms = round(duration_s * 1000, 3)
         done(TakeResult(task_id, attempt, step, value, error, duration_ms))
+
+    async def _call_tool(self, run_id: str, effect: CallTool, done: Done) -> None:
+        began_s = self._clock.monotonic_s()
+        try:
+            async with self._tool_calls:
+                outcome = await self._tools.call(run_id, effect)
+        except asyncio.CancelledError:
+            raise
+        except Exception as broken:  # the edge: what breaks here must end the call, not hang its task
+            self._log.error("tool_call_failed", task_id=effect.task_id, tool=effect.tool, exc_info=broken)
+            outcome = ToolOutcome(error=failure("internal"))
+        duration_s = self._clock.monotonic_s() - began_s
+        self._observe("tool", "ok" if outcome.error is None else str(outcome.error.get("code")), duration_s)
+        done(
+            TakeToolResult(
+                effect.task_id, effect.attempt, effect.call, *outcome, duration_ms=round(duration_s * 1000, 3)
+            )
+        )
 
     async def _script(self, effect: RunScript) -> Any:
         async with self._scripts:
@@ -249,4 +277,6 @@ def _not_begun(effect: Any) -> RunCommand | None:
         return TakeResult(effect.task_id, effect.attempt, "body", error=failure("internal"))
     if isinstance(effect, RunStage):
         return TakeResult(effect.task_id, effect.attempt, effect.step, error=failure("internal"))
+    if isinstance(effect, CallTool):
+        return TakeToolResult(effect.task_id, effect.attempt, effect.call, error=failure("internal"))
     return TakeAnswer(effect.request.corr_id, error=failure("internal")) if isinstance(effect, SendLlm) else None

@@ -30,7 +30,19 @@ from contracts.limits import (
 from contracts.llm import LlmParams
 from contracts.run import RunOptions
 from contracts.subjects import ID, check_id, check_model_id
-from contracts.task import ROLE_ALIASES, ROLES, AgentNode, GroupNode, LlmNode, LuaNode, NatsNode, NoopNode, TaskSpec
+from contracts.task import (
+    ROLE_ALIASES,
+    ROLES,
+    AgentNode,
+    GroupNode,
+    LlmNode,
+    LuaNode,
+    NatsNode,
+    NoopNode,
+    TaskSpec,
+    ToolNode,
+)
+from contracts.tools import check_tool, check_tools
 
 KNOWN_ROLES: Final = frozenset(ROLES) | frozenset(ROLE_ALIASES)
 SUBJECTS_CLOSED: Final = ("htdag.", "$", "_INBOX", "llm.", "ai.")
@@ -137,6 +149,9 @@ def check_node(task_id: str, node: Any) -> None:
             if node.model is not None:
                 check_model_id(node.model)
             llm_params(node.params)
+            check_tools(node.tools, task_id)
+        case ToolNode():
+            check_tool(node.tool, task_id)
         case LlmNode():
             check_model_id(node.model)
             llm_params(node.params)
@@ -195,6 +210,8 @@ def check_options(options: RunOptions) -> None:
             _out_of_bounds(field, value, most)
     if options.model is not None:
         check_model_id(options.model)
+    if options.workspace is not None:
+        check_id(options.workspace, "options.workspace")
 
 
 def order(tasks: Sequence[TaskSpec]) -> list[str]:

@@ -13,9 +13,7 @@ from contracts.limits import ID_CHARS_MAX
 from contracts.requests import Page, RunCancel, RunRef, RunStart, RunWaits
 from contracts.run import (
     CancelRun,
-    ReplayReport,
     ResumeRun,
-    RunAudit,
     RunEvent,
     RunResult,
     RunSummary,
@@ -23,6 +21,7 @@ from contracts.run import (
     StartRun,
     Wait,
 )
+from contracts.run_proofs import ReplayReport, RunAudit
 from contracts.streams import COMMANDS
 from contracts.subjects import EPIC_RUN_PREFIX, check_id, command, events
 from services.executor import views

@@ -2,14 +2,9 @@
 
 from collections.abc import Sequence
 
-from contracts.run import (
-    LlmAnswered,
-    ReplayReport,
-    RunAudit,
-    RunEvent,
-    TaskCompleted,
-    TaskStarted,
-)
+from contracts.run import LlmAnswered, RunEvent, TaskCompleted, TaskStarted
+from contracts.run_proofs import ReplayReport, RunAudit
+from contracts.run_tools import ToolAnswered
 from services.executor.run.decider import RUN
 from services.executor.run.evolve import TAKERS
 from services.executor.run.state import Run, digest
@@ -25,6 +20,7 @@ class Replay:
         self.commits = 0
         self.order_ok = True
         self.paid: list[str] = []
+        self.tools: list[tuple[str, int, int]] = []
         self._completed: set[str] = set()
         self._completed_again: set[str] = set()
 
@@ -44,6 +40,8 @@ class Replay:
                 completed.add(task_id)
             elif kind is LlmAnswered:
                 self.paid.append(event.corr_id)  # type: ignore[union-attr]
+            elif kind is ToolAnswered:
+                self.tools.append((event.task_id, event.attempt, event.call))  # type: ignore[union-attr]
             TAKERS[kind](run, event)
         self.events += len(events)
         self.commits += 1
@@ -79,6 +77,7 @@ class Replay:
             llm_calls_distinct=len(set(self.paid)),
             duplicates=len(self.paid) - len(set(self.paid)),
             tasks_completed_twice=self.completed_twice,
-            tools_run_twice=0,
+            tools_run_twice=len(self.tools) - len(set(self.tools)),
             open_waits=sum(1 for _ in waits_of(self.run)),
+            tool_calls=len(self.tools),
         )

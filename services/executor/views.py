@@ -76,11 +76,12 @@ def task_view(task: TaskRecord) -> TaskView:
         cost_usd_micros=task.cost_usd_micros,
         cost_unknown=task.cost_unknown,
         models=list(task.models),
+        tool_calls=task.tool_calls,
     )
 
 
 def waits_of(run: Run) -> Iterator[Wait]:
-    """Everything a run waits for, with its deadline: LLM answers, Lua stages, bodies, children, retries."""
+    """Everything a run waits for, with its deadline: LLM answers, tools, Lua stages, bodies, children, retries."""
     if run.status != "running":
         return
     for call in run.calls.values():
@@ -89,6 +90,9 @@ def waits_of(run: Run) -> Iterator[Wait]:
         if task.status == "in_progress":
             if task.is_group:
                 yield Wait(run.run_id, task.spec.id, "children", task.deadline_at_ms)
+            elif task.work is not None and task.work.tools:
+                for asked in task.work.tools.values():
+                    yield Wait(run.run_id, task.spec.id, f"tool:{asked.tool}", asked.deadline_at_ms)
             elif task.work is None or not task.work.calls:
                 yield Wait(run.run_id, task.spec.id, _kind(task), task.deadline_at_ms)
         elif task.status == "pending" and task.due_at_ms:

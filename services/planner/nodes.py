@@ -15,7 +15,8 @@ from contracts.limits import (
 )
 from contracts.llm import LlmParams
 from contracts.subjects import check_model_id
-from contracts.task import AgentNode, LlmNode, LuaNode, NatsNode, TaskSpec
+from contracts.task import AgentNode, LlmNode, LuaNode, NatsNode, TaskSpec, ToolNode
+from contracts.tools import check_tool, check_tools
 
 SUBJECTS_CLOSED: Final = ("htdag", "$", "_INBOX", "llm", "ai")
 """First tokens that a nats node may not speak to: htdag itself, the broker, inboxes, the LLM edge."""
@@ -29,6 +30,9 @@ def accept_node(task: TaskSpec) -> None:
             if node.model is not None:
                 check_model_id(node.model)
             _check_params(task.id, node.params)
+            check_tools(node.tools, task.id)
+        case ToolNode():
+            check_tool(node.tool, task.id)
         case LlmNode():
             _check_llm(task.id, node)
         case LuaNode():

@@ -12,7 +12,7 @@ from tests.architecture.source import Source, called_name, calls, first_text, fu
 FUNCTION_LINES_MAX = 60
 FILE_LINES_MAX = 400
 # A ratchet: files and functions that were longer when the rule came. A number may only fall; new entries are refused.
-LONGER_FILES: dict[str, int] = {"contracts/run.py": 420}
+LONGER_FILES: dict[str, int] = {}
 LONGER_FUNCTIONS: dict[str, int] = {}
 
 BANNED = re.compile(r"\b(?:TODO\b|FIXME\b|NotImplementedError|breakpoint\(|pdb\.set_trace)")

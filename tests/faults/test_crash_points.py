@@ -9,7 +9,8 @@ import pytest
 from contracts import streams, subjects
 from contracts.reply import RemoteRejected
 from contracts.requests import GoalSubmit, RunRef, RunStart
-from contracts.run import ReplayReport, RunAudit, RunOptions, RunView
+from contracts.run import RunOptions, RunView
+from contracts.run_proofs import ReplayReport, RunAudit
 from contracts.task import AgentNode, LlmNode, LuaNode, NoopNode, TaskSpec
 from services.runtime import faults, nats_client
 from services.runtime.bus import Bus

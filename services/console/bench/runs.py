@@ -11,7 +11,8 @@ from contracts.commit import HEADER_TYPES
 from contracts.errors import Rejected
 from contracts.limits import PARALLEL_MAX
 from contracts.requests import RunRef, RunStart
-from contracts.run import ReplayReport, RunEnded, RunOptions, RunView, TaskStarted
+from contracts.run import RunEnded, RunOptions, RunView, TaskStarted
+from contracts.run_proofs import ReplayReport
 from contracts.task import TaskSpec
 from services.console import principal
 from services.console.bench import workloads

@@ -10,13 +10,14 @@ from typing import Any
 from contracts.errors import failure
 from contracts.limits import TASK_TIMEOUT_DEFAULT_MS
 from contracts.run import RunEnded, RunEvent, TaskBlocked, TaskCancelled, TaskCompleted, TaskFailed, TaskStarted
-from contracts.task import TASK_STATES_FINAL, AgentNode, LlmNode
+from contracts.task import TASK_STATES_FINAL, AgentNode, LlmNode, ToolNode
 from services.executor.run.decide import RUN_DEADLINE
 from services.executor.run.llm_steps import opening
 from services.executor.run.state import Run, TaskRecord, counts, digest, make_ready, may_start
 
 FAIL_FAST = "another task failed and the run fails fast"
-LLM_NODES = frozenset({AgentNode, LlmNode})
+OPENED = frozenset({AgentNode, LlmNode, ToolNode})
+"""Nodes whose first call is decided together with their start."""
 
 
 def advance(run: Run, now_ms: int) -> Sequence[RunEvent]:
@@ -154,8 +155,8 @@ def _starts(run: Run, now_ms: int) -> list[RunEvent]:
         timeout_ms = spec.timeout_ms
         deadline = default_deadline if timeout_ms is None else min(now_ms + timeout_ms, run_deadline)
         events.append(TaskStarted(spec.id, attempt, deadline))
-        if type(spec.node) in LLM_NODES:
-            events.extend(opening(run, task, attempt, now_ms))
+        if type(spec.node) in OPENED:
+            events.extend(opening(run, task, attempt, now_ms, deadline))
     return events
 
 

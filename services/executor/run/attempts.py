@@ -25,6 +25,7 @@ from services.executor.prompts import RESULT_CHARS_MAX, RESULTS_CHARS_MAX
 from services.executor.run.failures import ended_badly
 from services.executor.run.llm_steps import next_calls
 from services.executor.run.state import Run, TaskRecord, Work
+from services.executor.run.tool_steps import ask_tools, wants_tools
 
 BODIES = frozenset({NoopNode, LuaNode, NatsNode})
 """Nodes that the executor carries out itself in one step."""
@@ -149,6 +150,7 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         command.finish_reason,
         command.latency_ms,
         command.error,
+        command.tool_calls,
     )
     answers = list(work.answers)
     answers[call.index] = answered
@@ -157,6 +159,9 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         if len(work.calls) > 1:
             return (answered,)
         return (answered, ended_badly(run, task, wrong, now_ms))
+    tools = wants_tools(run, task, answered)
+    if tools:
+        return (answered, *ask_tools(run, task, work, answered, tools, now_ms))
     if None in answers:
         calls = next_calls(run, task, work, attempt, now_ms, answers)
         return (answered, *calls)

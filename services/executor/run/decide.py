@@ -26,12 +26,14 @@ from contracts.run import (
     TaskReset,
     TasksAdded,
 )
+from contracts.run_tools import TakeToolResult
 from contracts.subjects import check_id
 from contracts.task import TASK_STATES_FINAL, TaskSpec
 from services.executor import graph
 from services.executor.run.attempts import take_answer, take_result
 from services.executor.run.failures import ended_badly
 from services.executor.run.state import Run, TaskRecord, deadline_holds, is_terminal
+from services.executor.run.tool_steps import take_tool_result
 
 EVENT_BYTES_MAX: Final = 256 << 10
 """A graph bigger than this is added by several events, so that a commit can be split into parts."""
@@ -254,5 +256,6 @@ JUDGES: Final[Mapping[type, Callable[[Any, Run, int], Sequence[RunEvent]]]] = {
     ResumeRun: _resume,
     TakeAnswer: take_answer,
     TakeResult: take_result,
+    TakeToolResult: take_tool_result,
     TakeTime: _take_time,
 }

@@ -88,4 +88,26 @@ class CallNats(msgspec.Struct, frozen=True):
         return (self.task_id, self.attempt, "body")
 
 
-Effect = SendLlm | CancelLlm | RunNoop | RunScript | RunStage | CallNats
+class CallTool(msgspec.Struct, frozen=True):
+    """Ask policy-gateway for one tool call. Run, task, attempt and call name it: asking again is no second call.
+
+    `for_model` says that only a model reads the result, so that no more of it is kept than a model is shown.
+    """
+
+    task_id: str
+    attempt: int
+    call: int
+    role: str
+    tool: str
+    args: Any
+    opts: Any
+    deadline_at_ms: int
+    for_model: bool
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """Task, attempt and the number of the call."""
+        return (self.task_id, self.attempt, f"tool-{self.call}")
+
+
+Effect = SendLlm | CancelLlm | RunNoop | RunScript | RunStage | CallNats | CallTool

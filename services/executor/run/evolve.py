@@ -26,8 +26,17 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
+from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import TASK_STATES_FINAL, TaskState
-from services.executor.run.state import Call, Run, TaskRecord, Work, is_group, make_ready, may_start
+from services.executor.run import evolve_calls
+from services.executor.run.state import (
+    Run,
+    TaskRecord,
+    Work,
+    is_group,
+    make_ready,
+    may_start,
+)
 
 
 def evolve(run: Run, event: RunEvent) -> Run:
@@ -235,71 +244,13 @@ def _agents_spawned(run: Run, event: AgentsSpawned) -> None:
     task = run.tasks[event.task_id]
     task.work = Work(event.agents, event.pattern, event.strategy)
     if event.fallback:
-        _plan(task.work, [{"agent": 0, "after": []}])
+        evolve_calls.plan_steps(task.work, [{"agent": 0, "after": []}])
 
 
 def _orchestrated(run: Run, event: Orchestrated) -> None:
     work = run.tasks[event.task_id].work
     if work is not None:
-        _plan(work, event.steps)
-
-
-def _plan(work: Work, steps: list[dict[str, Any]]) -> None:
-    work.steps = steps
-    work.answers = [None] * len(steps)
-
-
-def _llm_requested(run: Run, event: LlmRequested) -> None:
-    task = run.tasks[event.task_id]
-    work = task.work
-    if work is None:  # a node of type llm has no agents: it is one call
-        work = task.work = Work([], "solo", None)
-        _plan(work, [{"agent": 0, "after": []}])
-    index = step_index(event.step, work)
-    call = Call(task, event.step, index, event.request, event.deadline_at_ms)
-    work.calls[index] = call
-    run.calls[event.request.corr_id] = call
-    task.calls_made += 1
-    run.ticket += 1
-    heappush(run.deadlines, (event.deadline_at_ms, run.ticket, task, event.attempt, event.request.corr_id))
-
-
-def _llm_awaited(run: Run, event: LlmAwaited) -> None:
-    call = run.calls.get(event.corr_id)
-    if call is None:
-        return
-    call.deadline_at_ms = event.deadline_at_ms
-    call.extended = True
-    run.ticket += 1
-    heappush(run.deadlines, (event.deadline_at_ms, run.ticket, call.task, call.task.attempt, event.corr_id))
-
-
-def step_index(step: str, work: Work) -> int:
-    """Which step of the plan `llm-<n>` is; n goes on counting over reworks."""
-    return (int(step[4:]) - 1) % max(1, len(work.steps or ()))
-
-
-def _llm_answered(run: Run, event: LlmAnswered) -> None:
-    call = run.calls.pop(event.corr_id, None)
-    if call is None:
-        return
-    task = call.task
-    run.answered_count += 1
-    if event.usage is not None:
-        task.tokens += event.usage.total_tokens
-        run.tokens += event.usage.total_tokens
-    if event.cost_usd_micros is not None:
-        task.cost_usd_micros += event.cost_usd_micros
-        run.cost_usd_micros += event.cost_usd_micros
-    elif event.error is None:
-        task.cost_unknown = run.cost_unknown = True
-    if event.model_used and event.model_used not in task.models:
-        task.models = [*task.models, event.model_used]
-    work = task.work
-    if work is not None:
-        del work.calls[call.index]
-        work.answers[call.index] = event
-        work.last_step = event.step
+        evolve_calls.plan_steps(work, event.steps)
 
 
 def _judged(run: Run, event: TaskJudged) -> None:
@@ -313,7 +264,8 @@ def _reworked(run: Run, event: TaskReworked) -> None:
     if work is not None:
         work.rework = event.rework
         work.fixes = event.fixes
-        _plan(work, work.steps or [])
+        work.talks.clear()
+        evolve_calls.plan_steps(work, work.steps or [])
 
 
 def _cancel_requested(run: Run, event: RunCancelRequested) -> None:
@@ -354,9 +306,11 @@ TAKERS: Final[Mapping[type, Callable[[Run, Any], None]]] = {
     TaskReset: _reset,
     AgentsSpawned: _agents_spawned,
     Orchestrated: _orchestrated,
-    LlmRequested: _llm_requested,
-    LlmAwaited: _llm_awaited,
-    LlmAnswered: _llm_answered,
+    LlmRequested: evolve_calls.llm_requested,
+    LlmAwaited: evolve_calls.llm_awaited,
+    LlmAnswered: evolve_calls.llm_answered,
+    ToolRequested: evolve_calls.tool_requested,
+    ToolAnswered: evolve_calls.tool_answered,
     TaskJudged: _judged,
     TaskReworked: _reworked,
     RunCancelRequested: _cancel_requested,

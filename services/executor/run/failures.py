@@ -10,6 +10,7 @@ from services.executor.run.state import Run, TaskRecord
 RETRIED: Final = frozenset(
     {
         "bad_reply",
+        "fetch_failed",
         "llm_unavailable",
         "mailbox_full",
         "nats_unavailable",
@@ -23,13 +24,14 @@ RETRIED: Final = frozenset(
         "strategy_not_found",
     }
 )
-"""Codes of failures that may pass by themselves. A deadline that passed is final."""
+"""Codes of failures that may pass by themselves. A deadline that passed is final, and so is what policy denies."""
+DENIED: Final = "policy_violation"
 
 
 def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) -> RunEvent:
     """The event that a failed attempt leads to. The last of several attempts says how many there were."""
     made = task.attempt - task.attempts_base
-    if error.get("code") in RETRIED:
+    if error.get("code") in RETRIED and error.get("class") != DENIED:
         if made < task.spec.max_attempts:
             overloaded = error.get("code") == "provider_overloaded"
             first_ms = RETRY_DELAY_OVERLOADED_MS if overloaded else RETRY_DELAY_FIRST_MS

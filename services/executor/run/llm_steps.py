@@ -16,18 +16,23 @@ from contracts.limits import (
 )
 from contracts.llm import LlmInput, LlmParams, LlmRequest
 from contracts.run import AgentsSpawned, LlmAnswered, LlmRequested, RunEvent
-from contracts.task import AgentNode, LlmNode
+from contracts.run_tools import ToolRequested
+from contracts.task import AgentNode, LlmNode, TaskSpec, ToolNode
+from contracts.tools import describe, tools_of
 from services.executor import agents, prompts
-from services.executor.run.state import Run, TaskRecord, Work
+from services.executor.run.state import TOOL_BODY, Run, TaskRecord, Work
 
 CORR_ID_CHARS_MAX: Final = 120
+TOOL_MARGIN_MS: Final = 250
 
 
-def opening(run: Run, task: TaskRecord, attempt: int, now_ms: int) -> list[RunEvent]:
-    """What follows a start at once: the call of an llm node, or the fallback agent and its call."""
+def opening(run: Run, task: TaskRecord, attempt: int, now_ms: int, deadline_at_ms: int) -> list[RunEvent]:
+    """What follows a start at once: the call of an llm or tool node, or the fallback agent and its call."""
     spec = task.spec
     if type(spec.node) is LlmNode:
         return [_llm_node_call(run, task, spec.node, attempt, now_ms)]
+    if type(spec.node) is ToolNode:
+        return [_tool_node_call(spec.id, spec.node, attempt, deadline_at_ms)]
     if type(spec.node) is not AgentNode or run.strategy is not None:
         return []
     found = agents.fallback_agents(spec)
@@ -53,7 +58,7 @@ def next_calls(
     given = work.answers if answers is None else answers
     calls: list[LlmRequested] = []
     for index, step in enumerate(work.steps or ()):
-        if given[index] is not None or index in work.calls:
+        if given[index] is not None or index in work.calls or index in work.talks:
             continue
         if all(given[before] is not None for before in step["after"]):
             text = _agent_prompt(run, task, work, step, given)
@@ -65,9 +70,14 @@ def next_calls(
                 model = agents.fallback_model(task.spec.estimated_complexity)
             number = work.rework * len(work.steps or ()) + index + 1
             messages = [{"role": "user", "content": text}]
-            if isinstance(agent.get("system"), str):
-                messages.insert(0, {"role": "system", "content": agent["system"]})
+            tools = offered(run, task.spec)
+            system = [agent["system"]] if isinstance(agent.get("system"), str) else []
+            system += [prompts.TOOLS] if tools else []
+            if system:
+                messages.insert(0, {"role": "system", "content": "\n\n".join(system)})
             params = _params(run, task, agent, own.params)
+            if tools:
+                params = msgspec.structs.replace(params, tools=describe(task.spec.role, tools))
             calls.append(_requested(run, task, attempt, number, len(calls), model, messages, params, now_ms))
     return calls
 
@@ -86,6 +96,16 @@ def _agent_prompt(
     agent = work.agents[step["agent"]]
     instruction = str(step.get("instruction", ""))
     return prompts.agent_prompt(task.spec, agent, instruction, earlier, results_for_prompt(run, task), work.fixes)
+
+
+def offered(run: Run, spec: TaskSpec) -> Sequence[str]:
+    """The tools that the agents of a task are told of. What it describes itself in `params.tools` is its own affair."""
+    node = spec.node
+    if not isinstance(node, AgentNode) or node.params.get("tools"):
+        return ()
+    if node.tools is not None:
+        return node.tools
+    return tools_of(spec.role) if run.options.workspace is not None else ()
 
 
 def results_for_prompt(run: Run, task: TaskRecord) -> Iterator[tuple[str, str, Any]]:
@@ -108,6 +128,16 @@ def _llm_node_call(run: Run, task: TaskRecord, node: LlmNode, attempt: int, now_
             else:
                 messages.append({"role": "user", "content": section})
     return _requested(run, task, attempt, 1, 0, node.model, messages, _params(run, task, {}, node.params), now_ms)
+
+
+def _tool_node_call(task_id: str, node: ToolNode, attempt: int, deadline_at_ms: int) -> ToolRequested:
+    deadline = tool_deadline_ms(deadline_at_ms)
+    return ToolRequested(task_id, attempt, TOOL_BODY, 1, node.tool, node.args, deadline, node.opts)
+
+
+def tool_deadline_ms(task_deadline_at_ms: int) -> int:
+    """Until when a tool call is asked for: a little less than the task has, so that its own end is heard."""
+    return task_deadline_at_ms - TOOL_MARGIN_MS
 
 
 def _params(run: Run, task: TaskRecord, agent: dict[str, Any], own: dict[str, Any]) -> LlmParams:

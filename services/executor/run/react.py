@@ -19,11 +19,13 @@ from contracts.run import (
     TaskRetryScheduled,
     TaskStarted,
 )
+from contracts.run_tools import ToolRequested
 from contracts.task import AgentNode, LuaNode, NatsNode, NoopNode, TaskSpec
+from contracts.tools import role_of
 from services.executor import prompts
 from services.executor.run.attempts import expected_stage
-from services.executor.run.effects import CallNats, CancelLlm, Effect, RunNoop, RunScript, RunStage, SendLlm
-from services.executor.run.state import Run, TaskRecord
+from services.executor.run.effects import CallNats, CallTool, CancelLlm, Effect, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.state import TOOL_BODY, Run, TaskRecord
 
 STAGE_OF_STEP: Final = {"spawn": "agent_spawning", "orchestrate": "orchestration", "complete": "completion"}
 
@@ -48,6 +50,7 @@ def recover(run: Run) -> Sequence[Effect]:
         if task.status == "in_progress" and not task.is_group:
             if task.work is not None:
                 effects.extend(SendLlm(call.request, call.last_deadline_at_ms) for call in task.work.calls.values())
+                effects.extend(_tool_call(task, asked) for asked in task.work.tools.values())
             _begin(run, task, effects)
     return effects
 
@@ -79,6 +82,26 @@ def _answered(run: Run, event: LlmAnswered, effects: list[Effect]) -> None:
         _stage(run, task, effects)
 
 
+def _tool_requested(run: Run, event: ToolRequested, effects: list[Effect]) -> None:
+    task = run.tasks[event.task_id]
+    if task.work is not None and task.attempt == event.attempt and event.call in task.work.tools:
+        effects.append(_tool_call(task, event))
+
+
+def _tool_call(task: TaskRecord, asked: ToolRequested) -> CallTool:
+    return CallTool(
+        asked.task_id,
+        asked.attempt,
+        asked.call,
+        role_of(task.spec.role),
+        asked.tool,
+        asked.args,
+        asked.opts,
+        asked.deadline_at_ms,
+        for_model=asked.step != TOOL_BODY,
+    )
+
+
 def _abandoned(run: Run, event: TaskFailed | TaskCancelled | TaskRetryScheduled, effects: list[Effect]) -> None:
     for request in run.tasks[event.task_id].abandoned:
         effects.append(CancelLlm(request.corr_id, request.node_id))
@@ -89,6 +112,7 @@ REACTIONS: Final[Mapping[type, Callable[[Run, Any, list[Effect]], None]]] = {
     AgentsSpawned: _spawned,
     LlmRequested: _requested,
     LlmAnswered: _answered,
+    ToolRequested: _tool_requested,
     TaskFailed: _abandoned,
     TaskCancelled: _abandoned,
     TaskRetryScheduled: _abandoned,

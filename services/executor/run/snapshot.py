@@ -11,10 +11,21 @@ import msgspec
 
 from contracts.llm import LlmRequest
 from contracts.run import LlmAnswered, RunOptions
+from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import TASK_STATES_FINAL, RunState, TaskSpec, TaskState
-from services.executor.run.state import Call, Run, TaskRecord, Work, deadline_holds, is_group, make_ready, may_start
+from services.executor.run.state import (
+    Call,
+    Run,
+    Talk,
+    TaskRecord,
+    Work,
+    deadline_holds,
+    is_group,
+    make_ready,
+    may_start,
+)
 
-FORMAT: Final = "run-2"
+FORMAT: Final = "run-3"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -30,6 +41,15 @@ STATES: Final[tuple[TaskState, ...]] = (
 _NUMBERS: Final[Mapping[str, int]] = {name: number for number, name in enumerate(STATES)}
 
 
+class TalkImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An answer that wants tools, and what they gave so far."""
+
+    request: LlmRequest
+    said: LlmAnswered
+    asked: list[ToolRequested]
+    results: list[ToolAnswered]
+
+
 class WorkImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Work of one attempt, without its open calls."""
 
@@ -41,6 +61,10 @@ class WorkImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rework: int
     fixes: list[str]
     last_step: str
+    talks: dict[int, TalkImage]
+    tools: list[ToolRequested]
+    tool_calls: int
+    tool_rounds: int
 
 
 class CallImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -70,6 +94,7 @@ class TaskImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost_usd_micros: int
     cost_unknown: bool
     models: Sequence[str]
+    tool_calls: int
 
 
 class RunImage(msgspec.Struct, frozen=True, gc=False):
@@ -183,6 +208,7 @@ def _has_more(task: TaskRecord) -> bool:
     return bool(
         task.status == "in_progress"
         or task.calls_made
+        or task.tool_calls
         or task.error is not None
         or task.blocked_by is not None
         or task.attempts_base
@@ -205,6 +231,7 @@ def _task_image(task: TaskRecord) -> TaskImage:
         task.cost_usd_micros,
         task.cost_unknown,
         task.models,
+        task.tool_calls,
     )
 
 
@@ -218,6 +245,13 @@ def _work_image(work: Work) -> WorkImage:
         work.rework,
         work.fixes,
         work.last_step,
+        {
+            index: TalkImage(talk.request, talk.said, talk.asked, [*talk.results.values()])
+            for index, talk in work.talks.items()
+        },
+        [*work.tools.values()],
+        work.tool_calls,
+        work.tool_rounds,
     )
 
 
@@ -265,6 +299,13 @@ def _take_more(task: TaskRecord, had: TaskImage) -> None:
             rework=work.rework,
             fixes=work.fixes,
             last_step=work.last_step,
+            talks={
+                index: Talk(talk.request, talk.said, talk.asked, {result.call: result for result in talk.results})
+                for index, talk in work.talks.items()
+            },
+            tools={asked.call: asked for asked in work.tools},
+            tool_calls=work.tool_calls,
+            tool_rounds=work.tool_rounds,
         )
     task.reworks = had.reworks
     task.calls_made = had.calls_made
@@ -273,6 +314,7 @@ def _take_more(task: TaskRecord, had: TaskImage) -> None:
     task.cost_usd_micros = had.cost_usd_micros
     task.cost_unknown = had.cost_unknown
     task.models = [*had.models] or ()
+    task.tool_calls = had.tool_calls
 
 
 def _count(run: Run) -> None:

@@ -6,18 +6,21 @@ tasks: entries that no longer hold are dropped when they come up, which nobody c
 
 import hashlib
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from contracts.limits import LLM_QUEUE_ALLOWANCE_MS
 from contracts.llm import LlmRequest
 from contracts.run import LlmAnswered, RunOptions
+from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import GroupNode, RunState, TaskSpec, TaskState
 
 Rank = tuple[int, int, float, int, "TaskRecord"]
 """Order of choice among ready tasks: priority, depth, complexity, arrival (unique: records are never compared)."""
 
+TOOL_BODY: Final = "body"
+"""The step of the one call of a tool node."""
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -39,8 +42,20 @@ class Call(msgspec.Struct, eq=False):
         return max(self.deadline_at_ms, min(self.deadline_at_ms + LLM_QUEUE_ALLOWANCE_MS, self.task.deadline_at_ms))
 
 
+class Talk(msgspec.Struct, eq=False):
+    """A model's answer that wants tools: what it was asked, what it said, the calls it wants, what they gave so far."""
+
+    request: LlmRequest
+    said: LlmAnswered
+    asked: list[ToolRequested] = []
+    results: dict[int, ToolAnswered] = {}
+
+
 class Work(msgspec.Struct, eq=False):
-    """What the agents of one attempt have been asked and have said. `steps` is None until they are orchestrated."""
+    """What the agents of one attempt have been asked and have said. `steps` is None until they are orchestrated.
+
+    A step whose model waits for tools stands in `talks` and has no answer yet; `tools` are tool calls without a result.
+    """
 
     agents: list[dict[str, Any]]
     pattern: str
@@ -51,6 +66,10 @@ class Work(msgspec.Struct, eq=False):
     rework: int = 0
     fixes: list[str] = []
     last_step: str = ""
+    talks: dict[int, Talk] = {}
+    tools: dict[int, ToolRequested] = {}
+    tool_calls: int = 0
+    tool_rounds: int = 0
 
     @property
     def all_answered(self) -> bool:
@@ -86,6 +105,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     cost_usd_micros: int = 0
     cost_unknown: bool = False
     models: list[str] | tuple[()] = ()
+    tool_calls: int = 0
     rank: Rank | None = None
 
     def __repr__(self) -> str:
@@ -172,6 +192,11 @@ def initial(run_id: str) -> Run:
 def is_terminal(run: Run) -> bool:
     """Whether the run is over. Only resume, and adding tasks to an open run, begin it again."""
     return run.status is not None and run.status != "running"
+
+
+def step_index(step: str, work: Work) -> int:
+    """Which step of the plan `llm-<n>` or `llm-<n>.<round>` is; n goes on counting over reworks."""
+    return (int(step[4:].partition(".")[0]) - 1) % max(1, len(work.steps or ()))
 
 
 def make_ready(run: Run, task: TaskRecord) -> None:

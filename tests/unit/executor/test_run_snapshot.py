@@ -98,8 +98,8 @@ def test_bytes_that_are_no_image_are_refused():
 
 def shape() -> str:
     """Everything that an image or a state is made of, as one short word."""
-    images = (snapshot.RunImage, snapshot.TaskImage, snapshot.WorkImage, snapshot.CallImage)
-    states = (TaskRecord, Work, Call)
+    images = (snapshot.RunImage, snapshot.TaskImage, snapshot.WorkImage, snapshot.CallImage, snapshot.TalkImage)
+    states = (TaskRecord, Work, Call, Talk)
     words = [f"{kind.__name__}:{','.join(kind.__struct_fields__)}" for kind in (*images, *states)]
     words += [",".join(Run.__slots__), ",".join(snapshot.STATES), ",".join(RunOptions.__struct_fields__)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]

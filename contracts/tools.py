@@ -1,0 +1,143 @@
+"""The tools of agents: which role is told of which, and how a language model is told of them.
+
+What a role may really do is decided by policy-gateway, call by call; this table only says what is worth offering.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from contracts.errors import Rejected
+from contracts.subjects import check_id
+from contracts.task import ROLE_ALIASES
+
+TOOLS: Final = ("git", "shell", "fs", "http", "docker", "lua")
+ROLE_TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
+    "coder": ("git", "shell", "fs", "lua"),
+    "tester": ("docker", "shell"),
+    "critic": ("fs", "lua"),
+    "researcher": ("http", "fs"),
+    "architect": ("fs", "lua"),
+    "admin": TOOLS,
+}
+WRITERS: Final = frozenset({"coder", "admin"})
+"""Roles whose fs may write."""
+
+_OPTS: Final = {
+    "type": "object",
+    "description": "Options of the call.",
+    "properties": {"timeout": {"type": "integer", "minimum": 1, "description": "Milliseconds the call may take."}},
+}
+_CMD: Final = {
+    "type": "array",
+    "items": {"type": "string"},
+    "minItems": 1,
+    "description": "Program and arguments, one word each. No shell reads it: no quotes, pipes or redirections.",
+}
+_CWD: Final = {"type": "string", "description": "Folder to run in, at or below /code or /tmp; /code when left out."}
+_FILE: Final = {"type": "string", "description": "Absolute path below /code or /tmp."}
+
+
+def _shape(required: Iterable[str], **properties: Any) -> dict[str, Any]:
+    """A JSON schema of arguments; options ride along under `opts`."""
+    return {"type": "object", "properties": {"opts": _OPTS, **properties}, "required": list(required)}
+
+
+_LIMITS: Final = {
+    "type": "object",
+    "description": "Limits of the container: cpu and mem are needed.",
+    "properties": {
+        "timeout": {"type": "integer", "minimum": 1},
+        "cpu": {"type": "number", "description": "Processors, for example 2."},
+        "mem": {"type": "string", "description": "Memory, for example 2g."},
+    },
+}
+_MOUNT: Final = {
+    "type": "object",
+    "properties": {
+        "host": {"type": "string", "description": "/code or a folder below it."},
+        "cont": {"type": "string", "description": "Where it stands in the container."},
+        "ro": {"type": "boolean", "description": "True: mounts are read-only."},
+    },
+    "required": ["host", "cont", "ro"],
+}
+_READ: Final = _shape(("read",), read=_FILE)
+_SHAPES: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
+    "git": (
+        "Run git in /code; cmd begins with the subcommand. Gives stdout, stderr and exit.",
+        _shape(("cmd",), cmd=_CMD, cwd=_CWD),
+    ),
+    "shell": (
+        "Run one program in a sandbox without network. Gives stdout, stderr and exit.",
+        _shape(("cmd",), cmd=_CMD, cwd=_CWD),
+    ),
+    "fs": (
+        "Read a text file, or write one whole: give read, or write with content.",
+        _shape((), read=_FILE, write=_FILE, content={"type": "string", "description": "What the file is to hold."}),
+    ),
+    "http": (
+        "Fetch a page of an allowed host by https. Gives status, headers and body.",
+        _shape(
+            ("url",),
+            url={"type": "string"},
+            method={"type": "string", "enum": ["GET", "HEAD"]},
+            headers={"type": "object"},
+        ),
+    ),
+    "docker": (
+        "Run a command in a fresh container without network. Gives stdout, stderr and exit.",
+        _shape(
+            ("image", "cmd", "opts"),
+            opts=_LIMITS,
+            image={"type": "string"},
+            cmd=_CMD,
+            working_dir={"type": "string"},
+            mounts={"type": "array", "items": _MOUNT},
+        ),
+    ),
+    "lua": (
+        "Run a Lua script without files and network; what it returns, or what its main(...) returns, is the result.",
+        _shape(("src",), src={"type": "string"}, argv={"type": "array", "description": "Arguments of main."}),
+    ),
+}
+
+
+def role_of(name: str) -> str:
+    """The role whose rights a role name of a task has."""
+    return ROLE_ALIASES.get(name, name)
+
+
+def tools_of(role: str) -> tuple[str, ...]:
+    """The tools that agents of a role are offered."""
+    return ROLE_TOOLS.get(role_of(role), ())
+
+
+def describe(role: str, tools: Iterable[str]) -> list[dict[str, Any]]:
+    """The tools as a model is told of them: functions with a JSON schema, in OpenAI's shape."""
+    found = []
+    for name in tools:
+        text, shape = _SHAPES[name]
+        if name == "fs" and role_of(role) not in WRITERS:
+            text, shape = "Read a text file.", _READ
+        found.append({"type": "function", "function": {"name": name, "description": text, "parameters": shape}})
+    return found
+
+
+def check_tool(name: str, task_id: str) -> None:
+    """Refuse what cannot be a tool at all. Whether a role has it is for policy-gateway to say."""
+    try:
+        check_id(name, "tool")
+    except Rejected as error:
+        raise Rejected("bad_request", "the tool's name is malformed", field="node.tool", task_id=task_id) from error
+
+
+def check_tools(names: Iterable[str] | None, task_id: str) -> None:
+    """Refuse a list of tools for agents that names one nobody could describe to them."""
+    for name in names or ():
+        if name not in TOOLS:
+            raise Rejected(
+                "bad_request",
+                f"there is no tool {str(name)[:64]}",
+                field="node.tools",
+                task_id=task_id,
+                known=list(TOOLS),
+            )
