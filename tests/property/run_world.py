@@ -1,7 +1,8 @@
 """A small world around one run: it drives the run aggregate as the actor host does, but with a mind for trouble.
 
 Messages come in any order, some twice; the process dies at any moment and the state is folded from the stored bytes;
-bodies fail, models are overloaded or silent. Everything is decided by `choose`, so a story can be told again.
+bodies fail, models are overloaded or silent, tools are denied. Everything is decided by `choose`, so a story can be
+told again.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from contracts.run import (
     TaskStarted,
 )
 from contracts.run import TasksAdded as Added
+from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from services.executor.run.decider import RUN
-from services.executor.run.effects import CallNats, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.effects import CallNats, CallTool, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
 from services.executor.run.state import Run, digest
 from services.runtime.decider import fold
 from tests.support.spec import NOW_MS
@@ -44,6 +46,8 @@ class World:
         self.mailbox: list[RunCommand] = []
         self.under_way: set[Any] = set()
         self.journal: dict[str, TakeAnswer] = {}
+        self.gateway: dict[tuple[str, int, int], TakeToolResult] = {}
+        self.tools_asked: list[tuple[str, int, int]] = []
         self.crashes = 0
 
     # -- the host ----------------------------------------------------------------------------------------------------
@@ -75,7 +79,8 @@ class World:
     def crash(self) -> None:
         """Forget everything but the log, and what others keep: their journal, and durable messages."""
         self.crashes += 1
-        self.mailbox = [command for command in self.mailbox if not isinstance(command, TakeResult | TakeTime)]
+        lost = TakeResult | TakeToolResult | TakeTime
+        self.mailbox = [command for command in self.mailbox if not isinstance(command, lost)]
         self.under_way.clear()
         self.run = self.folded()
         for effect in RUN.recover(self.run):
@@ -105,7 +110,9 @@ class World:
             case RunStage():
                 self.mailbox.append(self._stage(effect))
             case SendLlm():
-                self._llm(effect.request.corr_id)
+                self._llm(effect)
+            case CallTool():
+                self._tool(effect)
             case CancelLlm():
                 pass
 
@@ -132,8 +139,23 @@ class World:
             value = "nonsense"
         return TakeResult(effect.task_id, effect.attempt, effect.step, value, duration_ms=0.5)
 
-    def _llm(self, corr_id: str) -> None:
+    def _tool(self, effect: CallTool) -> None:
+        """A tool runs once per name; asking again finds what is recorded."""
+        name = (effect.task_id, effect.attempt, effect.call)
+        self.tools_asked.append(name)
+        if name not in self.gateway:
+            fate = self.choose(6) if self.trouble else 5
+            error: dict[str, Any] | None = None
+            if fate == 0:
+                error = {"class": "policy_violation", "code": "forbidden_command", "message": "m"}
+            elif fate == 1:
+                error = {"class": "unavailable", "code": "service_unavailable", "message": "m"}
+            self.gateway[name] = TakeToolResult(*name, None if error else {"exit": 0, "ü": [1, None]}, error)
+        self.mailbox.append(self.gateway[name])
+
+    def _llm(self, effect: SendLlm) -> None:
         """A paid call happens once per id; asking again finds the journal."""
+        corr_id = effect.request.corr_id
         if corr_id not in self.journal:
             fate = self.choose(10) if self.trouble else 9
             if fate == 0:
@@ -142,8 +164,15 @@ class World:
                 error = {"class": "llm", "code": "provider_overloaded", "message": "m"}
                 self.journal[corr_id] = TakeAnswer(corr_id, error=error)
             else:
+                tools = [{"name": "fs", "arguments": {"read": "/code/a"}}] * (1 + self.choose(3))
+                wants = effect.request.params.tools and self.choose(2)
                 self.journal[corr_id] = TakeAnswer(
-                    corr_id, f"said {corr_id}", model_used="mock", usage=Usage(1, 2, 3), cost_usd_micros=5
+                    corr_id,
+                    f"said {corr_id}",
+                    tools if wants else [],
+                    model_used="mock",
+                    usage=Usage(1, 2, 3),
+                    cost_usd_micros=5,
                 )
         self.mailbox.append(self.journal[corr_id])
 
@@ -181,6 +210,8 @@ class World:
                 taken.append(command)
             if isinstance(command, TakeResult):
                 self.under_way.discard((command.task_id, command.attempt, command.step))
+            elif isinstance(command, TakeToolResult):
+                self.under_way.discard((command.task_id, command.attempt, f"tool-{command.call}"))
         self.turn(taken)
 
 
@@ -209,6 +240,11 @@ def check_history(events: list[RunEvent]) -> None:
                 completed.append(event.task_id)
     paid = [event.corr_id for event in events if isinstance(event, LlmAnswered)]
     assert len(paid) == len(set(paid)), "an answer was counted twice"
+    asked = [(event.task_id, event.attempt, event.call) for event in events if isinstance(event, ToolRequested)]
+    given = [(event.task_id, event.attempt, event.call) for event in events if isinstance(event, ToolAnswered)]
+    assert len(asked) == len(set(asked)), "a tool call was asked for twice"
+    assert len(given) == len(set(given)), "a tool call was answered twice"
+    assert set(given) <= set(asked)
 
 
 def same(one: Run, other: Run) -> bool:

@@ -16,7 +16,8 @@ from contracts.run import (
     TakeTime,
     TaskStarted,
 )
-from contracts.task import AgentNode, GroupNode, LlmNode, LuaNode, NatsNode, Node, NoopNode, TaskSpec
+from contracts.run_tools import ToolRequested
+from contracts.task import AgentNode, GroupNode, LlmNode, LuaNode, NatsNode, Node, NoopNode, TaskSpec, ToolNode
 from services.executor.graph import order
 from services.executor.replay import Replay
 from services.executor.run.decider import RUN
@@ -29,6 +30,8 @@ NODES: list[Node] = [
     NatsNode(subject="work.do"),
     LlmNode(model="mock", prompt="say"),
     AgentNode(),
+    AgentNode(tools=[]),
+    ToolNode("shell", {"cmd": ["mix", "test"]}),
 ]
 
 
@@ -65,7 +68,8 @@ def plans(draw: st.DrawFn) -> list[TaskSpec]:
 @st.composite
 def starts(draw: st.DrawFn) -> StartRun:
     """A wish to begin a run."""
-    options = RunOptions(parallel=draw(st.integers(1, 5)), fail_fast=draw(st.booleans()))
+    workspace = draw(st.sampled_from([None, "shop"]))
+    options = RunOptions(parallel=draw(st.integers(1, 5)), fail_fast=draw(st.booleans()), workspace=workspace)
     return StartRun("r1", tasks=draw(plans()), options=options, strategy=draw(st.sampled_from([None, "standard@1"])))
 
 
@@ -79,6 +83,8 @@ def test_every_story_ends_and_its_log_says_what_happened(start: StartRun, seed: 
     world.live(start)
     events = world.events()
     check_history(events)
+    committed = {(event.task_id, event.attempt, event.call) for event in events if isinstance(event, ToolRequested)}
+    assert set(world.tools_asked) <= committed, "a tool was asked before its request was stored"
     assert same(world.folded(), world.run)
     assert isinstance(events[-1], RunEnded)
     assert events[-1].digest == digest(world.run)
@@ -102,7 +108,7 @@ def test_after_the_end_nothing_happens_any_more(start: StartRun, seed: int):
     world = World(random.Random(seed).randrange)
     world.live(start)
     before = digest(world.run)
-    late: list[RunCommand] = [start, TakeTime(), *world.journal.values()]
+    late: list[RunCommand] = [start, TakeTime(), *world.journal.values(), *world.gateway.values()]
     for command in late:
         assert not RUN.decide(command, world.run, world.now_ms + 10**9)
     assert not RUN.advance(world.run, world.now_ms + 10**9)
@@ -120,7 +126,7 @@ def test_a_replay_reaches_the_recorded_digest(start: StartRun, seed: int):
     report = replay.report(None, 1.0)
     assert (report.equal, report.order_ok, report.llm_calls) == (True, True, 0)
     audit = replay.audit()
-    assert (audit.duplicates, audit.tasks_completed_twice, audit.open_waits) == (0, 0, 0)
+    assert (audit.duplicates, audit.tasks_completed_twice, audit.tools_run_twice, audit.open_waits) == (0, 0, 0, 0)
 
 
 @STORY

@@ -5,7 +5,8 @@ from typing import Any
 from contracts.codec import CommitCodec
 from contracts.llm import Usage
 from contracts.run import RunEvent, RunOptions, StartRun, TakeAnswer, TakeResult
-from contracts.task import AgentNode, GroupNode, LlmNode, NoopNode, TaskSpec
+from contracts.run_tools import TakeToolResult
+from contracts.task import AgentNode, GroupNode, LlmNode, NoopNode, TaskSpec, ToolNode
 from services.executor.run.decider import RUN
 from services.executor.run.state import digest
 from tests.support.spec import Spec
@@ -40,6 +41,11 @@ def llm(task_id: str, *needs: str, prompt: str = "Say it", **fields: Any) -> Tas
     return TaskSpec(id=task_id, depends_on=list(needs), node=LlmNode(model="mock", prompt=prompt), **fields)
 
 
+def tool(task_id: str, *needs: str, name: str = "shell", **fields: Any) -> TaskSpec:
+    """A task that is one tool call."""
+    return TaskSpec(id=task_id, depends_on=list(needs), node=ToolNode(name, {"cmd": ["mix", "test"]}), **fields)
+
+
 def start(*tasks: TaskSpec, strategy: str | None = None, run_id: str = "r1", **options: Any) -> StartRun:
     """Begin a run of these tasks."""
     return StartRun(run_id, goal="a goal", tasks=list(tasks), options=RunOptions(**options), strategy=strategy)
@@ -64,6 +70,25 @@ def answer(corr_id: str, output: str = "an answer", **fields: Any) -> TakeAnswer
 def no_answer(corr_id: str, code: str) -> TakeAnswer:
     """A call that failed."""
     return TakeAnswer(corr_id, error={"class": "llm", "code": code, "message": "m"})
+
+
+def wants(corr_id: str, *calls: Any, output: str = "") -> TakeAnswer:
+    """An answer that asks for tools: names, or whole calls."""
+    asked = [
+        {"id": f"c{place}", "name": call, "arguments": {"cmd": [f"do {place}"]}} if isinstance(call, str) else call
+        for place, call in enumerate(calls, 1)
+    ]
+    return answer(corr_id, output, tool_calls=asked)
+
+
+def gave(task_id: str, call: int, value: Any = "fine", attempt: int = 1) -> TakeToolResult:
+    """What a tool gave."""
+    return TakeToolResult(task_id, attempt, call, value, duration_ms=1.5)
+
+
+def denied(task_id: str, call: int, code: str = "forbidden_command", attempt: int = 1) -> TakeToolResult:
+    """A tool call that the policy refused."""
+    return TakeToolResult(task_id, attempt, call, error={"class": "policy_violation", "code": code, "message": "no"})
 
 
 def spawn(*roles: str, pattern: str | None = None) -> dict[str, Any]:

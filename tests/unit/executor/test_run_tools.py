@@ -1,0 +1,417 @@
+"""Agents with tools: what they are offered, the loop of answers and results, its bounds; nodes that are one call."""
+
+import json
+from typing import Any
+
+import pytest
+
+from contracts.limits import (
+    TOOL_CALLS_PER_ANSWER_MAX,
+    TOOL_CALLS_PER_ATTEMPT_MAX,
+    TOOL_RESULT_CHARS_MAX,
+    TOOL_ROUNDS_PER_ATTEMPT_MAX,
+)
+from contracts.run import CancelRun, LlmAnswered, LlmRequested, ResumeRun, TakeTime, TaskCompleted, TaskFailed
+from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
+from contracts.task import AgentNode
+from services.executor.replay import Replay
+from services.executor.run.decider import RUN
+from services.executor.run.effects import CallTool, RunStage, SendLlm
+from services.executor.views import task_view, waits_of
+from tests.support.spec import NOW_MS, Spec
+from tests.unit.executor.builders import (
+    COMPLETE,
+    REWORK,
+    STRATEGY,
+    agent,
+    answer,
+    denied,
+    done,
+    gave,
+    no_answer,
+    noop,
+    run,
+    spawn,
+    start,
+    tool,
+    wants,
+)
+
+WORKSPACE = "shop-1a2b3c4d"
+
+
+def working(*tasks: Any, **options: Any) -> Spec:
+    return run().after(start(*(tasks or (agent("a"),)), workspace=WORKSPACE, **options))
+
+
+def asked(spec: Spec) -> list[LlmRequested]:
+    return [event for event in spec.history if isinstance(event, LlmRequested)]
+
+
+def called(spec: Spec) -> list[ToolRequested]:
+    return [event for event in spec.history if isinstance(event, ToolRequested)]
+
+
+def messages(spec: Spec) -> list[dict[str, Any]]:
+    return asked(spec)[-1].request.input.messages
+
+
+def names(requested: LlmRequested) -> list[str]:
+    return [described["function"]["name"] for described in requested.request.params.tools or ()]
+
+
+# -- what is offered -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_workspace_nobody_is_offered_tools():
+    spec = run().after(start(agent("a")))
+    assert names(asked(spec)[0]) == []
+    assert [message["role"] for message in messages(spec)] == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("role", "tools"),
+    [
+        ("coder", ["git", "shell", "fs", "lua"]),
+        ("tester", ["docker", "shell"]),
+        ("critic", ["fs", "lua"]),
+        ("researcher", ["http", "fs"]),
+        ("architect", ["fs", "lua"]),
+        ("admin", ["git", "shell", "fs", "http", "docker", "lua"]),
+        ("quality_engineer", ["docker", "shell"]),
+    ],
+)
+def test_with_a_workspace_a_role_is_offered_its_tools(role: str, tools: list[str]):
+    spec = working(agent("a", role=role))
+    assert names(asked(spec)[0]) == tools
+    assert [message["role"] for message in messages(spec)] == ["system", "user"]
+    assert "/code" in messages(spec)[0]["content"]
+
+
+def test_only_roles_that_write_are_told_how_to_write():
+    spec = working(agent("a", role="coder"), agent("b", role="critic"))
+    shapes = [
+        described["function"]["parameters"]["properties"].keys()
+        for requested in asked(spec)
+        for described in requested.request.params.tools or ()
+        if described["function"]["name"] == "fs"
+    ]
+    assert [set(shape) for shape in shapes] == [{"read", "write", "content", "opts"}, {"read", "opts"}]
+
+
+def test_a_node_chooses_its_tools_itself():
+    nodes = {"none": AgentNode(tools=[]), "few": AgentNode(tools=["fs"]), "own": AgentNode(params={"tools": [{}]})}
+    spec = working(*(agent(name, node=node) for name, node in nodes.items()))
+    assert [names(requested) for requested in asked(spec)[:2]] == [[], ["fs"]]
+    assert asked(spec)[2].request.params.tools == [{}]
+    assert names(asked(run().after(start(agent("a", node=AgentNode(tools=["lua"])))))[0]) == ["lua"]
+
+
+def test_a_tool_that_nobody_knows_is_refused_and_so_is_a_workspace_that_is_no_token():
+    told = run().when(start(agent("a", node=AgentNode(tools=["teleport"]))))
+    told.then_rejected("bad_request", field="node.tools", task_id="a")
+    run().when(start(tool("a", name="a.b"))).then_rejected("bad_request", field="node.tool", task_id="a")
+    run().when(start(noop("a"), workspace="../etc")).then_rejected("bad_id", field="options.workspace")
+
+
+# -- the loop --------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_wants_tools_asks_for_all_of_them_in_the_same_commit():
+    spec = working()
+    told = spec.when(wants("r1.a.1.llm-1", "shell", "git"))
+    assert [type(event) for event in told.events] == [LlmAnswered, ToolRequested, ToolRequested]
+    deadline = spec.state.tasks["a"].deadline_at_ms
+    first = told.events[1]
+    assert first == ToolRequested("a", 1, "llm-1", 1, "shell", {"cmd": ["do 1"]}, first.deadline_at_ms, {}, "c1")
+    assert NOW_MS < first.deadline_at_ms < deadline
+    assert [(call.call, call.role, call.tool, call.for_model) for call in spec.effects(CallTool)] == [
+        (1, "coder", "shell", True),
+        (2, "coder", "git", True),
+    ]
+    assert spec.effects(SendLlm, RunStage) == []
+    assert spec.state.tasks["a"].status == "in_progress"
+
+
+def test_results_go_back_to_the_model_when_all_are_there():
+    spec = working().after(wants("r1.a.1.llm-1", "shell", "git", output="let me see"))
+    told = spec.when(gave("a", 2, {"stdout": "clean", "exit": 0}))
+    assert [type(event) for event in told.events] == [ToolAnswered]
+    told = spec.when(denied("a", 1))
+    assert [type(event) for event in told.events] == [ToolAnswered, LlmRequested]
+    next_one = told.events[1]
+    assert (next_one.step, next_one.request.corr_id, next_one.request.node_id) == ("llm-1.2", "r1.a.1.llm-1.2", "a-s2")
+    assert names(next_one) == ["git", "shell", "fs", "lua"]
+    system, user, assistant, one, two = next_one.request.input.messages
+    assert [system["role"], user["role"]] == ["system", "user"]
+    assert (assistant["role"], assistant["content"]) == ("assistant", "let me see")
+    assert [call["id"] for call in assistant["tool_calls"]] == ["c1", "c2"]
+    assert json.loads(assistant["tool_calls"][0]["function"]["arguments"]) == {"cmd": ["do 1"]}
+    assert (one["role"], one["tool_call_id"], json.loads(one["content"])["error"]["code"]) == (
+        "tool",
+        "c1",
+        "forbidden_command",
+    )
+    assert (two["tool_call_id"], json.loads(two["content"])) == ("c2", {"stdout": "clean", "exit": 0})
+
+
+def test_the_final_answer_ends_the_loop_and_every_call_has_its_number():
+    spec = working().after(
+        wants("r1.a.1.llm-1", "fs"), gave("a", 1), wants("r1.a.1.llm-1.2", "fs", "fs"), gave("a", 3), gave("a", 2)
+    )
+    assert [call.call for call in called(spec)] == [1, 2, 3]
+    assert [requested.step for requested in asked(spec)] == ["llm-1", "llm-1.2", "llm-1.3"]
+    assert [message["role"] for message in messages(spec)][2:] == ["assistant", "tool", "assistant", "tool", "tool"]
+    told = spec.when(answer("r1.a.1.llm-1.3", "it works"))
+    assert [type(event) for event in told.events] == [LlmAnswered, TaskCompleted]
+    assert told.events[1].result["output"] == "it works"
+    assert (spec.state.status, spec.state.tasks["a"].tool_calls, spec.state.tokens) == ("completed", 3, 21)
+
+
+def test_a_result_that_comes_twice_or_for_another_attempt_changes_nothing():
+    spec = working().after(wants("r1.a.1.llm-1", "fs", "fs"), gave("a", 1))
+    for late in (gave("a", 1, "other"), gave("a", 9), gave("a", 2, attempt=2), gave("nobody", 1)):
+        spec.when(late).then_nothing()
+    spec.after(gave("a", 2), answer("r1.a.1.llm-1.2"))
+    spec.when(gave("a", 2)).then_nothing()
+
+
+def test_after_a_crash_the_same_calls_are_asked_for_again():
+    spec = working().after(wants("r1.a.1.llm-1", "shell", "git"))
+    before = spec.effects(CallTool)
+    spec.after(gave("a", 1))
+    assert spec.effects() == before[1:]
+    spec.after(gave("a", 2))
+    assert [effect.request.corr_id for effect in spec.effects()] == ["r1.a.1.llm-1.2"]
+
+
+def test_what_tools_may_do_is_decided_by_the_role_of_the_task_never_by_the_agents_name():
+    spec = run().after(start(agent("a", role="quality_engineer"), strategy=STRATEGY, workspace=WORKSPACE))
+    spec.after(
+        done("a", step="spawn", value=spawn("admin", "code_developer", pattern="parallel")),
+        done("a", step="orchestrate", value={}),
+    )
+    spec.after(wants("r1.a.1.llm-1", "docker"), wants("r1.a.1.llm-2", "shell"))
+    assert [(call.call, call.role, call.tool) for call in spec.effects(CallTool)] == [
+        (1, "tester", "docker"),
+        (2, "tester", "shell"),
+    ]
+
+
+def test_each_agent_of_a_strategy_has_its_own_loop_and_the_others_wait_for_its_last_word():
+    spec = run().after(start(agent("a"), strategy=STRATEGY, workspace=WORKSPACE))
+    spec.after(done("a", step="spawn", value=spawn("coder", "tester")), done("a", step="orchestrate", value={}))
+    spec.after(wants("r1.a.1.llm-1", "fs"))
+    assert [requested.step for requested in asked(spec)] == ["llm-1"]
+    spec.after(gave("a", 1), answer("r1.a.1.llm-1.2", "LEADS"))
+    assert [requested.step for requested in asked(spec)] == ["llm-1", "llm-1.2", "llm-2"]
+    assert "### coder\nLEADS" in messages(spec)[-1]["content"]
+    assert spec.effects(RunStage) == []
+    spec.after(wants("r1.a.1.llm-2", "shell"), gave("a", 2), answer("r1.a.1.llm-2.2", "FOLLOWS"))
+    assert [effect.stage for effect in spec.effects(RunStage)] == ["completion"]
+    told = spec.when(done("a", step="complete", value=REWORK))
+    assert told.events[-1].step == "llm-3"
+    spec.after(wants("r1.a.1.llm-3", "fs"), gave("a", 3), answer("r1.a.1.llm-3.2"), answer("r1.a.1.llm-4"))
+    spec.after(done("a", step="complete-1", value=COMPLETE))
+    assert spec.state.status == "completed"
+    assert [said["output"] for said in spec.state.tasks["a"].result["agents"]] == ["an answer", "an answer"]
+
+
+def test_agents_in_parallel_wait_for_models_and_tools_at_the_same_time():
+    spec = run().after(start(agent("a"), strategy=STRATEGY, workspace=WORKSPACE))
+    spec.after(
+        done("a", step="spawn", value=spawn("coder", "tester", pattern="parallel")),
+        done("a", step="orchestrate", value={}),
+    )
+    spec.after(wants("r1.a.1.llm-1", "fs"), answer("r1.a.1.llm-2", "done"))
+    assert [type(effect) for effect in spec.effects()] == [CallTool]
+    assert spec.effects(RunStage) == []
+    spec.after(gave("a", 1), answer("r1.a.1.llm-1.2"))
+    assert [effect.stage for effect in spec.effects(RunStage)] == ["completion"]
+
+
+def test_when_a_model_fails_no_more_tools_are_asked_for_and_none_is_waited_for():
+    spec = run().after(start(agent("a", max_attempts=1), strategy=STRATEGY, workspace=WORKSPACE))
+    spec.after(
+        done("a", step="spawn", value=spawn("coder", "tester", "critic", pattern="parallel")),
+        done("a", step="orchestrate", value={}),
+        wants("r1.a.1.llm-1", "fs"),
+        no_answer("r1.a.1.llm-2", "provider_rejected"),
+    )
+    assert [type(event) for event in spec.when(gave("a", 1)).events] == [ToolAnswered]
+    assert [type(event) for event in spec.when(wants("r1.a.1.llm-3", "fs")).events] == [LlmAnswered, TaskFailed]
+    assert spec.state.tasks["a"].error["code"] == "provider_rejected"
+
+
+def test_a_second_attempt_begins_its_conversation_and_its_numbers_anew():
+    spec = working().after(wants("r1.a.1.llm-1", "fs"), gave("a", 1), no_answer("r1.a.1.llm-1.2", "provider_error"))
+    spec.later(60_000).after(TakeTime())
+    assert asked(spec)[-1].request.corr_id == "r1.a.2.llm-1"
+    assert [message["role"] for message in messages(spec)] == ["system", "user"]
+    spec.after(wants("r1.a.2.llm-1", "fs"))
+    assert (called(spec)[-1].attempt, called(spec)[-1].call) == (2, 1)
+    spec.when(gave("a", 1)).then_nothing()
+
+
+def test_a_cancelled_task_lets_its_tool_end_and_forgets_it():
+    spec = working().after(wants("r1.a.1.llm-1", "fs"), CancelRun("enough"))
+    assert spec.effects() == []
+    spec.when(gave("a", 1)).then_nothing()
+    spec.after(ResumeRun())
+    assert asked(spec)[-1].request.corr_id == "r1.a.2.llm-1"
+
+
+# -- what models write -----------------------------------------------------------------------------------------------
+
+
+def test_options_ride_in_the_arguments_and_texts_are_read_as_json():
+    calls = [
+        {"id": "x", "name": "docker", "arguments": {"image": "i", "opts": {"cpu": 2}}},
+        {"id": "x", "type": "function", "function": {"name": "fs", "arguments": '{"read":"/code/a","opts":5}'}},
+        {"name": "lua", "arguments": "not json"},
+        {"name": "http"},
+        5,
+    ]
+    spec = working().after(wants("r1.a.1.llm-1", *calls))
+    assert [(call.tool, call.args, call.opts) for call in called(spec)] == [
+        ("docker", {"image": "i"}, {"cpu": 2}),
+        ("fs", {"read": "/code/a"}, 5),
+        ("lua", "not json", {}),
+        ("http", {}, {}),
+    ]
+    assert len({call.tool_call_id for call in called(spec)}) == 4
+
+
+def test_an_answer_whose_calls_nobody_can_read_is_the_last_word():
+    spec = working().after(answer("r1.a.1.llm-1", "my last word", tool_calls=["nonsense", 5]))
+    assert spec.state.tasks["a"].result["output"] == "my last word"
+
+
+def test_calls_that_no_tools_were_offered_for_are_not_made():
+    spec = run().after(start(agent("a"))).after(wants("r1.a.1.llm-1", "shell", output="I would"))
+    assert called(spec) == []
+    assert spec.state.tasks["a"].result["output"] == "I would"
+
+
+def test_long_results_are_cut_and_say_so():
+    spec = working().after(wants("r1.a.1.llm-1", "fs"), gave("a", 1, "x" * 3 * TOOL_RESULT_CHARS_MAX))
+    content = messages(spec)[-1]["content"]
+    assert len(content) < TOOL_RESULT_CHARS_MAX + 100
+    assert content.endswith(f"[… cut: {3 * TOOL_RESULT_CHARS_MAX + 2} characters in all]")
+
+
+def test_a_long_conversation_forgets_its_oldest_results_first():
+    spec = working()
+    step = "r1.a.1.llm-1"
+    for number in range(1, 8):
+        spec.after(wants(step, *["fs"] * 8))
+        spec.after(*(gave("a", 8 * (number - 1) + place, "x" * 19_000) for place in range(1, 9)))
+        step = f"r1.a.1.llm-1.{number + 1}"
+    results = [message["content"] for message in messages(spec) if message["role"] == "tool"]
+    assert results[0].startswith("[cut")
+    assert results[-1].startswith('"xxx')
+    assert len(json.dumps(messages(spec))) < 1 << 20
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_at_most_eight_calls_of_an_answer_are_made_and_the_model_hears_of_the_others():
+    spec = working().after(wants("r1.a.1.llm-1", *["fs"] * 10))
+    assert len(called(spec)) == TOOL_CALLS_PER_ANSWER_MAX
+    spec.after(*(gave("a", number) for number in range(1, 9)))
+    results = [message for message in messages(spec) if message["role"] == "tool"]
+    assert [result["tool_call_id"] for result in results] == [f"c{number}" for number in range(1, 11)]
+    assert [json.loads(result["content"])["error"]["code"] for result in results[8:]] == ["tool_limit_exceeded"] * 2
+
+
+def test_an_attempt_has_a_bounded_number_of_rounds():
+    spec = working()
+    step = "r1.a.1.llm-1"
+    for number in range(1, TOOL_ROUNDS_PER_ATTEMPT_MAX):
+        spec.after(wants(step, "fs"), gave("a", number))
+        step = f"r1.a.1.llm-1.{number + 1}"
+    assert len(asked(spec)) == TOOL_ROUNDS_PER_ATTEMPT_MAX
+    told = spec.when(wants(step, "fs"))
+    assert [type(event) for event in told.events] == [LlmAnswered, TaskFailed]
+    error = told.events[1].error
+    assert (error["code"], error["limit"], error["max"]) == ("tool_limit_exceeded", "rounds", 24)
+
+
+def test_an_attempt_has_a_bounded_number_of_calls():
+    spec = working()
+    step = "r1.a.1.llm-1"
+    for number in range(1, 9):
+        spec.after(wants(step, *["fs"] * 8))
+        spec.after(*(gave("a", 8 * (number - 1) + place) for place in range(1, 9)))
+        step = f"r1.a.1.llm-1.{number + 1}"
+    assert len(called(spec)) == TOOL_CALLS_PER_ATTEMPT_MAX
+    told = spec.when(wants(step, "fs"))
+    error = told.events[1].error
+    assert (error["code"], error["limit"], error["requested"]) == ("tool_limit_exceeded", "calls", 65)
+
+
+def test_tools_wait_no_longer_than_their_task():
+    spec = working(agent("a", timeout_ms=40_000)).after(wants("r1.a.1.llm-1", "fs"))
+    assert [(wait.kind, wait.deadline_at_ms) for wait in waits_of(spec.state)] == [("tool:fs", NOW_MS + 39_750)]
+    spec.at(NOW_MS + 40_000).after(TakeTime())
+    assert spec.state.tasks["a"].error["code"] == "timeout"
+    assert spec.effects() == []
+
+
+# -- nodes that are one call -----------------------------------------------------------------------------------------
+
+
+def test_a_tool_node_is_one_call_whose_value_is_the_result():
+    spec = run().after(start(tool("a"), workspace=WORKSPACE))
+    (call,) = spec.effects(CallTool)
+    assert (call.call, call.role, call.tool, call.args, call.for_model) == (
+        1,
+        "coder",
+        "shell",
+        {"cmd": ["mix", "test"]},
+        False,
+    )
+    assert [wait.kind for wait in waits_of(spec.state)] == ["tool:shell"]
+    told = spec.when(gave("a", 1, {"exit": 1}))
+    assert [type(event) for event in told.events] == [ToolAnswered, TaskCompleted]
+    assert told.events[1].result == {"exit": 1}
+    assert task_view(spec.state.tasks["a"]).tool_calls == 1
+
+
+def test_a_denied_tool_node_fails_at_once_whatever_the_code():
+    for code in ("forbidden_command", "service_unavailable"):
+        spec = run().after(start(tool("a")))
+        told = spec.when(denied("a", 1, code))
+        assert [type(event) for event in told.events] == [ToolAnswered, TaskFailed]
+        assert spec.state.tasks["a"].error["code"] == code
+
+
+def test_a_tool_node_whose_gateway_is_away_tries_again_as_a_new_attempt():
+    spec = run().after(start(tool("a")))
+    away = {"class": "unavailable", "code": "service_unavailable", "message": "m"}
+    spec.after(TakeToolResult("a", 1, 1, error=away))
+    assert spec.state.tasks["a"].status == "pending"
+    spec.later(60_000).after(TakeTime())
+    assert [(call.attempt, call.call) for call in spec.effects(CallTool)] == [(2, 1)]
+    spec.after(TakeToolResult("a", 2, 1, error={"class": "execution", "code": "program_not_found", "message": "m"}))
+    assert spec.state.tasks["a"].status == "failed"
+
+
+def test_the_audit_counts_tools_and_finds_the_ones_that_answered_twice():
+    spec = working().after(wants("r1.a.1.llm-1", "fs", "git"), gave("a", 1), gave("a", 2), answer("r1.a.1.llm-1.2"))
+    replay = Replay("r1")
+    replay.take(spec.history)
+    assert (replay.audit().tool_calls, replay.audit().tools_run_twice) == (2, 0)
+    assert replay.report(None, 1.0).equal
+    doubled = Replay("r1")
+    doubled.take([*spec.history, next(event for event in spec.history if isinstance(event, ToolAnswered))])
+    assert doubled.audit().tools_run_twice == 1
+
+
+def test_react_asks_only_for_what_is_still_open():
+    spec = working()
+    told = spec.when(wants("r1.a.1.llm-1", "fs", "git"))
+    more = spec.when(gave("a", 1)).events
+    effects = RUN.react(spec.state, [*told.events, *more])
+    assert [(type(effect), effect.call) for effect in effects] == [(CallTool, 2)]
