@@ -41,7 +41,11 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The conversation: at least one `{"role": …, "content": …}`."""
+    """The conversation: at least one `{"role": …, "content": …}`.
+
+    After tool calls it goes on with the assistant's message, which repeats its `tool_calls`, and one
+    `{"role": "tool", "tool_call_id": …, "content": …}` for each of them.
+    """
 
     messages: list[dict[str, Any]]
     type: str = "chat"
@@ -84,6 +88,7 @@ class LlmAnswer(msgspec.Struct, frozen=True):
     """The final answer: first thing a caller's inbox gets, and one message of the journal.
 
     `model_id` is what was asked for, `model_used` what answered. `cost_usd_micros` is None when the price is unknown.
+    `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
     """
 
     run_id: str

@@ -16,6 +16,7 @@ from services.llm_worker.flight import Flight
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.tool_calls import normalised
 from services.runtime import faults, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
@@ -208,7 +209,7 @@ class Caller:
             model_id=request.model_id,
             model_used=model,
             output=output,
-            tool_calls=heard.tool_calls,
+            tool_calls=normalised(heard.tool_calls),
             usage=Usage(used.prompt_tokens, used.completion_tokens, used.prompt_tokens + used.completion_tokens),
             cost_usd_micros=cost,
             finish_reason=heard.reason,

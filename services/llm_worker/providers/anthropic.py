@@ -11,6 +11,7 @@ from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.failures import of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -127,7 +128,10 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, A
             system.append(content if isinstance(content, str) else json.dumps(content))
         elif role == "tool":
             block = {"type": "tool_result", "tool_use_id": message.get("tool_call_id", ""), "content": content}
-            turns.append({"role": "user", "content": [block]})
+            if turns and turns[-1]["role"] == "user" and _is_result(turns[-1]["content"]):
+                turns[-1]["content"].append(block)  # all results of one turn belong into one message
+            else:
+                turns.append({"role": "user", "content": [block]})
         elif message.get("tool_calls"):
             blocks = [{"type": "text", "text": content}] if content else []
             turns.append({"role": "assistant", "content": [*blocks, *map(_tool_use, message["tool_calls"])]})
@@ -136,15 +140,19 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, A
     return "\n\n".join(system), turns
 
 
+def _is_result(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and content[-1].get("type") == "tool_result"
+
+
 def _tool_use(call: dict[str, Any]) -> dict[str, Any]:
-    function = call.get("function", {})
+    function = native(call)["function"]
     try:
-        given = json.loads(function.get("arguments") or "{}")
+        given = json.loads(function["arguments"] or "{}")
     except ValueError as error:
         raise Rejected(
             "invalid_request", "tool_calls hold arguments that are no JSON", field="input.messages"
         ) from error
-    return {"type": "tool_use", "id": call.get("id", ""), "name": function.get("name", ""), "input": given}
+    return {"type": "tool_use", "id": call.get("id", ""), "name": function["name"], "input": given}
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

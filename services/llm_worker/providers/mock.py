@@ -16,7 +16,7 @@ import msgspec
 from contracts.errors import CATALOGUE, Rejected
 from services.llm_worker.models import MOCK, Resolved
 from services.llm_worker.providers.example import example_of
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 
 TOKENS_DEFAULT: Final = 20
 TOKENS_MAX: Final = 100_000
@@ -32,10 +32,26 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
+class ScriptedTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One tool call that the mock asks for; `opts` ride along in the arguments."""
+
+    tool: str
+    args: Any = {}
+    opts: Any = None
+
+
+class ScriptedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One answer of a scripted conversation."""
+
+    tool_calls: list[ScriptedTool] = []
+    text: str = ""
+
+
 class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one mock call does. Delays in seconds; price in micro-dollars per call and per million tokens.
 
-    `fail_first` fails the first n calls of a node (in this worker) and then answers.
+    `fail_first` fails the first n calls of a node (in this worker) and then answers. `script` has an answer for each
+    turn of a conversation, told by how many the assistant has had: the same after a crash; the last one is repeated.
     """
 
     delay_s: float = 0.0
@@ -49,6 +65,7 @@ class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     malformed: bool = False
     hang: bool = False
     text: str | None = None
+    script: tuple[ScriptedAnswer, ...] = ()
 
 
 DEFAULT: Final = MockScript()
@@ -78,7 +95,7 @@ def _with(script: MockScript, commands: Mapping[str, Any]) -> MockScript:
     for name, value in commands.items():
         try:
             changes.update(_command(name, value))
-        except (ValueError, TypeError, InvalidOperation) as error:
+        except (ValueError, TypeError, InvalidOperation, msgspec.ValidationError) as error:
             raise Rejected("invalid_request", f"mock command {name} is wrong", field=f"mock.{name}") from error
     return msgspec.structs.replace(script, **changes)
 
@@ -101,6 +118,8 @@ def _command(name: str, value: Any) -> dict[str, Any]:
             if code not in CATALOGUE:
                 raise ValueError(code)
             return {"fail": code}
+        case "script":
+            return {"script": msgspec.convert(value, tuple[ScriptedAnswer, ...])}
         case "text":
             return {"text": str(value).replace("+", " ")}
     raise Rejected("invalid_request", f"the mock knows no command {name}", field=f"mock.{name}")
@@ -146,6 +165,9 @@ class MockProvider:
         self._fail(call, script)
         request = call.request
         prompt = _ENCODE(request.input.messages)
+        turn = scripted(script, request.input.messages)
+        if turn is not None:
+            script = msgspec.structs.replace(script, text=turn.text)
         words = self._words(call, script, prompt)
         kept = words[: call.max_tokens]
         if request.params.stream:
@@ -160,7 +182,10 @@ class MockProvider:
         prompt_tokens = len(prompt) // 4 + 1
         cost = script.price_call_micros + -(-script.price_mtok_micros * (prompt_tokens + len(kept)) // 1_000_000)
         yield TokensUsed(prompt_tokens, len(kept), cost)
-        yield Finish("stop" if len(kept) == len(words) else "length")
+        calls = tool_calls_of(turn, request.input.messages) if turn is not None else []
+        if calls:
+            yield ToolCalls(calls)
+        yield Finish("tool_calls" if calls else "stop" if len(kept) == len(words) else "length")
 
     def _fail(self, call: Call, script: MockScript) -> None:
         if script.malformed:
@@ -186,6 +211,25 @@ class MockProvider:
         else:
             return _text(script.seed, prompt, script.tokens)
         return [part if index == 0 else f" {part}" for index, part in enumerate(text.split(" "))]
+
+
+def scripted(script: MockScript, messages: list[dict[str, Any]]) -> ScriptedAnswer | None:
+    """The answer that a script has for this turn of the conversation; None without a script."""
+    if not script.script:
+        return None
+    turn = sum(message.get("role") == "assistant" for message in messages)
+    said: ScriptedAnswer = script.script[min(turn, len(script.script) - 1)]
+    return said
+
+
+def tool_calls_of(turn: ScriptedAnswer, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What an answer asks for, in the shape that providers speak, under ids that are new in the conversation."""
+    calls = []
+    for place, call in enumerate(turn.tool_calls, 1):
+        args = call.args if call.opts is None or not isinstance(call.args, dict) else {**call.args, "opts": call.opts}
+        function = {"name": call.tool, "arguments": _ENCODE(args).decode()}
+        calls.append({"id": f"mock_{len(messages)}_{place}", "type": "function", "function": function})
+    return calls
 
 
 def _text(seed: int, prompt: bytes, tokens: int) -> list[str]:

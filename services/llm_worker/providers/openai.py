@@ -10,6 +10,7 @@ from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.failures import of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -86,7 +87,7 @@ def _arguments(call: Call) -> dict[str, Any]:
     official = not config.base_url or OFFICIAL_HOST in config.base_url
     arguments: dict[str, Any] = {
         "model": config.model or call.resolved.used,
-        "messages": call.request.input.messages,
+        "messages": conversation(call.request.input.messages),
         # OpenAI's newer models refuse `max_tokens`, other servers do not know the new name.
         "max_completion_tokens" if official else "max_tokens": call.max_tokens,
         "temperature": params.temperature,

@@ -7,6 +7,7 @@ from services.llm_worker.config import Config
 from services.llm_worker.models import ModelTable, Resolved
 from services.llm_worker.providers.anthropic import AnthropicProvider
 from services.llm_worker.providers.cli import CliProvider
+from services.llm_worker.providers.described import DescribedTools
 from services.llm_worker.providers.embedded import EmbeddedProvider
 from services.llm_worker.providers.mock import MockProvider
 from services.llm_worker.providers.openai import OpenAiProvider
@@ -22,10 +23,10 @@ class ProviderTable:
 
         self.embedded = EmbeddedProvider(config)
         self._by_kind: dict[str, Provider] = {
-            "embedded": self.embedded,
+            "embedded": DescribedTools(self.embedded),
             "openai": OpenAiProvider(key_of),
             "anthropic": AnthropicProvider(key_of),
-            "cli": CliProvider(key_of, environ),
+            "cli": DescribedTools(CliProvider(key_of, environ)),
             "mock": MockProvider(),
         }
         self._slots: dict[str, asyncio.Semaphore] = {}
