@@ -5,8 +5,10 @@ from typing import Any, Final
 
 from contracts import run as events
 from contracts.run import RunEvent
+from contracts.run_tools import ToolAnswered
 from services.console.output import duration, money
 from services.console.run_board import Board, TaskLine
+from services.console.tool_text import SIGN
 
 ICONS: Final = {
     "pending": "○",
@@ -48,6 +50,9 @@ def describe(board: Board, event: RunEvent) -> str | None:
             return f"task {event.task_id} retry after attempt {event.attempt}  {error_text(event.error)}"
         case events.TaskReworked():
             return f"task {event.task_id} rework {event.rework}  {'; '.join(event.fixes)}"
+        case ToolAnswered():
+            task = board.tasks.get(event.task_id)
+            return None if task is None else f"{event.task_id}  {SIGN} {task.tool_said}"
         case events.TaskReset():
             return f"task {event.task_id} pending  again"
         case events.RunCancelRequested() | events.RunResumed():
@@ -71,6 +76,8 @@ def facts(task: TaskLine, now_ms: int) -> str:
         words.append(duration(max(0, (task.ended_at_ms or now_ms) - task.started_at_ms) / 1000))
     if task.chunks and task.status == "in_progress":
         words.append(f"streaming {task.chunks}")
+    if task.tool_calls:
+        words.append(f"{SIGN} {task.tool_calls}")
     if task.tokens:
         words.append(f"{task.tokens} tokens")
     if task.models:
@@ -101,6 +108,7 @@ def summary(board: Board, mutations: list[Any] | None = None) -> str:
     )
     return (
         f"completed {done}  failed {failed}  {others}mutations_applied {mutations or []}  "
+        f"{f'tools {board.tool_calls}  ' if board.tool_calls else ''}"
         f"tokens {board.tokens}  cost {money(board.cost_usd_micros, unknown=board.cost_unknown)}"
     )
 
@@ -147,6 +155,7 @@ def tree_text(board: Board, now_ms: int, paint: Callable[[str, str], str], rows_
         lines.append("  " * (depth + 1) + task_text(task, now_ms, paint))
         if task.tail and task.status == "in_progress":
             lines.append("  " * (depth + 2) + paint(shorten(task.tail[-100:], 100), "dim"))
+        lines += ["  " * (depth + 2) + paint(f"{SIGN} {call} …", "dim") for call in task.asked.values()]
     if hidden:
         lines.append(paint(f"  … and {hidden} more tasks", "dim"))
     if board.error:

@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from contracts import run as events
+from contracts import run_tools
 from contracts.commit import Commit
 from contracts.run import RunEvent
 from contracts.task import RUN_STATES_FINAL, TASK_STATES_FINAL, GroupNode, TaskSpec
+from services.console.tool_text import call_text, outcome_text
 
 TAIL_CHARS_MAX: Final = 400
 """How much of a task's streamed text is kept for the screen."""
@@ -40,6 +42,11 @@ class TaskLine:
     chunks: int = 0
     """Pieces of the answer that is being streamed now."""
     children: list[str] = field(default_factory=list)
+    tool_calls: int = 0
+    asked: dict[int, str] = field(default_factory=dict)
+    """Tool calls of this attempt that have not ended, by their number."""
+    tool_said: str = ""
+    """The tool call that ended last, and how."""
 
 
 @dataclass(slots=True)
@@ -56,6 +63,7 @@ class Board:
     ended_at_ms: int = 0
     events: int = 0
     llm_calls: int = 0
+    tool_calls: int = 0
     tokens: int = 0
     cost_usd_micros: int = 0
     cost_unknown: bool = False
@@ -145,6 +153,7 @@ def _move(board: Board, task_id: str, status: str, now_ms: int) -> TaskLine | No
     task.status = status
     if status in TASK_STATES_FINAL:
         task.ended_at_ms, task.tail = now_ms, ""
+    task.asked.clear()
     return task
 
 
@@ -214,6 +223,21 @@ def _answered(board: Board, event: events.LlmAnswered, _: int) -> None:
         task.models.append(event.model_used)
 
 
+def _tool_requested(board: Board, event: run_tools.ToolRequested, _: int) -> None:
+    board.tool_calls += 1
+    task = board.tasks.get(event.task_id)
+    if task is not None:
+        task.tool_calls += 1
+        task.asked[event.call] = call_text(event.tool, event.args)
+
+
+def _tool_answered(board: Board, event: run_tools.ToolAnswered, _: int) -> None:
+    task = board.tasks.get(event.task_id)
+    if task is not None:
+        called = task.asked.pop(event.call, f"call {event.call}")
+        task.tool_said = f"{called} {outcome_text(event.value, event.error, truncated=event.truncated)}"
+
+
 def _reworked(board: Board, event: events.TaskReworked, _: int) -> None:
     task = board.tasks.get(event.task_id)
     if task is not None:
@@ -240,6 +264,8 @@ _TAKERS: Final[Mapping[type, Callable[[Board, Any, int], None]]] = {
     events.TaskReset: _reset,
     events.LlmRequested: _requested,
     events.LlmAnswered: _answered,
+    run_tools.ToolRequested: _tool_requested,
+    run_tools.ToolAnswered: _tool_answered,
     events.TaskReworked: _reworked,
     events.RunResumed: _resumed,
     events.RunEnded: _ended,

@@ -9,9 +9,11 @@ from contracts.errors import FAILED, OK, Rejected
 from contracts.limits import GOAL_CHARS_MAX
 from services.console import not_yet, task_file
 from services.console.connection import Console, connected
+from services.console.home import Home
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, plain
 from services.console.plan_text import plan_text
+from services.console.workspace import Profile, workspace_of
 
 app = App(name="run", help_format="plaintext")
 PLAN_S = 120.0
@@ -45,12 +47,16 @@ class RunFlags:
     """Longest answer of a model, in tokens."""
     temperature: float | None = None
     """Temperature of every model call."""
+    workspace: str | None = None
+    """Directory (or name of a workspace) that agents get tools for; without one they have none."""
+    profile: Profile | None = None
+    """What the directory is made with, seed (mix, cargo, npm, …) or python; its files tell when not given."""
     stream: bool | None = None
     """Stream the answers; on by default when the run is watched."""
     evolve: Annotated[bool, Parameter(negative="")] = False
     """Has no effect yet: evolution is a later part of htdag."""
 
-    def options(self, *, watched: bool) -> dict[str, Any]:
+    def options(self, *, watched: bool, home: Home) -> dict[str, Any]:
         """The fields of RunOptions that were given."""
         seconds = {"timeout_ms": self.timeout, "llm_timeout_ms": self.llm_timeout}
         wishes: dict[str, Any] = {
@@ -61,9 +67,17 @@ class RunFlags:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "evolve": self.evolve or None,
+            "workspace": self._workspace(home),
             **{name: None if value is None else int(value * 1000) for name, value in seconds.items()},
         }
         return {name: value for name, value in wishes.items() if value is not None}
+
+    def _workspace(self, home: Home) -> str | None:
+        if self.workspace is None:
+            if self.profile is not None:
+                raise Rejected("bad_request", "--profile is for --workspace DIR", hint="say which directory")
+            return None
+        return workspace_of(self.workspace, home, self.profile)
 
 
 @app.default
@@ -86,6 +100,7 @@ async def run(
     For example:
         htdag run "Build user authentication with JWT" --run-id auth-build-1
         htdag run tasks.json --parallel 4 --no-follow --json
+        htdag run "Add a health check" --workspace . --profile python
 
     Parameters
     ----------
@@ -98,11 +113,12 @@ async def run(
     """
     output = common.output
     watched = follow is not False and not (output.json and follow is None)
+    options = flags.options(watched=watched, home=common.place)
     async with connected(common) as console:
         if task_file.looks_like_file(what):
-            accepted = await _start_file(console, what, flags, output, watched=watched, plan_only=plan_only)
+            accepted = await _start_file(console, what, flags, output, options, plan_only=plan_only)
         else:
-            accepted = await _submit_goal(console, what, flags, output, watched=watched, plan_only=plan_only)
+            accepted = await _submit_goal(console, what, flags, output, options, plan_only=plan_only)
         if plan_only or follow is False:
             output.value(accepted, lambda value: plan_text(plain(value)))
             return OK
@@ -110,7 +126,7 @@ async def run(
 
 
 async def _submit_goal(
-    console: Console, goal: str, flags: RunFlags, output: Output, *, watched: bool, plan_only: bool
+    console: Console, goal: str, flags: RunFlags, output: Output, options: dict[str, Any], *, plan_only: bool
 ) -> Any:
     if len(goal) > GOAL_CHARS_MAX:
         raise Rejected("too_large", f"the goal has {len(goal)} characters", max=GOAL_CHARS_MAX, hint="say it shorter")
@@ -123,7 +139,7 @@ async def _submit_goal(
         "plan_only": plan_only,
     }
     body: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
-    body["options"] = flags.options(watched=watched)
+    body["options"] = options
     for note in not_yet.notes(body["options"]):
         output.note(f"note: {note}")
     verb = "planner.goal.plan" if plan_only else "planner.goal.submit"
@@ -131,7 +147,7 @@ async def _submit_goal(
 
 
 async def _start_file(
-    console: Console, path: str, flags: RunFlags, output: Output, *, watched: bool, plan_only: bool
+    console: Console, path: str, flags: RunFlags, output: Output, options: dict[str, Any], *, plan_only: bool
 ) -> Any:
     if plan_only:
         raise Rejected("bad_request", "--plan-only is for goals; a file is a plan already", hint="leave it out")
@@ -139,7 +155,7 @@ async def _start_file(
     wishes = {"run_id": flags.run_id, "epic_id": flags.epic, "strategy": flags.strategy}
     body = {**plan, **{name: value for name, value in wishes.items() if value is not None}}
     given = plan.get("options")
-    body["options"] = {**(given if isinstance(given, dict) else {}), **flags.options(watched=watched)}
+    body["options"] = {**(given if isinstance(given, dict) else {}), **options}
     for remark in remarks + not_yet.notes(body["options"], plan["tasks"]):
         output.note(f"note: {remark}")
     return await console.call("executor.run.start", body, timeout_s=max(console.timeout_s, 60.0))
@@ -163,6 +179,7 @@ async def _watch(console: Console, run_id: str, output: Output, *, follow: bool)
             "cost_usd_micros": board.cost_usd_micros,
             "cost_unknown": board.cost_unknown,
             "llm_calls": board.llm_calls,
+            "tool_calls": board.tool_calls,
             "elapsed_s": board.elapsed_s(clock.now_ms()),
         }
         output.value({**result, **bill})

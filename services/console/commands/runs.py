@@ -235,7 +235,8 @@ async def audit(run_id: str, /, *, common: Common = DEFAULTS) -> int:
         proof = plain(await console.call("executor.run.audit", {"run_id": run_id}))
     text = (
         f"llm calls paid {proof['llm_calls_paid']}  duplicates {proof['duplicates']}  "
-        f"tasks completed twice {proof['tasks_completed_twice']}  tools run twice {proof['tools_run_twice']}  "
+        f"tasks completed twice {proof['tasks_completed_twice']}  "
+        f"tool calls {proof['tool_calls']}  tools run twice {proof['tools_run_twice']}  "
         f"open waits {proof['open_waits']}"
     )
     common.output.value(proof, text)
