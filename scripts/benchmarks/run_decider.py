@@ -17,7 +17,7 @@ from contracts.task import NoopNode, TaskSpec
 from services.executor.run.decider import RUN
 from services.executor.run.effects import RunNoop
 from services.executor.run.state import Run, digest
-from services.executor.service import GC_THRESHOLDS
+from services.runtime.app import GARBAGE_THRESHOLDS
 from services.runtime.decider import fold
 
 NOW_MS = 1_790_000_000_000
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--profile", action="store_true")
     given = options.parse_args(arguments)
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     if given.profile:
         profile = cProfile.Profile()
         profile.runcall(live, fan(given.tasks), 1000)

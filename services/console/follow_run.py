@@ -81,6 +81,8 @@ class Lines:
     def chunk(self, task_id: str, token: LlmToken) -> None:
         """See Show."""
         if self._speaker != task_id:
+            if token.done and not token.chunk:
+                return  # an answer without words: it only asked for tools
             self._finish()
             self._output.piece(f"{task_id}> ")
             self._speaker = task_id

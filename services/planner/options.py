@@ -11,11 +11,11 @@ from contracts.limits import (
     RUN_TIMEOUT_MAX_MS,
 )
 from contracts.run import RunOptions
-from contracts.subjects import check_model_id
+from contracts.subjects import check_id, check_model_id
 
 
 def accept_options(options: RunOptions) -> RunOptions:
-    """The same options. Raises Rejected("bad_request") naming the field, or bad_id for the model."""
+    """The same options. Raises Rejected("bad_request") naming the field, or bad_id for model or workspace."""
     bounds: tuple[tuple[str, float | None, float, float], ...] = (
         ("parallel", options.parallel, 1, PARALLEL_MAX),
         ("timeout_ms", options.timeout_ms, 1, RUN_TIMEOUT_MAX_MS),
@@ -36,4 +36,6 @@ def accept_options(options: RunOptions) -> RunOptions:
             )
     if options.model is not None:
         check_model_id(options.model)
+    if options.workspace is not None:
+        check_id(options.workspace, "options.workspace")
     return options

@@ -17,7 +17,19 @@ from contracts.limits import (
     TASK_TIMEOUT_MAX_MS,
 )
 from contracts.run import RunOptions
-from contracts.task import ROLE_ALIASES, ROLES, AgentNode, GroupNode, LlmNode, LuaNode, NatsNode, NoopNode, TaskSpec
+from contracts.task import (
+    ROLE_ALIASES,
+    ROLES,
+    AgentNode,
+    GroupNode,
+    LlmNode,
+    LuaNode,
+    NatsNode,
+    NoopNode,
+    TaskSpec,
+    ToolNode,
+)
+from contracts.tools import TOOLS
 from services.executor import graph as executor
 from services.planner.graph import check_graph
 from services.planner.intake import accept_tasks
@@ -50,6 +62,8 @@ _NODES: st.SearchStrategy[Any] = st.one_of(
     st.builds(NoopNode),
     st.builds(GroupNode),
     st.builds(AgentNode, model=st.none() | _MODELS, params=_PARAMS),
+    st.builds(AgentNode, tools=st.none() | st.lists(st.sampled_from([*TOOLS, "teleport", ""]), max_size=3)),
+    st.builds(ToolNode, tool=st.sampled_from([*TOOLS, "own_tool", "a.b", "", ">"])),
     st.builds(LlmNode, model=_MODELS, prompt=st.none() | st.just("hi"), messages=_MESSAGES, params=_PARAMS),
     st.builds(LuaNode, src=st.just("return 1"), timeout_ms=_around(LUA_TIMEOUT_MAX_MS)),
     st.builds(NatsNode, subject=_SUBJECTS, timeout_ms=_around(TASK_TIMEOUT_MAX_MS)),
@@ -123,6 +137,7 @@ def test_both_judge_a_graph_alike(tasks: list[TaskSpec]) -> None:
         max_tokens=_around(200_000),
         reworks_max=_NUMBERS | st.just(3),
         model=st.none() | _MODELS,
+        workspace=st.none() | _IDS,
         temperature=st.sampled_from([None, 0.0, 2.0, 2.1, float("nan")]),
     )
 )

@@ -17,6 +17,7 @@ CONVERSATION_BYTES_MAX: Final = 768 << 10
 """A request must fit into one event of a broker with the usual largest message of 1 MB."""
 FORGOTTEN: Final = "[cut: the conversation is too long; call the tool again if this is still needed]"
 NAME_CHARS_MAX: Final = 64
+ID_CHARS_MAX: Final = 128
 OPTS: Final = "opts"
 """Beside a tool's arguments a model may say options of the call under this name."""
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -43,8 +44,9 @@ def wanted(tool_calls: Sequence[Any], step: str) -> list[Wanted]:
         function = call.get("function")
         said = function if isinstance(function, Mapping) else call
         named = call.get("id")
-        call_id = named if isinstance(named, str) and named and named not in ids else f"{step}-{place}"
-        call_id = call_id.replace(".", "_")
+        call_id = (named if isinstance(named, str) and named else f"{step}-{place}").replace(".", "_")[:ID_CHARS_MAX]
+        while call_id in ids:
+            call_id = f"{call_id}-{place}"
         ids.add(call_id)
         arguments = _arguments(said.get("arguments"))
         args, opts = arguments, {}

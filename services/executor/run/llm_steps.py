@@ -32,7 +32,7 @@ def opening(run: Run, task: TaskRecord, attempt: int, now_ms: int, deadline_at_m
     if type(spec.node) is LlmNode:
         return [_llm_node_call(run, task, spec.node, attempt, now_ms)]
     if type(spec.node) is ToolNode:
-        return [_tool_node_call(spec.id, spec.node, attempt, deadline_at_ms)]
+        return [_tool_node_call(spec.id, spec.node, attempt, tool_deadline_ms(deadline_at_ms, now_ms))]
     if type(spec.node) is not AgentNode or run.strategy is not None:
         return []
     found = agents.fallback_agents(spec)
@@ -130,14 +130,13 @@ def _llm_node_call(run: Run, task: TaskRecord, node: LlmNode, attempt: int, now_
     return _requested(run, task, attempt, 1, 0, node.model, messages, _params(run, task, {}, node.params), now_ms)
 
 
-def _tool_node_call(task_id: str, node: ToolNode, attempt: int, deadline_at_ms: int) -> ToolRequested:
-    deadline = tool_deadline_ms(deadline_at_ms)
+def _tool_node_call(task_id: str, node: ToolNode, attempt: int, deadline: int) -> ToolRequested:
     return ToolRequested(task_id, attempt, TOOL_BODY, 1, node.tool, node.args, deadline, node.opts)
 
 
-def tool_deadline_ms(task_deadline_at_ms: int) -> int:
-    """Until when a tool call is asked for: a little less than the task has, so that its own end is heard."""
-    return task_deadline_at_ms - TOOL_MARGIN_MS
+def tool_deadline_ms(task_deadline_at_ms: int, now_ms: int) -> int:
+    """Until when a tool call is asked for: a little less than the task has, so that why it failed is heard."""
+    return task_deadline_at_ms - min(TOOL_MARGIN_MS, max(0, task_deadline_at_ms - now_ms) // 10)
 
 
 def _params(run: Run, task: TaskRecord, agent: dict[str, Any], own: dict[str, Any]) -> LlmParams:

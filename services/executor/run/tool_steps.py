@@ -43,7 +43,7 @@ def ask_tools(
         over = {"limit": "calls", "max": TOOL_CALLS_PER_ATTEMPT_MAX, "requested": work.tool_calls + len(made)}
     if over:
         return (ended_badly(run, task, failure("tool_limit_exceeded", **over), now_ms),)
-    deadline = tool_deadline_ms(task.deadline_at_ms)
+    deadline = tool_deadline_ms(task.deadline_at_ms, now_ms)
     return [
         ToolRequested(
             task.spec.id, task.attempt, answered.step, number, call.tool, call.args, deadline, call.opts, call.id

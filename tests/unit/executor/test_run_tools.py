@@ -359,6 +359,11 @@ def test_tools_wait_no_longer_than_their_task():
     assert spec.effects() == []
 
 
+def test_a_task_with_little_time_still_asks():
+    spec = run().after(start(tool("a", timeout_ms=100)))
+    assert [call.deadline_at_ms for call in spec.effects(CallTool)] == [NOW_MS + 90]
+
+
 # -- nodes that are one call -----------------------------------------------------------------------------------------
 
 
