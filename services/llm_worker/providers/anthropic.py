@@ -44,13 +44,14 @@ class AnthropicProvider:
         import anthropic
 
         client = self._client(call.resolved.config.base_url, self._key_of(call.resolved))
+        structured = call.request.params.response_schema is not None
+        chooses = structured and bool(call.request.params.tools)
         try:
             async with client.messages.stream(**arguments(call)) as events:
-                structured = call.request.params.response_schema is not None
                 async for event in events:
                     if event.type == "text" and event.text:
                         yield Delta(event.text)
-                    elif event.type == "input_json" and structured and event.partial_json:
+                    elif event.type == "input_json" and structured and not chooses and event.partial_json:
                         yield Delta(event.partial_json)
                 message = await events.get_final_message()
         except anthropic.APITimeoutError as error:
@@ -63,12 +64,15 @@ class AnthropicProvider:
             raise of_status(500, error.body or str(error), "anthropic") from error
         except ValueError as error:
             raise Rejected("provider_malformed", provider="anthropic") from error
-        calls = [] if structured else tool_calls(message.content)
+        answers = [block for block in message.content if structured and block.type == "tool_use" and _is_answer(block)]
+        calls = tool_calls([block for block in message.content if block not in answers])
+        if chooses and answers and not calls:
+            yield Delta(json.dumps(answers[0].input))
         if calls:
             yield ToolCalls(calls)
         yield TokensUsed(message.usage.input_tokens, message.usage.output_tokens)
         reason = str(message.stop_reason)
-        yield Finish("stop" if structured and reason == "tool_use" else REASONS.get(reason, reason))
+        yield Finish("stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason))
 
     def _client(self, base_url: str, key: str) -> "AsyncAnthropic":
         found = self._clients.get((base_url, key))
@@ -83,14 +87,14 @@ class AnthropicProvider:
 
 
 def arguments(call: Call) -> dict[str, Any]:
-    """The Messages API request of a call. A response schema becomes one tool that must be used."""
+    """The Messages API request of a call. A response schema becomes one tool that must be used, if no other is."""
     config, params = call.resolved.config, call.request.params
     system, messages = _conversation(call.request.input.messages)
     tools = [_tool(tool) for tool in params.tools or ()]
     choice: dict[str, Any] | None = None
     if params.response_schema is not None:
-        tools = [{"name": ANSWER_TOOL, "description": "the answer", "input_schema": params.response_schema}]
-        choice = {"type": "tool", "name": ANSWER_TOOL}
+        choice = {"type": "any"} if tools else {"type": "tool", "name": ANSWER_TOOL}
+        tools.append({"name": ANSWER_TOOL, "description": "the answer", "input_schema": params.response_schema})
     wanted: dict[str, Any] = {
         "model": config.model or call.resolved.used,
         "system": system or None,
@@ -138,6 +142,10 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, A
         else:
             turns.append({"role": role, "content": content})
     return "\n\n".join(system), turns
+
+
+def _is_answer(block: Any) -> bool:
+    return bool(block.name == ANSWER_TOOL)
 
 
 def _is_result(content: Any) -> bool:

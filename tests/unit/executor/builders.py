@@ -4,8 +4,8 @@ from typing import Any
 
 from contracts.codec import CommitCodec
 from contracts.llm import Usage
-from contracts.run import RunEvent, RunOptions, StartRun, TakeAnswer, TakeResult
-from contracts.run_tools import TakeToolResult
+from contracts.run import LlmRequested, RunEvent, RunOptions, StartRun, TakeAnswer, TakeResult
+from contracts.run_tools import TakeToolResult, ToolRequested
 from contracts.task import AgentNode, GroupNode, LlmNode, NoopNode, TaskSpec, ToolNode
 from services.executor.run.decider import RUN
 from services.executor.run.state import digest
@@ -102,3 +102,26 @@ def spawn(*roles: str, pattern: str | None = None) -> dict[str, Any]:
 
 COMPLETE = {"status": "completed", "confidence": 0.95, "reasoning": "all is well"}
 REWORK = {"status": "needs_rework", "confidence": 0.6, "reasoning": "bad", "required_fixes": ["Coverage below 80%"]}
+
+
+WORKSPACE = "shop-1a2b3c4d"
+
+
+def working(*tasks: Any, **options: Any) -> Spec:
+    """A run with a workspace, begun."""
+    return run().after(start(*(tasks or (agent("a"),)), workspace=WORKSPACE, **options))
+
+
+def asked(spec: Spec) -> list[LlmRequested]:
+    """What models were asked, in order."""
+    return [event for event in spec.history if isinstance(event, LlmRequested)]
+
+
+def called(spec: Spec) -> list[ToolRequested]:
+    """Which tools were asked for, in order."""
+    return [event for event in spec.history if isinstance(event, ToolRequested)]
+
+
+def messages(spec: Spec) -> list[dict[str, Any]]:
+    """The conversation that was sent last."""
+    return asked(spec)[-1].request.input.messages

@@ -206,6 +206,17 @@ async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
     async with answering(200, tool, kind="text/event-stream") as url:
         said = await pieces(anthropic, at(url, "anthropic"))
         structured = await pieces(anthropic, at(url, "anthropic", response_schema={"type": "object"}))
+        tools = [{"function": {"name": "look"}}]
+        chosen = await pieces(anthropic, at(url, "anthropic", response_schema={"type": "object"}, tools=tools))
+    assert (json.loads(text_of(chosen)), reason_of(chosen)) == ({"n": 1}, "stop")
+    look = body(
+        {"type": "tool_use", "id": "t", "name": "look", "input": {}},
+        {"type": "input_json_delta", "partial_json": '{"n":1}'},
+        "tool_use",
+    )
+    async with answering(200, look, kind="text/event-stream") as url:
+        looks = await pieces(anthropic, at(url, "anthropic", response_schema={"type": "object"}, tools=tools))
+    assert (text_of(looks), reason_of(looks), looks[0].calls[0]["function"]["name"]) == ("", "tool_calls", "look")
     assert isinstance(said[0], ToolCalls)
     assert json.loads(said[0].calls[0]["function"]["arguments"]) == {"n": 1}
     assert reason_of(said) == "tool_calls"
