@@ -2,10 +2,13 @@
 
 import pytest
 
+from contracts.llm import LlmToken
 from contracts.run import RunCreated, RunEvent, TasksAdded, TaskStarted
 from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import TaskSpec
 from services.console.board_text import describe, summary, tree_text
+from services.console.follow_run import Lines
+from services.console.output import Output
 from services.console.run_board import Board, take
 from services.console.tool_text import call_text, outcome_text
 
@@ -67,3 +70,10 @@ def test_the_board_shows_what_runs_and_counts_what_ran():
     assert "…" not in tree_text(board, 2_000, lambda text, _: text)
     assert "tools 2" in summary(board)
     assert "tools" not in summary(Board("r2"))
+
+
+def test_an_answer_without_words_leaves_no_empty_line(capsys: pytest.CaptureFixture[str]):
+    lines = Lines(Output(json=False))
+    for token in (LlmToken("", 1, True), LlmToken("hi", 1, False), LlmToken("", 2, True)):
+        lines.chunk("impl", token)
+    assert capsys.readouterr().out == "impl> hi\n"
