@@ -109,9 +109,9 @@ def llm_tokens(run_id: str, node_id: str) -> str:
     return f"{ROOT}.llm.tokens.{run_id}.{node_id}"
 
 
-def tool(role: str, name: str) -> str:
-    """Subject of one tool call by a role."""
-    return f"{ROOT}.tool.{role}.{name}"
+def tool_call(role: str, tool: str) -> str:
+    """Subject of one tool call: who may publish to which role's subject is a permission of the broker."""
+    return f"{ROOT}.tool.{role}.{tool}"
 
 
 def dead_letter(stream: str) -> str:

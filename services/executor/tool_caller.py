@@ -13,7 +13,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TOOL_ASK_AGAIN_S, TOOL_RESULT_CHARS_MAX
 from contracts.reply import RemoteRejected, parse
-from contracts.subjects import ID, tool
+from contracts.subjects import ID, tool_call
 from services.executor.run.effects import CallTool
 from services.executor.tool_results import fit
 from services.runtime.bus import Message
@@ -78,7 +78,7 @@ class ToolCaller:
     async def _value(self, run_id: str, effect: CallTool) -> Any:
         if not ID.match(effect.tool):
             raise Rejected("forbidden_tool", f"there is no tool {effect.tool[:64]!r}", tool=effect.tool[:64])
-        subject = tool(effect.role, effect.tool)
+        subject = tool_call(effect.role, effect.tool)
         task = {"run_id": run_id, "task_id": effect.task_id, "attempt": effect.attempt, "call": effect.call}
         body = _ENCODE({"args": effect.args, "opts": effect.opts, "task": task, "workspace": None})
         waited_for = Rejected("timeout", "the deadline of the task passed", tool=effect.tool)

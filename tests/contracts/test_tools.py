@@ -5,7 +5,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from contracts.subjects import tool
+from contracts.subjects import tool_call
 from contracts.task import ROLE_ALIASES, ROLES
 from contracts.tools import ROLE_TOOLS, TOOLS, describe, role_of, tools_of
 
@@ -58,4 +58,4 @@ def test_only_roles_that_write_are_told_of_writing(role: str):
 
 
 def test_a_call_goes_to_the_subject_of_role_and_tool():
-    assert tool("coder", "fs") == "htdag.v1.tool.coder.fs"
+    assert tool_call("coder", "fs") == "htdag.v1.tool.coder.fs"
