@@ -11,8 +11,9 @@ from services.runtime import event_loop
 
 app = App(name="bench", help_format="plaintext")
 
-Workload = Literal["W1", "W2", "W3", "replay", "llm"]
-ALL: tuple[Workload, ...] = ("W1", "W2", "W3", "replay", "llm")
+Workload = Literal["W1", "W2", "W3", "replay", "llm", "policy"]
+ALL: tuple[Workload, ...] = ("W1", "W2", "W3", "replay", "llm", "policy")
+SERVICE_OF: dict[Workload, str] = {"llm": "llm-worker", "policy": "policy-gateway"}
 
 
 @app.default
@@ -31,6 +32,7 @@ def bench(
     W3      tasks per second: 200 runs of ten tasks at the same time
     replay  events per second: the log of a run of 20,000 tasks
     llm     from a stored request to the journaled answer of a mock model
+    policy  decisions and tool calls of the policy-gateway, from the request to the reply
 
     For example:
         htdag bench W1 W2 W3 --json
@@ -45,7 +47,7 @@ def bench(
     remote
         Run the bodies of the tasks in another process, over NATS.
     n
-        Size: tasks (W1, W2, replay), runs (W3), requests (llm).
+        Size: tasks (W1, W2, replay), runs (W3), requests (llm), decisions (policy).
     reps
         Repetitions; the figures are their median, minimum and maximum.
     """
@@ -66,16 +68,18 @@ async def _measure(
 ) -> dict[str, Any]:
     from contextlib import AsyncExitStack
 
-    from services.console.bench import llm, runs
+    from services.console.bench import llm, policy, runs
     from services.console.bench.stage import remote_bodies, stage
 
     async with AsyncExitStack() as stack:
-        place = await stack.enter_async_context(stage(["llm-worker"] if name == "llm" else ["executor"], sync))
+        place = await stack.enter_async_context(stage([SERVICE_OF.get(name, "executor")], sync))
         idle = place.memory_mb()
         if name == "llm":
             calls = llm.LlmBench(place.bus)
             await calls.start()
             figures = await llm.llm(calls, n=n, reps=reps)
+        elif name == "policy":
+            figures = await policy.policy(policy.PolicyBench(place.bus), n=n, reps=reps)
         else:
             if remote:
                 await stack.enter_async_context(remote_bodies(place.fleet.url, place.bus))

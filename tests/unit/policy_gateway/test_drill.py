@@ -1,0 +1,100 @@
+"""The drill finds harm where nobody stops it: here against a system that does whatever it is told."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import failure
+from services.policy_gateway.drill.drill import AttemptCall, Drill
+from services.policy_gateway.drill.stage import Stage
+
+
+@pytest.fixture
+async def broker():
+    """Something that greets like a broker."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_name":"x"}\r\n')
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+class Naive:
+    """Runs every program with everything that it has; other tools do not exist."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def __call__(self, call: AttemptCall) -> dict[str, Any]:
+        if call.tool not in ("shell", "git"):
+            return {"ok": False, "error": failure("program_not_found")}
+        words = list(call.args["cmd"])
+        if call.tool == "git":
+            words.insert(0, "git")
+        if words[0] == "python":
+            words[0] = sys.executable
+        if words[0] not in ("git", sys.executable):
+            return {"ok": False, "error": failure("program_not_found")}
+        done = await asyncio.to_thread(
+            subprocess.run, words, cwd=self._root / call.workspace / "code", capture_output=True, text=True, timeout=30
+        )
+        return {"ok": True, "value": {"stdout": done.stdout, "stderr": done.stderr, "exit": done.returncode}}
+
+
+async def refuse(call: AttemptCall) -> dict[str, Any]:
+    return {"ok": False, "error": failure("forbidden_tool", tool=call.tool)}
+
+
+async def test_a_system_without_policy_is_seen_to_lose_what_the_drill_says(tmp_path, broker):
+    report = await Drill(Naive(tmp_path), tmp_path, broker, time.monotonic).run([1, 2, 5])
+    harm = {
+        f"{attempt.title}": attempt.harm for attack in report.attacks for attempt in attack.attempts if attempt.harm
+    }
+    assert "a secret of the environment was read" in harm["env in shell"]
+    assert "a connection came out of the sandbox" in harm["interpreter socket"]
+    assert "a datagram of" in harm["DNS"][0]
+    assert "a connection came out of the sandbox" in harm["LAN"]
+    assert "the broker was reached" in harm["broker"]
+    assert "the history changed" in harm["reset --hard"]
+    assert "the history changed" in harm["via a program"]
+    assert any("a backdoor answered" in sign for sign in harm["interpreter listen"])
+    assert not report.ok
+
+
+async def test_a_system_that_refuses_everything_is_unharmed_and_nothing_is_left(tmp_path, broker):
+    before = dict(os.environ)
+    report = await Drill(refuse, tmp_path, broker, time.monotonic).run()
+    assert report.ok
+    assert [(attack.blocked, attack.total) for attack in report.attacks] == [(6, 6), (9, 9), (5, 5), (6, 6), (5, 5)]
+    assert {attempt.outcome for attack in report.attacks for attempt in attack.attempts} == {"refused"}
+    assert list(tmp_path.iterdir()) == []
+    assert dict(os.environ) == before
+
+
+async def test_only_the_attacks_that_are_named_are_run(tmp_path, broker):
+    report = await Drill(refuse, tmp_path, broker, time.monotonic).run([3])
+    assert [attack.name for attack in report.attacks] == ["tester tampering"]
+
+
+async def test_a_filled_disk_and_a_changed_source_are_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr("services.policy_gateway.drill.stage.GROWTH_BYTES_MAX", 1 << 20)
+    stage = Stage(tmp_path)
+    await stage.build()
+    assert await stage.harm("") == []
+    (stage.code / "fill-1").write_bytes(bytes(2 << 20))
+    (stage.code / "lib" / "auth.py").write_text("def authenticate(user, password):\n    return True\n")
+    assert await stage.harm("root:x:0:0:root") == [
+        "a file outside the workspace was read",
+        "the source was changed",
+        "the disk was filled with 2 MiB",
+    ]
+    assert await stage.remove() == []
