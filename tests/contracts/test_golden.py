@@ -23,8 +23,12 @@ from scripts.generators.shapes import name_of, public_shapes, tagged_types
 GOLDEN = Path(__file__).parent / "golden"
 MESSAGES: list[type[Any]] = [*tagged_types(), *public_shapes()]
 CODECS: list[CommitCodec[Any]] = [
-    CommitCodec(kind)
-    for kind in (EpicEvent, RunEvent, StrategyEvent, PolicyEvent, AuditEvent, CallEvent)  # type: ignore[arg-type]
+    CommitCodec(EpicEvent),
+    CommitCodec(RunEvent),
+    CommitCodec(StrategyEvent),
+    CommitCodec(PolicyEvent),
+    CommitCodec(AuditEvent),
+    CommitCodec(CallEvent),
 ]
 
 
