@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-import ctypes
 import itertools
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from services.policy_gateway.decision.plans import Place, ReadPlan, Root, WriteP
 from services.policy_gateway.tools.files import BYTES_MAX, Files
 from services.policy_gateway.tools.tool import Ticket, Workspace
 from tests.support.eventually import eventually
+from tests.support.nats_server import die_with_parent
 
 SECRET = "the secret of the host"
 CALLS = itertools.count()
@@ -225,22 +226,38 @@ async def test_many_calls_at_once_answer_all(files: Files, workspace: Workspace)
     assert [value["content"] for value in values] == [str(n) for n in range(200)]
 
 
+FOLDER_SWAP = """
+import ctypes, os, sys
+exchange = ctypes.CDLL(None).renameat2  # flag 2: both names change place in one step
+one, other = map(os.fsencode, sys.argv[1:])
+print(flush=True)
+while True:
+    exchange(-100, one, -100, other, 2)
+"""
+FILE_SWAP = """
+import os, sys
+target, secret = sys.argv[1:]
+print(flush=True)
+while True:
+    os.symlink(secret, target + ".new")
+    os.replace(target + ".new", target)
+    with open(target + ".new", "w") as file:
+        file.write("harmless")
+    os.replace(target + ".new", target)
+"""
+
+
 @contextmanager
-def meanwhile(act: Callable[[], None]) -> Iterator[None]:
-    """Repeat something in a thread for the length of a `with`."""
-    over = threading.Event()
-
-    def repeat() -> None:
-        while not over.is_set():
-            act()
-
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def meanwhile(program: str, *arguments: Path) -> Iterator[None]:
+    """Another process does something again and again for the length of a `with`."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=die_with_parent) as process:  # noqa: PLW1509
+        process.stdout.readline()
+        try:
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
 
 
 async def test_a_folder_swapped_for_a_link_in_between_never_leads_out(files: Files, workspace: Workspace) -> None:
@@ -249,8 +266,8 @@ async def test_a_folder_swapped_for_a_link_in_between_never_leads_out(files: Fil
     (code / "swapped/secret").write_text("harmless")
     (code / "link").symlink_to(outside)
     answers = []
-    with meanwhile(lambda: exchange(code / "swapped", code / "link")):
-        for turn in range(1500):
+    with meanwhile(FOLDER_SWAP, code / "swapped", code / "link"):
+        for turn in range(2000):
             with suppress(Rejected):
                 await write(files, workspace, "swapped/made", str(turn).encode())
             try:
@@ -261,26 +278,17 @@ async def test_a_folder_swapped_for_a_link_in_between_never_leads_out(files: Fil
     assert set(answers) == {"harmless", "forbidden_path"}  # both: the race was run, not missed
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Swap two names in one step (renameat2 with RENAME_EXCHANGE)."""
-    assert ctypes.CDLL(None).renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
-
-
 async def test_a_file_swapped_for_a_link_in_between_never_leads_out(files: Files, workspace: Workspace) -> None:
     code, secret = workspace.code, workspace.code.parent / "outside/secret"
-
-    def swap() -> None:
-        with suppress(OSError):
-            (code / "new").symlink_to(secret)
-            (code / "new").replace(code / "target")
-        with suppress(OSError):
-            (code / "new").write_text("harmless")
-            (code / "new").replace(code / "target")
-
-    with meanwhile(swap):
-        for _ in range(1000):
+    answers = []
+    with meanwhile(FILE_SWAP, code / "target", secret):
+        for _ in range(2000):
             with suppress(Rejected):
                 await write(files, workspace, "target", b"mine")
-            with suppress(Rejected):
-                assert (await read(files, workspace, "target"))["content"] != SECRET
+            try:
+                answers.append((await read(files, workspace, "target"))["content"])
+            except Rejected as why:
+                answers.append(why.code)
     assert secret.read_text() == SECRET
+    assert SECRET not in answers
+    assert {"harmless", "forbidden_path"} <= set(answers)
