@@ -76,10 +76,11 @@ class Docker:
             return removed
         try:
             async with engine(self._url) as client:
-                ours = {"label": [f"{LABEL}=1"]}
-                for container in await client.containers.list(all=True, filters=_json(ours)):
-                    deadline = container["Labels"].get(DEADLINE_LABEL, "")
-                    if not deadline.isdigit() or int(deadline) < late_s:
+                # All three: a container inherits labels of its image, so one alone proves little.
+                ours = {"label": [f"{LABEL}=1", CALL_LABEL, DEADLINE_LABEL]}
+                for container in await client.containers.list(all=True, filters=ours):
+                    deadline = container["Labels"][DEADLINE_LABEL]
+                    if deadline.isdigit() and int(deadline) < late_s:
                         await _remove(container)
                         removed += 1
         except Rejected:
@@ -270,9 +271,3 @@ def _told(why: Exception, plan: DockerPlan, ticket: Ticket) -> Exception:
     if why.status in (400, 409):
         return Rejected("bad_args", "the engine refuses these arguments", reason=reason[:300])
     return Rejected("docker_unavailable", "the engine could not run the container", reason=reason[:300])
-
-
-def _json(value: Any) -> str:
-    import msgspec
-
-    return msgspec.json.encode(value).decode()

@@ -83,7 +83,7 @@ def write_archive(archive: IO[bytes], name: str, source: RootFs) -> int:
             {
                 "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
                 "os": "linux",
-                "config": {"Env": list(source.env), "Labels": {"htdag": "1"}, "WorkingDir": "/"},
+                "config": {"Env": list(source.env), "WorkingDir": "/"},
                 "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
                 "history": [{"created_by": "htdag policy image"}],
             }
