@@ -1,6 +1,8 @@
 """The composition root of policy-gateway: everything is wired here and nowhere else."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from contracts.errors import Rejected
@@ -22,6 +24,7 @@ from services.policy_gateway.calls.recovery import recover
 from services.policy_gateway.calls.repeats import Repeats
 from services.policy_gateway.config import SECTION, Config
 from services.policy_gateway.decision.decide import decide
+from services.policy_gateway.decision.plans import DockerPlan, ReadPlan, WritePlan
 from services.policy_gateway.decision.roles import SHIPPED
 from services.policy_gateway.handlers.audit import AuditHandlers
 from services.policy_gateway.handlers.policies import PolicyHandlers
@@ -29,6 +32,9 @@ from services.policy_gateway.policy.book import POLICY_CODEC, POLICY_SUBJECT, Po
 from services.policy_gateway.policy.decider import POLICY, Policy, PutPolicy
 from services.policy_gateway.run_facts import RunFacts
 from services.policy_gateway.toolkit import Toolkit
+from services.policy_gateway.tools.docker import Docker
+from services.policy_gateway.tools.engine import engine_sockets, engine_url
+from services.policy_gateway.tools.files import Files
 from services.policy_gateway.tools.tool import Tool
 from services.policy_gateway.workspaces import Workspaces
 from services.runtime.actor import ActorHost
@@ -72,6 +78,7 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     judge = Judge(
         decide=decide, book=book, runs=RunFacts(app.bus), workspaces=hands.workspaces, fetches=FetchCounts(app.bus),
         clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
+        engine_sockets=tuple(map(str, engine_sockets(engine_url()))),
     )  # fmt: skip
     calls, owners, repeats = await _calls(app, audit, reader, judge, hands)
     door = Door(
@@ -162,5 +169,22 @@ async def _hands(app: App, config: Config) -> Hands:
     """The real tools."""
     workspaces = Workspaces(config.workspaces_path(app.home), app.home)
     workspaces.start()
-    tools: dict[type[Any], Tool[Any]] = {}
+    files, docker = Files(), Docker()
+    app.on_stop(_as_hook(files.close))
+    tools: dict[type[Any], Tool[Any]] = {ReadPlan: files, WritePlan: files, DockerPlan: docker}
+    _ = app.spawn(_reap(app, docker, config.workspaces_path(app.home)), "reap")
     return Hands(Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy), workspaces, "")
+
+
+async def _reap(app: App, docker: Docker, workspaces: Path) -> None:
+    """Remove what dead gateways left in the engine; it may take its time."""
+    removed = await docker.reap(workspaces)
+    if removed:
+        app.log.warning("containers_reaped", count=removed)
+
+
+def _as_hook(fn: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    async def hook() -> None:
+        fn()
+
+    return hook
