@@ -57,3 +57,19 @@ async def test_wherever_it_dies_nothing_happens_twice_and_the_audit_is_complete(
         await eventually(lambda: complete(me), timeout_s=10)
         assert (await me.ask("verify"))["entries"] >= 2
         assert gateway.terminate() == 0
+
+
+async def test_a_call_of_no_task_is_closed_when_the_next_gateway_starts(
+    gateway: ServiceProcess, nats_server: NatsServer
+) -> None:
+    async with caller(nats_server) as me:
+        gateway.start(fault="policy_gateway.after_decided")
+        await gateway.ready()
+        calling = asyncio.create_task(me.call("coder", "fs", WRITE, by="somebody"))
+        await eventually(lambda: gateway.dead, timeout_s=20)
+        calling.cancel()
+        gateway.start()
+        await gateway.ready()
+        await eventually(lambda: complete(me), timeout_s=10)
+        (row,) = await me.ask("audit", code="call_interrupted")
+        assert (row["by"], row["verdict"], row["ended"] is not None) == ("somebody", "allow", True)

@@ -97,6 +97,7 @@ class Calls:
         if isinstance(judgement.verdict, Deny):
             return await self._refuse(entry, judgement.verdict)
         await self._audit.append(entry)
+        faults.point("policy_gateway.after_decided")
         answer, took_ms = await self._carry_out(call, judgement, judgement.verdict)
         await self._ended(entry, answer, took_ms)
         return answer

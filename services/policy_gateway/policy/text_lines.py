@@ -4,6 +4,8 @@ import re
 from typing import Final
 
 _LINE: Final = re.compile(r"\(at line (\d+)")
+_STRANGER: Final = re.compile(r"unknown field `([^`]+)`")
+_ANY: Final = "..."
 _KEY: Final = re.compile(r"^\s*(?:\[+\s*)?([A-Za-z0-9_.\"'-]+)\s*(?:\]+|=)")
 
 
@@ -12,14 +14,22 @@ def line_of(text: str, field: str, message: str) -> int | None:
     named = _LINE.search(message)
     if named:
         return int(named.group(1))
-    wanted = [part for part in re.split(r"[.\[\]`]+", field) if part and not part.isdecimal()]
     places = _places(text)
+    stranger = _STRANGER.search(message)
+    if stranger:
+        # The reader of the text says which key is strange, but not in which of the tables of its kind.
+        return next((line for name, line in places.items() if name[-1] == stranger.group(1)), None)
+    wanted = tuple(part for part in re.split(r"\.(?!\.)|\[|\]|`", field) if part and not part.isdecimal())
     while wanted:
-        found = places.get(tuple(wanted))
+        found = next((line for name, line in places.items() if _fits(name, wanted)), None)
         if found is not None:
             return found
-        wanted.pop()
+        wanted = wanted[:-1]
     return None
+
+
+def _fits(name: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    return len(name) == len(wanted) and all(part in (one, _ANY) for one, part in zip(name, wanted, strict=True))
 
 
 def _places(text: str) -> dict[tuple[str, ...], int]:

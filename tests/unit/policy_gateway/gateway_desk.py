@@ -93,13 +93,6 @@ class Gateway:
         assert self._task is not None
         return await self._task
 
-    async def die(self) -> None:
-        """Be gone from one moment to the next, as far as others can see: no connection, no last word."""
-        await self.app.bus.client._close(3, do_cbs=False)  # type: ignore[attr-defined]
-        assert self._task is not None
-        self.app.life.kill("test", 9)
-        await asyncio.wait((self._task,), timeout=10)
-
 
 @asynccontextmanager
 async def gateway(server: NatsServer, home: Path, **policy: Any) -> AsyncIterator[Gateway]:

@@ -18,6 +18,10 @@ READ = {"read": "/code/a.ex"}
 CALL = CallOf("r1", "a", 1, 1)
 
 
+def of(run_id: str, attempt: int, call: int) -> bytes:
+    return msgspec.json.encode({"args": READ, "task": CallOf(run_id, "a", attempt, call)})
+
+
 @pytest.fixture
 async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
     async with gateway(nats_server, tmp_path / "one") as made:
@@ -77,10 +81,10 @@ async def test_a_refused_call_has_no_effect_and_says_why(one: Gateway, me: Calle
         (b'{"args":7}', "bad_args", "args"),
         (b'{"args":{"read":"/code/a"},"opts":[]}', "bad_args", "opts"),
         (b'{"args":{"read":"/code/a","x":1}}', "bad_args", "x"),
-        (b'{"args":{"read":"/code/a"},"task":{"run_id":"a.b","task_id":"a","attempt":1,"call":1}}', "bad_id", "task.run_id"),
-        (b'{"args":{"read":"/code/a"},"task":{"run_id":"r","task_id":"a","attempt":0,"call":1}}', "bad_request", "task.attempt"),
-        (b'{"args":{"read":"/code/a"},"task":{"run_id":"r","task_id":"a","attempt":1,"call":0}}', "bad_request", "task.call"),
-        (b'{"args":{"read":"/code/a"},"task":{"run_id":"r","task_id":"a","attempt":1,"call":1}}', "run_not_found", None),
+        (of("a.b", 1, 1), "bad_id", "task.run_id"),
+        (of("r", 0, 1), "bad_request", "task.attempt"),
+        (of("r", 1, 0), "bad_request", "task.call"),
+        (of("r", 1, 1), "run_not_found", None),
     ],
 )  # fmt: skip
 async def test_every_wrong_shape_has_its_code(one: Gateway, me: Caller, body: bytes, code: str, field) -> None:
