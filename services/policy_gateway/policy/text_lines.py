@@ -5,7 +5,7 @@ from typing import Final
 
 _LINE: Final = re.compile(r"\(at line (\d+)")
 _STRANGER: Final = re.compile(r"unknown field `([^`]+)`")
-_ANY: Final = "..."
+_ANY: Final = "*"
 _KEY: Final = re.compile(r"^\s*(?:\[+\s*)?([A-Za-z0-9_.\"'-]+)\s*(?:\]+|=)")
 
 
@@ -19,7 +19,9 @@ def line_of(text: str, field: str, message: str) -> int | None:
     if stranger:
         # The reader of the text says which key is strange, but not in which of the tables of its kind.
         return next((line for name, line in places.items() if name[-1] == stranger.group(1)), None)
-    wanted = tuple(part for part in re.split(r"\.(?!\.)|\[|\]|`", field) if part and not part.isdecimal())
+    wanted = tuple(
+        part for part in re.split(r"[.\[\]]+", field.replace("[...]", f".{_ANY}")) if part and not part.isdecimal()
+    )
     while wanted:
         found = next((line for name, line in places.items() if _fits(name, wanted)), None)
         if found is not None:
