@@ -67,7 +67,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "branch": Subcommand(
         _options(
             "a v r l",
-            "all verbose remotes list show-current no-color contains+ merged+ no-merged+ sort= format= points-at+",
+            "all verbose remotes list show-current no-color contains+ merged+ no-merged+ sort= format= points-at=",
         ),
         "branch",
         writes=True,

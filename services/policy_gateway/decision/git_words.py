@@ -18,17 +18,19 @@ _SORT: Final = re.compile(r"-?[A-Za-z:*=]{1,64}", re.ASCII)
 
 def is_revision(word: str) -> bool:
     """A revision or range of the plain kind; never one that begins like an option, a refspec or pathspec magic."""
-    return _REVISION.fullmatch(word) is not None and _stays_inside(word.replace(":", "/").split("/"))
+    if _REVISION.fullmatch(word) is None or word.strip(".") == "":
+        return False
+    return _stays_inside(word.replace(":", "/").split("/"))
 
 
 def is_path(word: str) -> bool:
-    """A relative path that stays inside and out of git's own folder; never pathspec magic."""
-    return word != "" and word[0] not in "/:" and _stays_inside(word.split("/"))
+    """A relative path that stays inside and out of git's own folder; never pathspec magic, no control characters."""
+    return word != "" and word[0] not in "/:" and word.isprintable() and _stays_inside(word.split("/"))
 
 
 def is_revision_or_path(word: str) -> bool:
-    """Either; but not the lone dash, which some commands take for their input."""
-    return word != "-" and (is_path(word) or is_revision(word))
+    """Either; but nothing that begins like an option or a refspec, the lone dash among them."""
+    return word[:1] not in {"-", "+"} and (is_path(word) or is_revision(word))
 
 
 def is_new_name(word: str) -> bool:

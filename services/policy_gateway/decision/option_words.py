@@ -23,9 +23,12 @@ def read_option(words: Sequence[str], index: int, table: Kinds, given: Given) ->
     word = words[index]
     if word.startswith("--"):
         return _long(words, index, table, given)
-    if table.get(word) == "flag":
+    whole = table.get(word)
+    if whole == "flag":
         given.append((word, None))
         return index + 1
+    if whole is not None and len(word) > 2:
+        return _next_word(words, index, whole, word, given)
     for place in range(1, len(word)):
         name = "-" + word[place]
         kind = table.get(name)

@@ -59,7 +59,7 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class CommandTable:
-    """What a role may run in one profile: `allowed` is what a refusal shows, `by_program` has longest prefixes first."""
+    """What a role may run in one profile: `allowed` is what a refusal shows, `by_program` has long prefixes first."""
 
     allowed: tuple[str, ...]
     by_program: Mapping[str, tuple[Grammar, ...]]
