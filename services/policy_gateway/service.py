@@ -1,9 +1,7 @@
 """The composition root of policy-gateway: everything is wired here and nowhere else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from contracts.errors import Rejected
 from contracts.limits import TOOL_VALUE_MAX_BYTES
@@ -17,26 +15,21 @@ from services.policy_gateway.calls.calls import Calls
 from services.policy_gateway.calls.door import Door
 from services.policy_gateway.calls.fetch_counts import FetchCounts
 from services.policy_gateway.calls.flights import Flights
-from services.policy_gateway.calls.judging import Judge, WorkspaceBook
+from services.policy_gateway.calls.judging import Judge
 from services.policy_gateway.calls.owners import Owners
 from services.policy_gateway.calls.records import CallRecords
 from services.policy_gateway.calls.recovery import recover
 from services.policy_gateway.calls.repeats import Repeats
 from services.policy_gateway.config import SECTION, Config
 from services.policy_gateway.decision.decide import decide
-from services.policy_gateway.decision.plans import DockerPlan, ReadPlan, WritePlan
 from services.policy_gateway.decision.roles import SHIPPED
 from services.policy_gateway.handlers.audit import AuditHandlers
 from services.policy_gateway.handlers.policies import PolicyHandlers
+from services.policy_gateway.hands import Hands, real_hands
 from services.policy_gateway.policy.book import POLICY_CODEC, POLICY_SUBJECT, PolicyBook
 from services.policy_gateway.policy.decider import POLICY, Policy, PutPolicy
 from services.policy_gateway.run_facts import RunFacts
-from services.policy_gateway.toolkit import Toolkit
-from services.policy_gateway.tools.docker import Docker
 from services.policy_gateway.tools.engine import engine_sockets, engine_url
-from services.policy_gateway.tools.files import Files
-from services.policy_gateway.tools.tool import Tool
-from services.policy_gateway.workspaces import Workspaces
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
 from services.runtime.jetstream import JetStreamEventStore
@@ -49,18 +42,10 @@ DRAIN_SHARE: Final = 0.4
 ENVELOPE_BYTES: Final = 64 << 10
 
 
-class Hands(NamedTuple):
-    """What carries allowed calls out: the tools, the workspaces they work in, and the digest of their sandbox."""
-
-    toolkit: Toolkit
-    workspaces: WorkspaceBook
-    sandbox: str
-
-
 async def build(app: App) -> None:
     """Wire the gateway with its real tools."""
     config = app.config.section(SECTION, Config)
-    await assemble(app, config, await _hands(app, config))
+    await assemble(app, config, await real_hands(app, config))
 
 
 async def assemble(app: App, config: Config, hands: Hands) -> None:
@@ -78,7 +63,7 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     judge = Judge(
         decide=decide, book=book, runs=RunFacts(app.bus), workspaces=hands.workspaces, fetches=FetchCounts(app.bus),
         clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
-        engine_sockets=tuple(map(str, engine_sockets(engine_url()))),
+        engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
     calls, owners, repeats = await _calls(app, audit, reader, judge, hands)
     door = Door(
@@ -163,28 +148,3 @@ async def _checkpoints(app: App, audit: AuditLog) -> None:
             await audit.checkpoint_if_due()
         except Rejected as error:
             app.log.warning("checkpoint_failed", code=error.code, reason=error.message)
-
-
-async def _hands(app: App, config: Config) -> Hands:
-    """The real tools."""
-    workspaces = Workspaces(config.workspaces_path(app.home), app.home)
-    workspaces.start()
-    files, docker = Files(), Docker()
-    app.on_stop(_as_hook(files.close))
-    tools: dict[type[Any], Tool[Any]] = {ReadPlan: files, WritePlan: files, DockerPlan: docker}
-    _ = app.spawn(_reap(app, docker, config.workspaces_path(app.home)), "reap")
-    return Hands(Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy), workspaces, "")
-
-
-async def _reap(app: App, docker: Docker, workspaces: Path) -> None:
-    """Remove what dead gateways left in the engine; it may take its time."""
-    removed = await docker.reap(workspaces)
-    if removed:
-        app.log.warning("containers_reaped", count=removed)
-
-
-def _as_hook(fn: Callable[[], object]) -> Callable[[], Awaitable[None]]:
-    async def hook() -> None:
-        fn()
-
-    return hook

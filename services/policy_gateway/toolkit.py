@@ -21,7 +21,7 @@ class Toolkit:
         self._tools = tools
         self._light, self._heavy = asyncio.Semaphore(light), asyncio.Semaphore(heavy)
 
-    async def run(self, plan: Plan, ticket: Ticket, timeout_ms: int) -> dict[str, Any]:
+    async def run(self, plan: Plan, ticket: Ticket, timeout_ms: int) -> Any:
         """Carry `plan` out before the ticket's deadline; raises Rejected when that fails."""
         tool = self._tools.get(type(plan))
         if tool is None:

@@ -19,7 +19,8 @@ from contracts.task import TaskSpec
 from services.policy_gateway.audit.log import AUDIT_CODEC, AUDIT_SUBJECT
 from services.policy_gateway.config import Config as PolicyConfig
 from services.policy_gateway.decision.plans import LuaPlan, ReadPlan, ShellPlan, WritePlan
-from services.policy_gateway.service import SERVICE, Hands, assemble
+from services.policy_gateway.hands import Hands
+from services.policy_gateway.service import SERVICE, assemble
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.tool import Ticket, Workspace
 from services.runtime import nats_client
