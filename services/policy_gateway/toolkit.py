@@ -37,6 +37,11 @@ class Toolkit:
                     raise Rejected("timeout", "it waited in line until its deadline", timeout_ms=timeout_ms) from None
                 try:
                     return await tool.run(plan, ticket)
+                except Rejected as error:
+                    if error.code != "timeout":
+                        raise
+                    # Told as it was asked for, whatever was left of it when the tool began.
+                    raise Rejected("timeout", error.message, **{**error.detail, "timeout_ms": timeout_ms}) from error
                 finally:
                     slots.release()
         except TimeoutError:

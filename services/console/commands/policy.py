@@ -11,7 +11,7 @@ from contracts.policy import ToolCall
 from services.console import principal, task_file
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
-from services.console.output import columns, plain
+from services.console.output import columns, plain, size
 from services.console.policy_text import audit_table, decision_text, difference_text, roles_text, statistics_text
 
 app = App(
@@ -245,6 +245,45 @@ async def verify(*, key: str | None = None, common: Common = DEFAULTS) -> None:
     common.output.value(
         found, lambda _: "the chain holds\n" + columns(("ENTRIES", "SIGNATURES", "SIGNED UP TO", "HEAD"), rows)
     )
+
+
+@app.command
+async def image(
+    name: str,
+    /,
+    *,
+    folder: Path | None = None,
+    busybox: bool = False,
+    python: bool = False,
+    package: list[str] | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Build a small image for the docker tool and load it into the engine,
+    without a registry: from a folder, the machine's busybox, or its Python.
+
+    For example:
+        htdag policy image htdag/busybox:1 --busybox
+        htdag policy image htdag/python:3 --python --package pytest
+
+    Parameters
+    ----------
+    name
+        Name of the image, name:tag; a role's list of images must name it.
+    folder
+        A root file system that becomes the image.
+    busybox
+        Take the static busybox of this machine.
+    python
+        Take the Python of this machine.
+    package
+        An installed Python package that goes into the image; repeat it for more.
+    """
+    import importlib
+
+    # Only this command needs it, and it runs here: the engine may be one that no gateway uses.
+    built = importlib.import_module("services.policy_gateway.tools.image")
+    found = await built.build(name, folder=folder, busybox=busybox, python=python, packages=package or [])
+    common.output.value(found, f"{found['image']}  {size(found['bytes'])}  {found['id']}")
 
 
 def _json(text: str, field: str) -> Any:

@@ -100,10 +100,9 @@ class AuditLog:
         return await asyncio.shield(waiting.stored)
 
     async def checkpoint_if_due(self, *, at_once: bool = False) -> bool:
-        """Sign the chain when enough has happened since the last signature; whether it was signed."""
-        behind = self._head.n - self._signed_n
+        """Sign what was not signed for a while; every CHECKPOINT_ENTRIES a commit brings its signature by itself."""
         late = at_once or self._clock.monotonic_s() - self._signed_s >= CHECKPOINT_S
-        if behind <= 0 or not (late or behind >= CHECKPOINT_ENTRIES):
+        if self._head.n <= self._signed_n or not late:
             return False
         await self.append(self._unsigned())
         return True
@@ -175,6 +174,9 @@ class AuditLog:
             placed = self._signed(head) if isinstance(entry, AuditCheckpoint) else chain.linked(entry, head)
             head = chain.after(placed, head)
             chained.append(placed)
+        if chained and head.n - self._signed_n >= CHECKPOINT_ENTRIES:
+            chained.append(self._signed(head))
+            head = chain.after(chained[-1], head)
         return chained, head
 
     def _unsigned(self) -> AuditCheckpoint:
