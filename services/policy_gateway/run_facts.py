@@ -17,6 +17,7 @@ from contracts.task import ROLE_ALIASES
 from services.runtime.bus import Bus
 from services.runtime.event_store import Recorded
 from services.runtime.folded_log import FoldedLog
+from services.runtime.lifecycle import Log
 
 _BEGINS: Final = "task.started.v1"
 _RESTS: Final = {
@@ -107,9 +108,10 @@ class Bound(NamedTuple):
 class RunFacts:
     """Looks calls up in the runs they belong to."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, log: Log) -> None:
+        self._log = log
         self._runs: FoldedLog[_Run] = FoldedLog(
-            lambda subject, after: bus.history(EVENTS_EXECUTOR, subject, after), _Run, _Run.take
+            lambda subject, after: bus.history(EVENTS_EXECUTOR, subject, after), _Run, self._take
         )
 
     async def bound(self, call: CallOf) -> Bound:
@@ -131,3 +133,10 @@ class RunFacts:
         if task.status != "in_progress" or task.attempt != call.attempt:
             raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
         return Bound(task.role, run.workspace, run.begun_at)
+
+    def _take(self, run: _Run, record: Recorded) -> None:
+        try:
+            run.take(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            # What it said is not known; a task that it may have begun is not begun as far as calls go.
+            self._log.error("record_unreadable", subject=record.subject, seq=record.seq, reason=str(error)[:500])

@@ -61,8 +61,8 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
     judge = Judge(
-        decide=decide, book=book, runs=RunFacts(app.bus), workspaces=hands.workspaces, fetches=FetchCounts(app.bus),
-        clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
+        decide=decide, book=book, runs=RunFacts(app.bus, app.log), workspaces=hands.workspaces,
+        fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
     calls, owners, repeats = await _calls(app, audit, reader, judge, hands)

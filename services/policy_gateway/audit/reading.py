@@ -2,7 +2,8 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -59,7 +60,7 @@ class AuditReader:
     def __init__(self, bus: Bus, clock: Clock, log: Log) -> None:
         self._bus, self._clock, self._log = bus, clock, log
 
-    async def places(self, *, since: str | None = None, after: int = 0) -> AsyncIterator[Place]:
+    async def places(self, *, since: str | None = None, after: int = 0) -> AsyncGenerator[Place, None]:
         """Entries with their sequences, oldest first: all, those `since`, or those behind a sequence."""
         from_ms = 0 if since is None else since_ms(since, self._clock.now_ms())
         if since is not None:
@@ -112,9 +113,10 @@ class AuditReader:
 
     async def find(self, call_id: str, after: int) -> ToolDecided | None:
         """The decision of one call behind a sequence, None when it was never stored."""
-        async for _, entry in self.places(after=after):
-            if isinstance(entry, ToolDecided) and entry.id == call_id:
-                return entry
+        async with aclosing(self.places(after=after)) as places:
+            async for _, entry in places:
+                if isinstance(entry, ToolDecided) and entry.id == call_id:
+                    return entry
         return None
 
     async def unfinished(self, after: int) -> list[ToolDecided]:

@@ -95,7 +95,7 @@ class Calls:
         judgement = await self._judge.judge(call)
         entry = self._decided(call, judgement)
         if isinstance(judgement.verdict, Deny):
-            return await self._refuse(entry, judgement.verdict)
+            return await self._refuse(entry, judgement, judgement.verdict)
         await self._audit.append(entry)
         faults.point("policy_gateway.after_decided")
         answer, took_ms = await self._carry_out(call, judgement, judgement.verdict)
@@ -114,7 +114,7 @@ class Calls:
         verdict, took_ms = judgement.verdict, 0.0
         try:
             if isinstance(verdict, Deny):
-                answer = await self._refuse(entry, verdict)
+                answer = await self._refuse(entry, judgement, verdict)
             else:
                 await self._audit.append(entry)
                 faults.point("policy_gateway.after_decided")
@@ -134,10 +134,12 @@ class Calls:
     def _decided(self, call: Call, judgement: Judgement) -> ToolDecided:
         return decided_entry(call, judgement, gateway=self._gateway, sandbox=self._sandbox, now_ms=self._clock.now_ms())
 
-    async def _refuse(self, entry: ToolDecided, verdict: Deny) -> Answer:
+    async def _refuse(self, entry: ToolDecided, judgement: Judgement, verdict: Deny) -> Answer:
         self._denials.tell(entry, code=verdict.code, rule=verdict.rule, attack=entry.attack, detail=entry.detail)
         await self._audit.append(entry, *self._raised(entry, verdict.code))
-        self._metrics.inc("htdag_policy_denials_total", role=entry.role[:64], attack=entry.attack)
+        # The role is the caller's own word: only one that exists becomes a label.
+        role = entry.role if entry.role in judgement.version.roles.rights else "unknown"
+        self._metrics.inc("htdag_policy_denials_total", role=role, attack=entry.attack)
         return denied(verdict)
 
     def _raised(self, entry: ToolDecided, code: str) -> list[SecurityRaised]:

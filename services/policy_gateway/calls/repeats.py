@@ -7,6 +7,8 @@ gets what it lacks: the decision, if the gateway died before it was stored, and 
 import asyncio
 from typing import Any, Final
 
+import msgspec
+
 from contracts.errors import Rejected
 from contracts.policy import CallFinished, ToolDecided
 from services.policy_gateway.audit.log import AuditLog
@@ -20,6 +22,7 @@ from services.policy_gateway.decision.verdict import Deny
 from services.runtime.clock import Clock
 from services.runtime.event_store import Conflict
 
+_SORTED: Final = msgspec.json.Encoder(order="sorted").encode
 WAIT_S: Final = 60.0
 """How long one request waits for a call that another gateway has under way; who asked asks again."""
 
@@ -93,9 +96,10 @@ class Repeats:
 
 def same_call(one: Call, other: Call) -> bool:
     """Whether two requests for the same call ask for the same."""
-    return (one.role, one.tool, one.asked.args, one.asked.opts) == (
-        other.role, other.tool, other.asked.args, other.asked.opts
-    )  # fmt: skip
+    # As JSON: in Python true equals 1.
+    return _SORTED((one.role, one.tool, one.asked.args, one.asked.opts)) == _SORTED(
+        (other.role, other.tool, other.asked.args, other.asked.opts)
+    )
 
 
 def _same(asked: ToolDecided, first: ToolDecided) -> bool:

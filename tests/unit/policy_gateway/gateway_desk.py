@@ -18,7 +18,7 @@ from contracts.subjects import rpc, tool_call
 from contracts.task import TaskSpec
 from services.policy_gateway.audit.log import AUDIT_CODEC, AUDIT_SUBJECT
 from services.policy_gateway.config import Config as PolicyConfig
-from services.policy_gateway.decision.plans import LuaPlan, ReadPlan, ShellPlan, WritePlan
+from services.policy_gateway.decision.plans import FetchPlan, LuaPlan, ReadPlan, ShellPlan, WritePlan
 from services.policy_gateway.hands import Hands
 from services.policy_gateway.service import SERVICE, assemble
 from services.policy_gateway.toolkit import Toolkit
@@ -65,17 +65,18 @@ class OneWorkspace:
 class Gateway:
     """One gateway: its app, and the tool behind all its plans."""
 
-    def __init__(self, server: NatsServer, home: Path, **policy: Any) -> None:
+    def __init__(self, server: NatsServer, home: Path, *, drain_s: float = 20.0, **policy: Any) -> None:
         self.tool = HeldTool()
         self.home = home
-        flags = {"core.home": str(home), "core.nats_url": server.url, "core.http_port": "0"}
+        flags = {"core.home": str(home), "core.nats_url": server.url, "core.http_port": "0",
+                 "core.drain_s": drain_s}  # fmt: skip
         self.app = App(SERVICE, Config.load(flags, env={}))
         self._policy = PolicyConfig(**policy)
         self._task: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
         async def build(app: App) -> None:
-            plans = (ReadPlan, WritePlan, ShellPlan, LuaPlan)
+            plans = (ReadPlan, WritePlan, ShellPlan, LuaPlan, FetchPlan)
             toolkit = Toolkit(dict.fromkeys(plans, self.tool), light=8, heavy=2)
             await assemble(app, self._policy, Hands(toolkit, OneWorkspace(self.home), "box1"))
 

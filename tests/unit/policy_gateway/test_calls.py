@@ -203,3 +203,62 @@ async def test_a_drained_gateway_ends_what_it_began_and_signs(nats_server: NatsS
         assert (await calling)["ok"]
         assert await stopping == 0
         assert [type(entry) for entry in await me.audit()] == [ToolDecided, ToolFinished, AuditCheckpoint]
+
+
+async def test_what_does_not_end_in_the_drain_is_cut_and_recorded(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with caller(nats_server) as me:
+        made = Gateway(nats_server, tmp_path / "one", drain_s=1.0)
+        await made.start()
+        await me.task_runs()
+        made.tool.hold = asyncio.Event()
+        calling = asyncio.create_task(me.call("coder", "fs", READ, task=CALL))
+        plain = asyncio.create_task(me.call("coder", "fs", READ))
+        await eventually(lambda: len(made.tool.calls) == 2)
+        assert await made.stop() == 0
+        assert (await calling)["error"]["code"] == (await plain)["error"]["code"] == "call_interrupted"
+        ends = [entry.code for entry in await me.audit() if isinstance(entry, ToolFinished)]
+        assert ends == ["call_interrupted"] * 2
+        async with gateway(nats_server, tmp_path / "two") as two:
+            assert (await me.call("coder", "fs", READ, task=CALL))["error"]["code"] == "call_interrupted"
+            assert two.tool.calls == []
+
+
+async def test_a_task_may_fetch_only_so_many_pages(one: Gateway, me: Caller) -> None:
+    text = (await me.ask("roles"))["text"]
+    await me.ask("put", text=text.replace("calls_max = 60", "calls_max = 2"))
+    await me.task_runs(role="researcher")
+    codes = []
+    for number in range(1, 5):
+        said = await me.call("researcher", "http", {"url": "https://docs.rs/x"}, task=CallOf("r1", "a", 1, number))
+        codes.append(said["error"]["code"] if "error" in said else "")
+    assert codes == ["", "", "call_limit_exceeded", "call_limit_exceeded"]
+    assert (await me.call("researcher", "http", {"url": "https://docs.rs/x"}))["ok"], "no task, no count"
+
+
+async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with caller(nats_server) as me:
+        async with gateway(nats_server, tmp_path / "one"):
+            await me.task_runs(role="admin")
+            error = (await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CALL))["error"]
+            assert (error["class"], error["code"]) == ("policy_violation", "approval_required")
+            assert (await me.call("admin", "fs", {"read": "/etc/hosts"}))["ok"]
+        async with gateway(nats_server, tmp_path / "one", auto_admin=True):
+            assert (await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 1, 2)))["ok"]
+
+
+async def test_too_many_calls_at_once_are_sent_back(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=3) as one:
+        one.tool.hold = asyncio.Event()
+        held = [asyncio.create_task(me.call("coder", "fs", READ)) for _ in range(3)]
+        await eventually(lambda: len(one.tool.calls) == 3)
+        assert (await me.call("coder", "fs", READ))["error"]["code"] == "mailbox_full"
+        one.tool.hold.set()
+        assert all(said["ok"] for said in await asyncio.gather(*held))
+
+
+async def test_a_call_that_is_the_same_only_for_python_is_another_one(one: Gateway, me: Caller) -> None:
+    await me.task_runs()
+    args = {"src": "return 1", "argv": [True]}
+    assert (await me.call("coder", "lua", args, task=CALL))["ok"]
+    other = await me.call("coder", "lua", {"src": "return 1", "argv": [1]}, task=CALL)
+    assert other["error"]["code"] == "conflict"
