@@ -1,16 +1,18 @@
 """Sizes: nothing that is asked grows without end."""
 
+import time
 from typing import Any
 
 import pytest
 
 from services.policy_gateway.decision.argv import COMMAND_BYTES_MAX, WORD_BYTES_MAX, WORDS_MAX
+from services.policy_gateway.decision.decide import decide
 from services.policy_gateway.decision.facts import Facts
 from services.policy_gateway.decision.fs import FILE_BYTES_MAX
 from services.policy_gateway.decision.lua import ARGV_CHARS_MAX, ARGV_DEPTH_MAX, ARGV_NODES_MAX, SRC_BYTES_MAX
 from services.policy_gateway.decision.plans import LuaPlan, ReadPlan, WritePlan
 from services.policy_gateway.decision.shape import shown
-from tests.unit.policy_gateway.decision.verdicts import allowed, denied
+from tests.unit.policy_gateway.decision.verdicts import ROLES, allowed, denied
 
 
 def nested(depth: int) -> Any:
@@ -115,6 +117,38 @@ def test_an_engine_elsewhere_is_closed_too() -> None:
         args = {"image": "x", "cmd": ["x"], "mounts": [{"host": host, "cont": "/s"}]}
         assert allowed("admin", "docker", args)
         assert denied("admin", "docker", args, None, Facts(engine_sockets=("/srv/engine",)))[0] == "forbidden_mount"
+
+
+LONG = 4000
+
+
+@pytest.mark.parametrize(
+    ("role", "tool", "args"),
+    [
+        ("coder", "shell", {"cmd": ["mix", "do", *["deps.get,"] * LONG]}),
+        ("coder", "shell", {"cmd": ["mix", "test", *["a/b.exs"] * LONG]}),
+        ("coder", "shell", {"cmd": ["cargo", "build", *["-vvvvvvvvvvvvvvvv"] * LONG]}),
+        ("coder", "shell", {"cmd": ["cargo", "build", *["-" + "v" * 100_000] * 10]}),
+        ("coder", "git", {"cmd": ["add", *["-v"] * 2000, *["a/b/c"] * 2000]}),
+        ("coder", "git", {"cmd": ["log", "a" * 100_000 + "!", *["-n", "5"] * 1500]}),
+        ("coder", "git", {"cmd": ["branch", "a/" * 60_000 + "x"]}),
+        ("coder", "git", {"cmd": ["push", *["+x"] * LONG]}),
+        ("coder", "fs", {"read": "/code" + "/a" * 2000}),
+        ("admin", "docker", {"image": "a-" * 255 + "!", "cmd": ["x"]}),
+        ("admin", "docker", {"image": "a.a/" * 127 + "!", "cmd": ["x"]}),
+        ("admin", "docker", {"image": "a" * 511 + "!", "cmd": ["x"]}),
+        ("admin", "http", {"url": "https://" + "a." * 120 + "a/" + "%20" * 500}),
+        ("admin", "http", {"url": "https://" + "a-" * 1000 + "!/"}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_longest_call_is_judged_at_once(role: str, tool: str, args: Any) -> None:
+    spent_s = []
+    for _ in range(3):
+        started_s = time.process_time()
+        decide(ROLES, role, tool, args, None)
+        spent_s.append(time.process_time() - started_s)
+    assert min(spent_s) < 0.1
 
 
 def test_a_detail_is_short_whatever_was_asked() -> None:
