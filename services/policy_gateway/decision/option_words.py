@@ -7,6 +7,8 @@ Kind = Literal["flag", "value", "optional", "equals", "last"]
 """flag: takes nothing. value: `=v`, glued (short) or the next word. optional: `=v` or glued, or nothing. equals: only
 `=v`. last: like value, but may also stand alone at the end."""
 Kinds = Mapping[str, Kind]
+BUNDLE_MAX = 32
+"""How many short options one word may bundle."""
 Given = list[tuple[str, str | None]]
 
 
@@ -32,10 +34,10 @@ def read_option(words: Sequence[str], index: int, table: Kinds, given: Given) ->
     for place in range(1, len(word)):
         name = "-" + word[place]
         kind = table.get(name)
-        if kind == "flag":
+        if kind == "flag" and place <= BUNDLE_MAX:
             given.append((name, None))
             continue
-        if kind is None or kind == "equals":
+        if kind is None or kind in {"flag", "equals"}:
             return -1
         glued = word[place + 1 :]
         if glued or kind == "optional":

@@ -10,6 +10,8 @@ from contracts.errors import Rejected
 from services.policy_gateway.decision.option_words import Kinds, kinds
 
 ALWAYS: Final = "*"
+PREFIX_WORDS_MAX: Final = 3
+"""How many words a prefix in `only` and `never` may have."""
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,7 +84,7 @@ def _grammar(name: str, commands: Mapping[str, Command], field: str) -> Grammar:
     if "" in prefix or "/" in prefix[0] or not name.isascii():
         raise Rejected("bad_request", f"{field}: words with one space between them, no path", field=field)
     if name == "git":
-        return _laid_out(prefix, Command(), {})
+        return _laid_out(prefix, Command(), {}, field)
     command = commands.get(name)
     if command is not None and command.like is not None:
         command = commands.get(command.like)
@@ -91,18 +93,26 @@ def _grammar(name: str, commands: Mapping[str, Command], field: str) -> Grammar:
     modules: dict[str, Grammar | None] = {}
     for module in command.modules:
         described = commands.get(module)
-        modules[module] = None if described is None else _laid_out((module,), described, {})
-    return _laid_out(prefix, command, modules)
+        modules[module] = None if described is None else _laid_out((module,), described, {}, field)
+    return _laid_out(prefix, command, modules, field)
 
 
-def _laid_out(prefix: tuple[str, ...], command: Command, modules: Mapping[str, Grammar | None]) -> Grammar:
+def _prefixes(lines: Sequence[str], field: str) -> frozenset[tuple[str, ...]]:
+    found = frozenset(tuple(line.split(" ")) for line in lines)
+    if any(len(words) > PREFIX_WORDS_MAX or "" in words for words in found):
+        reason = f"{field}: prefixes have at most {PREFIX_WORDS_MAX} words, one space between them"
+        raise Rejected("bad_request", reason, field=field)
+    return found
+
+
+def _laid_out(prefix: tuple[str, ...], command: Command, modules: Mapping[str, Grammar | None], field: str) -> Grammar:
     pairs = frozenset((first, second) for first, _, second in (pair.partition(" ") for pair in command.pairs))
     return Grammar(
         prefix=prefix,
         options=kinds(command.flags, command.values, command.optional),
         pairs=pairs,
-        only=frozenset(tuple(words.split(" ")) for words in command.only),
-        never=frozenset(tuple(words.split(" ")) for words in command.never),
+        only=_prefixes(command.only, field),
+        never=_prefixes(command.never, field),
         never_begins=tuple(command.never_begins),
         chains=frozenset(command.chains),
         open=command.open,

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -20,7 +20,8 @@ from services.policy_gateway.decision.programs import Command, CommandTable, com
 
 SHIPPED: Final = Path(__file__).with_name("roles.toml")
 """The roles that come with the program; the edge reads the file."""
-ROLES_BYTES_MAX: Final = 1 << 20
+ROLES_CHARS_MAX: Final = 1 << 20
+HOST_CHARS_MAX: Final = 253
 TIMEOUT_MS_CEILING: Final = 366 * 86_400_000
 """The longest that even a role without a maximum may ask for: a number, never for ever."""
 TIMEOUT_DEFAULT_MS: Final = 3_600_000
@@ -29,6 +30,8 @@ TIMEOUT_DEFAULT_MS: Final = 3_600_000
 ToolName = Literal["git", "fs", "shell", "http", "docker", "lua"]
 Network = Literal["deny", "hosts", "public"]
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=TIMEOUT_MS_CEILING)]
+NAME_SHOWN: Final = 64
+_T = TypeVar("_T")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _HOST: Final = re.compile(r"(?:\*\.)?[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+", re.ASCII)
 
@@ -85,6 +88,12 @@ class RolesDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commands: dict[str, Command] = {}
 
 
+class _Sections(msgspec.Struct, forbid_unknown_fields=True):
+    roles: dict[str, Any]
+    aliases: dict[str, str] = {}
+    commands: dict[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Rights:
     """One role, laid out for decisions. `name` is its own name, also when it was found by an alias."""
@@ -124,18 +133,29 @@ class Roles:
 
 def parse_roles(text: str) -> Roles:
     """Read the text of a `roles.toml`. Raises Rejected("bad_request", field=…) for what cannot be a policy."""
-    if not isinstance(text, str) or len(text) > ROLES_BYTES_MAX:
-        raise _bad("roles", f"a text of at most {ROLES_BYTES_MAX} characters")
+    if not isinstance(text, str) or len(text) > ROLES_CHARS_MAX:
+        raise _bad("roles", f"a text of at most {ROLES_CHARS_MAX} characters")
     try:
         found: Any = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise _bad("roles", f"no TOML: {error}"[:300]) from error
+    sections = _converted(found, _Sections, "")
+    document = RolesDocument(
+        {name: _converted(role, Role, f"roles.{name[:NAME_SHOWN]}") for name, role in sections.roles.items()},
+        sections.aliases,
+        {name: _converted(one, Command, f"commands.{name[:NAME_SHOWN]}") for name, one in sections.commands.items()},
+    )
+    return compile_roles(document)
+
+
+def _converted(value: Any, kind: type[_T], field: str) -> _T:
+    """`value` as a struct; what is wrong with it is told by the names of the file."""
     try:
-        document = msgspec.convert(found, RolesDocument)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
-        raise _bad(path.rstrip("`").lstrip(".") or "roles", reason) from error
-    return compile_roles(document)
+        inner = path.rstrip("`").lstrip(".")
+        raise _bad(".".join(part for part in (field, inner) if part) or "roles", reason) from error
 
 
 def compile_roles(document: RolesDocument) -> Roles:
@@ -145,7 +165,7 @@ def compile_roles(document: RolesDocument) -> Roles:
     rights = {name: _rights(name, role, document.commands) for name, role in document.roles.items()}
     for alias, name in document.aliases.items():
         if _NAME.fullmatch(alias) is None or alias in document.roles:
-            raise _bad(f"aliases.{alias[:64]}", "a new name of a-z 0-9 _")
+            raise _bad(f"aliases.{alias[:NAME_SHOWN]}", "a new name of a-z 0-9 _")
         if name not in document.roles:
             raise _bad(f"aliases.{alias}", "the name of a role")
         rights[alias] = rights[name]
@@ -154,7 +174,7 @@ def compile_roles(document: RolesDocument) -> Roles:
 
 
 def _rights(name: str, role: Role, commands: Mapping[str, Command]) -> Rights:
-    field = f"roles.{name[:64]}"
+    field = f"roles.{name[:NAME_SHOWN]}"
     if _NAME.fullmatch(name) is None:
         raise _bad(field, "a name of a-z 0-9 _")
     sections = {"git": role.git != "none", "fs": role.fs, "shell": role.shell, "http": role.http, "docker": role.docker}
@@ -164,7 +184,7 @@ def _rights(name: str, role: Role, commands: Mapping[str, Command]) -> Rights:
     fs, shell, docker = role.fs or FsRights([]), role.shell or ShellRights("coder"), role.docker or DockerRights()
     http = role.http or HttpRights()
     for host in http.hosts:
-        if _HOST.fullmatch(host) is None or len(host) > 255:
+        if len(host) > HOST_CHARS_MAX or _HOST.fullmatch(host) is None:
             raise _bad(f"{field}.http.hosts", f"a host in lower case, or *.host: {host[:80]}")
     if "http" in role.tools and role.network == "deny":
         raise _bad(f"{field}.network", "a network, for a role that has http")

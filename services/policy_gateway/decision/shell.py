@@ -7,7 +7,7 @@ from typing import Final
 from services.policy_gateway.decision.git import git
 from services.policy_gateway.decision.option_words import Given, read_option
 from services.policy_gateway.decision.plans import GitPlan, Place, ShellPlan
-from services.policy_gateway.decision.programs import ALWAYS, CommandTable, Grammar
+from services.policy_gateway.decision.programs import ALWAYS, PREFIX_WORDS_MAX, CommandTable, Grammar
 from services.policy_gateway.decision.roles import Rights
 from services.policy_gateway.decision.shape import shown
 from services.policy_gateway.decision.verdict import Deny
@@ -90,7 +90,7 @@ def _wrong_operand(grammar: Grammar, operands: list[str]) -> str | None:
     word = operands[-1]
     if grammar.never_begins and word.startswith(grammar.never_begins):
         return word
-    if tuple(operands) in grammar.never:
+    if len(operands) <= PREFIX_WORDS_MAX and tuple(operands) in grammar.never:
         return " ".join(operands)
     if operands[0] in grammar.chains and (word.rstrip(","),) in grammar.never:
         return word
@@ -98,7 +98,7 @@ def _wrong_operand(grammar: Grammar, operands: list[str]) -> str | None:
 
 
 def _fits(prefixes: frozenset[tuple[str, ...]], operands: list[str]) -> bool:
-    return any(tuple(operands[:length]) in prefixes for length in range(1, min(len(operands), 3) + 1))
+    return any(tuple(operands[:length]) in prefixes for length in range(1, PREFIX_WORDS_MAX + 1))
 
 
 def _behind_option(grammar: Grammar, words: list[str], index: int, given: Given, named: bool) -> int:

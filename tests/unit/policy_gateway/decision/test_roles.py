@@ -50,24 +50,40 @@ def test_the_document_survives_the_wire() -> None:
     assert decoded == shipped.document
 
 
+CRITIC = 'timeout_ms_max = 30_000\nfs = { roots = ["code", "tmp"] }'
+CONTAINER = {"image": "alpine:3", "cmd": ["x"], "cpu": 1, "mem": "1g"}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "call", "was", "becomes"),
     [
         ("300_000", "60_000", ("coder", "fs", {"read": "/code/x"}, {"timeout": 100_000}), "", "timeout_exceeded"),
-        ('"docs.rs", ', "", ("researcher", "http", {"url": "https://docs.rs/x"}, None), "", "forbidden_url"),
-        ('"docs.rs"', '"*.rs.org"', ("researcher", "http", {"url": "https://a.rs.org/"}, None), "forbidden_url", ""),
-        ('"docs.rs"', '"*.rs.org"', ("researcher", "http", {"url": "https://rs.org/"}, None), "forbidden_url", "forbidden_url"),
-        ("calls_max = 60", "calls_max = 0", ("researcher", "http", {"url": "https://docs.rs/x"}, None), "", "call_limit_exceeded"),
-        ('"cargo", "npm", "bun"]', '"npm", "bun"]', ("coder", "shell", {"cmd": ["cargo", "test"]}, None), "", "forbidden_command"),
-        ('"git", "fs", "shell", "lua"]', '"fs", "shell", "lua"]', ("coder", "git", {"cmd": ["status"]}, None), "", "forbidden_tool"),
-        ('tools = ["fs", "lua"]\ntimeout_ms_max = 30_000\nfs = { roots = ["code", "tmp"] }', 'tools = ["fs", "lua"]\ntimeout_ms_max = 30_000\nfs = { roots = ["tmp"], write = true }', ("critic", "fs", {"write": "/tmp/x", "content": ""}, None), "write_access_denied", ""),
-        ('"htdag/busybox:1"', '"alpine:3"', ("tester", "docker", {"image": "alpine:3", "cmd": ["x"], "cpu": 1, "mem": "1g"}, None), "forbidden_image", ""),
+        ('"docs.rs", ', "", ("researcher", "http", {"url": "https://docs.rs/x"}), "", "forbidden_url"),
+        ('"docs.rs"', '"*.rs.org"', ("researcher", "http", {"url": "https://a.rs.org/"}), "forbidden_url", ""),
+        ('"docs.rs"', '"*.rs.org"', ("researcher", "http", {"url": "https://docs.rs/"}), "", "forbidden_url"),
+        (
+            "calls_max = 60",
+            "calls_max = 0",
+            ("researcher", "http", {"url": "https://docs.rs/x"}),
+            "",
+            "call_limit_exceeded",
+        ),
+        ('"cargo", "npm"', '"npm"', ("coder", "shell", {"cmd": ["cargo", "test"]}), "", "forbidden_command"),
+        ('"git", "fs"', '"fs"', ("coder", "git", {"cmd": ["status"]}), "", "forbidden_tool"),
+        (
+            CRITIC,
+            CRITIC[:-2] + ", write = true }",
+            ("critic", "fs", {"write": "/code/x"}),
+            "write_access_denied",
+            "bad_args",
+        ),
+        ('"htdag/busybox:1"', '"alpine:3"', ("tester", "docker", CONTAINER), "forbidden_image", ""),
     ],
-)  # fmt: skip
+)
 def test_a_changed_policy_changes_the_verdict(before: str, after: str, call: tuple, was: str, becomes: str) -> None:
     assert before in TEXT
     for text, expected in ((TEXT, was), (TEXT.replace(before, after, 1), becomes)):
-        verdict = decide(parse_roles(text), *call)
+        verdict = decide(parse_roles(text), *(*call, None)[:4])
         assert (verdict.code if isinstance(verdict, Deny) else "") == expected
 
 
@@ -80,6 +96,9 @@ def test_an_image_can_be_pinned_by_digest() -> None:
         assert verdict.plan.image == pinned
 
 
+SHELL = 'shell = { sandbox = "coder", commands = { seed = ["%s"] } }'
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
@@ -87,10 +106,10 @@ def test_an_image_can_be_pinned_by_digest() -> None:
         ("x = [", "roles"),
         ("", "roles"),
         ("[roles]", "roles"),
-        (SMALL + "sudo = true", "roles[...]"),
-        (SMALL + '[commands.x]\nflag = ["-v"]', "commands[...]"),
+        (SMALL + "sudo = true", "roles.reader"),
+        (SMALL + '[commands.x]\nflag = ["-v"]', "commands.x"),
         (SMALL + "[other]\nx = 1", "roles"),
-        ('[roles.x]\ntools = ["telepathy"]', "roles[...].tools[0]"),
+        ('[roles.x]\ntools = ["telepathy"]', "roles.x.tools[0]"),
         ('[roles.x]\ntools = ["fs"]', "roles.x.fs"),
         ('[roles.x]\ntools = ["git"]', "roles.x.git"),
         ('[roles.x]\ntools = ["shell"]', "roles.x.shell"),
@@ -98,21 +117,21 @@ def test_an_image_can_be_pinned_by_digest() -> None:
         ('[roles.x]\ntools = ["http"]\nhttp = { hosts = ["docs.rs"] }', "roles.x.network"),
         ('[roles.x]\ntools = ["docker"]', "roles.x.docker"),
         ('[roles.X]\ntools = ["lua"]', "roles.X"),
-        (SMALL + "timeout_ms_max = 0", "roles[...].timeout_ms_max"),
-        (SMALL + "timeout_ms_max = true", "roles[...].timeout_ms_max"),
+        (SMALL + "timeout_ms_max = 0", "roles.reader.timeout_ms_max"),
+        (SMALL + "timeout_ms_max = true", "roles.reader.timeout_ms_max"),
         (SMALL + '[aliases]\nreader = "reader"', "aliases.reader"),
         (SMALL + '[aliases]\nlector = "nobody"', "aliases.lector"),
-        (SMALL + 'shell = { sandbox = "none" }', "roles[...].shell.sandbox"),
-        (SMALL + 'shell = { sandbox = "coder", commands = { seed = ["mix"] } }', "roles.reader.shell.commands.seed"),
-        (SMALL + 'shell = { sandbox = "coder", commands = { seed = ["./git"] } }', "roles.reader.shell.commands.seed"),
-        (SMALL + 'shell = { sandbox = "coder", commands = { seed = ["git  log"] } }', "roles.reader.shell.commands.seed"),
+        (SMALL + 'shell = { sandbox = "none" }', "roles.reader.shell.sandbox"),
+        (SMALL + SHELL % "mix", "roles.reader.shell.commands.seed"),
+        (SMALL + SHELL % "./git", "roles.reader.shell.commands.seed"),
+        (SMALL + SHELL % "git  log", "roles.reader.shell.commands.seed"),
         (SMALL + 'network = "hosts"\nhttp = { hosts = ["GitHub.com"] }', "roles.reader.http.hosts"),
         (SMALL + 'network = "hosts"\nhttp = { hosts = ["*"] }', "roles.reader.http.hosts"),
         (SMALL + 'network = "hosts"\nhttp = { hosts = ["a.b/c"] }', "roles.reader.http.hosts"),
         ("x = " + "[" * 5000, "roles"),
         ("#" * (1 << 21), "roles"),
     ],
-)  # fmt: skip
+)
 def test_refuses_what_can_be_no_policy(text: str, field: str) -> None:
     with pytest.raises(Rejected) as refused:
         parse_roles(text)
