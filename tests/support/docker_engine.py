@@ -20,9 +20,10 @@ def missing() -> str | None:
     """Why no engine can be started here, or None. On CI as root there is no excuse."""
     if os.geteuid() != 0:
         return "dockerd needs root"
-    if os.environ.get("CI") or shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    if os.environ.get("CI") or all(shutil.which(program, path=path) for program in ("dockerd", "busybox")):
         return None
-    return "dockerd is not installed (apt-get install docker.io busybox-static)"
+    return "there is no dockerd or no busybox (apt-get install docker.io busybox-static)"
 
 
 class DockerEngine:

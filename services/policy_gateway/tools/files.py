@@ -207,7 +207,7 @@ def _nameless(folder: int, temporary: str) -> int:
     """A new file in the folder: without a name, so that a crash leaves nothing, where the file system can do that."""
     try:
         return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    except (NotImplementedError, OSError):  # which error says "not here" differs from file system to file system
+    except OSError:  # which error says "not here" differs from file system to file system
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(temporary, flags, 0o600, dir_fd=folder)
 
