@@ -86,12 +86,18 @@ class Cgroups:
         return group
 
     def leftovers(self) -> list[Path]:
-        """Groups of boxes that a killed gateway left."""
-        return [folder for at in dict.fromkeys(self._parents.values()) for folder in at.glob(f"{PREFIX}*")]
+        """Groups whose gateway does not live any more: its process id stands in their name."""
+        found = []
+        for at in dict.fromkeys(self._parents.values()):
+            for folder in at.glob(f"{PREFIX}*-*"):
+                owner = folder.name.removeprefix(PREFIX).split("-")[0]
+                if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                    found.append(folder)
+        return found
 
     def _works(self) -> bool:
         try:
-            return self.make(f"probe-{os.getpid()}", Limits()).remove()
+            return self.make(f"{os.getpid()}-probe", Limits()).remove()
         except OSError:
             return False
 

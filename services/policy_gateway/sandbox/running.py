@@ -67,7 +67,10 @@ class Running:
     def __init__(self, process: asyncio.subprocess.Process, group: Group | None) -> None:
         self._process = process
         self._group = group
-        self._first: int | None = None  # pidfd of the first process inside; with it everything inside ends
+        # Descriptors of bubblewrap and of the first process inside, with which everything inside ends. Signals go
+        # through them, since asyncio's own way reaps the child behind its watcher's back.
+        self._outer = _pidfd(process.pid)
+        self._first: int | None = None
         self._first_pid = 0
         self._status = b""
         self.killed: str | None = None
@@ -117,7 +120,7 @@ class Running:
         if self.killed is None and self._group is not None and self._group.memory_kills():
             self.killed = "memory"
         duration_ms = round((asyncio.get_running_loop().time() - began_s) * 1000)
-        return Ending(exit_code % 256, stdout, stderr, self.killed, duration_ms)
+        return Ending(128 - exit_code if exit_code < 0 else exit_code, stdout, stderr, self.killed, duration_ms)
 
     async def end(self) -> None:
         """Kill whatever is left and wait until the kernel has buried it. Harmless when it is over."""
@@ -129,18 +132,17 @@ class Running:
         self.close()
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        if self._first is not None:
-            os.close(self._first)
-            self._first = None
+        """Give the descriptors back."""
+        for descriptor in (self._outer, self._first):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._outer = self._first = None
 
     def _kill(self) -> None:
-        if self._first is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._first, signal.SIGKILL)
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        for descriptor in (self._first, self._outer):
+            if descriptor is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     async def _first_ended(self) -> None:
         """The first process of a pid namespace ends last of all: a pidfd is readable from then on."""
@@ -168,6 +170,13 @@ class Running:
                 self._kill()
                 return
             await asyncio.sleep(WATCH_INTERVAL_S)
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None  # it has ended and was reaped already
 
 
 def _excess(pid: int, limits: Limits, watch: Watch) -> str | None:

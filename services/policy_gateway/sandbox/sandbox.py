@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,7 @@ from contracts.errors import Rejected
 from services.policy_gateway.sandbox import seccomp
 from services.policy_gateway.sandbox.box import SHAPES, Box, Pipes, Shape, command
 from services.policy_gateway.sandbox.cgroups import Cgroups, Group
+from services.policy_gateway.sandbox.leftovers import remove_leftovers
 from services.policy_gateway.sandbox.limits import DEFAULTS, Limits, confine, processors_for
 from services.policy_gateway.sandbox.running import (
     STATUS_BYTES_MAX,
@@ -56,6 +58,12 @@ class Sandbox:
         self._places = asyncio.Semaphore(boxes_max)
         self._turns = itertools.count()
 
+    def with_limits(self, limits: Limits) -> "Sandbox":
+        """The same sandbox with other limits; it shares what was found out already."""
+        other = copy.copy(self)
+        other.limits = limits
+        return other
+
     @property
     def shape(self) -> Shape | None:
         """What bubblewrap can do here; None before `ready()`."""
@@ -87,6 +95,13 @@ class Sandbox:
             if self._shape is None:
                 raise Rejected("sandbox_unavailable")
             return self._shape
+
+    async def sweep(self) -> int:
+        """Remove what a killed gateway left: boxes without a parent, control groups, scratch folders.
+
+        For the start of a gateway, before its first call; other gateways of the same state keep theirs.
+        """
+        return await asyncio.to_thread(remove_leftovers, self.state, self._cgroups)
 
     async def run(self, box: Box, argv: Sequence[str], deadline_s: float, *, disk: Path | None = None) -> Ending:
         """Run one program in one box; at the end nothing of it is left, however this call ends.

@@ -11,6 +11,7 @@ folder where services put sockets (`box` masks those that stand in /code).
 """
 
 import errno
+import functools
 import platform
 import struct
 from collections.abc import Iterable
@@ -49,6 +50,7 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _NETLINK_ROUTE = 1, 2, 10, 16, 0
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 
+@functools.cache
 def program(*, memory_counted: bool, processors_held: bool, machine: str = platform.machine()) -> bytes:
     """The filter for this machine, ready for `bwrap --seccomp`. Raises KeyError on a machine without a table."""
     known = MACHINES[machine]
