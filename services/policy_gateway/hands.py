@@ -1,6 +1,7 @@
 """The real tools of a gateway, and what they work with: workspaces, the sandbox, the engine, the Lua children."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,7 @@ from services.policy_gateway.decision.plans import (
     ShellPlan,
     WritePlan,
 )
+from services.policy_gateway.proof import Proof, Proven
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.docker import Docker
@@ -51,6 +53,7 @@ async def real_hands(app: App, config: Config) -> Hands:
     workspaces = Workspaces(root, app.home)
     workspaces.start()
     sandbox, programs = Sandbox(app.home / "sandbox", boxes_max=config.calls_heavy), Programs()
+    proof = Proof(sandbox, app.log)
     files, http, docker = Files(), Http(redirected), Docker(config.docker_host or None)
     lua = Lua(children=config.lua_children, metrics=app.metrics)
     app.on_stop(_as_hook(files.close))
@@ -60,18 +63,23 @@ async def real_hands(app: App, config: Config) -> Hands:
     tools: dict[type[Any], Tool[Any]] = {
         ReadPlan: files,
         WritePlan: files,
-        ShellPlan: ShellTool(sandbox, programs, admin_network=config.admin_network),
-        GitPlan: GitTool(sandbox, programs, Shadow(sandbox), admin_network=config.admin_network),
+        ShellPlan: Proven(ShellTool(sandbox, programs, admin_network=config.admin_network), proof),
+        GitPlan: Proven(GitTool(sandbox, programs, Shadow(sandbox), admin_network=config.admin_network), proof),
         FetchPlan: http,
         DockerPlan: docker,
         LuaPlan: lua,
     }
+
+    async def prove() -> None:
+        with suppress(Rejected):
+            await proof.require()  # it logs what does not hold
 
     async def reap() -> None:
         removed = await docker.reap(root)
         if removed:
             app.log.warning("leftovers_removed", count=removed, hint="their gateway died in the middle of a call")
 
+    _ = app.spawn(prove(), "prove-sandbox")
     _ = app.spawn(reap(), "reap")
     toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy)
     return Hands(toolkit, workspaces, await _digest(app, sandbox))

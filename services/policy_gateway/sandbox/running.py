@@ -13,6 +13,7 @@ from services.policy_gateway.sandbox import processes
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
 from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, shown
+from services.policy_gateway.sandbox.starting import Started, start
 
 STATUS_BYTES_MAX: Final = 4096
 END_TIMEOUT_S: Final = 5.0
@@ -64,7 +65,7 @@ class Watch(NamedTuple):
 class Running:
     """A started bubblewrap. Whoever makes it must `end()` it, whatever happens."""
 
-    def __init__(self, process: asyncio.subprocess.Process, group: Group | None) -> None:
+    def __init__(self, process: Started, group: Group | None) -> None:
         self._process = process
         self._group = group
         # Descriptors of bubblewrap and of the first process inside, with which everything inside ends. Signals go
@@ -78,18 +79,7 @@ class Running:
     @classmethod
     async def start(cls, command: Sequence[str], inherited: Sequence[int], group: Group | None) -> "Running":
         """Start bubblewrap with nothing of ours but these descriptors; raises OSError."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={},
-            cwd="/",
-            pass_fds=tuple(inherited),
-            start_new_session=True,
-            limit=CHUNK_BYTES,
-        )
-        return cls(process, group)
+        return cls(await start(command, inherited, limit=CHUNK_BYTES), group)
 
     async def first_pid(self, status: asyncio.StreamReader) -> int:
         """The first process inside, as the host counts; it waits at the gate. Raises SetupFailed."""
@@ -103,7 +93,7 @@ class Running:
 
     async def finish(self, status: asyncio.StreamReader, limits: Limits, watch: Watch, began_s: float) -> Ending:
         """Wait for the program, end what it left, and say how it went."""
-        streams = [stream for stream in (self._process.stdout, self._process.stderr) if stream is not None]
+        streams = (self._process.stdout, self._process.stderr)
         reading = [asyncio.ensure_future(collect(stream, limits.output_bytes)) for stream in streams]
         watching = asyncio.ensure_future(self._watch(limits, watch))
         try:
@@ -115,6 +105,7 @@ class Running:
             watching.cancel()
             for one in reading:
                 one.cancel()
+            self._process.close()
         if b"exit-code" not in said and self.killed is None:
             raise SetupFailed(stderr.kept.decode("utf-8", "replace").strip())
         if self.killed is None and self._group is not None and self._group.memory_kills():
@@ -156,8 +147,6 @@ class Running:
             loop.remove_reader(self._first)
 
     async def _last_words(self) -> str:
-        if self._process.stderr is None:
-            return ""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_TIMEOUT_S):
                 return (await self._process.stderr.read(CHUNK_BYTES)).decode("utf-8", "replace").strip()
