@@ -105,7 +105,10 @@ def _behind_option(grammar: Grammar, words: list[str], index: int, given: Given,
     word = words[index]
     if grammar.pairs and index + 1 < len(words) and (word, words[index + 1]) in grammar.pairs:
         return index + 2
+    known = len(given)
     behind = read_option(words, index, grammar.options, given)
+    if grammar.leading and not named and any(name not in grammar.leading for name, _ in given[known:]):
+        return -1
     if behind < 0 and grammar.open and named and not _is_refused(grammar, word):
         return index + 1
     return behind
