@@ -39,7 +39,7 @@ def shell(rights: Rights, profile: str, words: list[str], cwd: Place) -> ShellPl
 def _any(words: list[str], cwd: Place, rights: Rights) -> ShellPlan | GitPlan | Deny:
     if words[0] == "":
         return _forbidden(words, _NOTHING, "")
-    if words[0] == "git":
+    if words[0] == "git" and len(words) > 1:
         return GitPlan(tuple(words[1:]), cwd, True, rights.sandbox)
     return ShellPlan(words[0], tuple(words), cwd, rights.sandbox)
 
