@@ -60,7 +60,9 @@ def is_value(name: str, value: str) -> bool:
         case "revision":
             return is_revision(value)
         case "lines":
-            return _LINES.fullmatch(value) is not None and ".." not in value.replace(":", "/").split("/")
+            # `start,end:file` or `:function:file`; a file is read from the commit, never from the machine.
+            _, colon, file = value.rpartition(":")
+            return _LINES.fullmatch(value) is not None and (not colon or is_path(file))
         case "new_name":
             return is_new_name(value)
         case "word":

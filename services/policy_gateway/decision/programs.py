@@ -17,7 +17,8 @@ PREFIX_WORDS_MAX: Final = 3
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a command line may go on behind its token prefix.
 
-    `flags`, `values` (`=v`, glued or the next word) and `optional` (`=v` only) are the options that may be given.
+    `flags`, `values` (`=v`, glued or the next word) and `optional` (`=v` only) are the options that may be given;
+    with `leading`, only those in front of the first word, where a misread value would be read as the subcommand.
     `only` and `never` are token prefixes of the words that are no options: with `only`, one of them must fit; of
     `never`, none may. Behind a word of `chains` every word is judged like a first one. `never_begins` refuses words by
     their first characters. `open`: behind the first word options
@@ -29,6 +30,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flags: list[str] = []
     values: list[str] = []
     optional: list[str] = []
+    leading: list[str] = []
     pairs: list[str] = []
     only: list[str] = []
     never: list[str] = []
@@ -47,6 +49,7 @@ class Grammar:
 
     prefix: tuple[str, ...]
     options: Kinds
+    leading: frozenset[str]
     pairs: frozenset[tuple[str, str]]
     only: frozenset[tuple[str, ...]]
     never: frozenset[tuple[str, ...]]
@@ -110,6 +113,7 @@ def _laid_out(prefix: tuple[str, ...], command: Command, modules: Mapping[str, G
     return Grammar(
         prefix=prefix,
         options=kinds(command.flags, command.values, command.optional),
+        leading=frozenset(command.leading),
         pairs=pairs,
         only=_prefixes(command.only, field),
         never=_prefixes(command.never, field),

@@ -39,7 +39,7 @@ def shell(rights: Rights, profile: str, words: list[str], cwd: Place) -> ShellPl
 def _any(words: list[str], cwd: Place, rights: Rights) -> ShellPlan | GitPlan | Deny:
     if words[0] == "":
         return _forbidden(words, _NOTHING, "")
-    if words[0] == "git":
+    if words[0] == "git" and len(words) > 1:
         return GitPlan(tuple(words[1:]), cwd, True, rights.sandbox)
     return ShellPlan(words[0], tuple(words), cwd, rights.sandbox)
 
@@ -105,7 +105,10 @@ def _behind_option(grammar: Grammar, words: list[str], index: int, given: Given,
     word = words[index]
     if grammar.pairs and index + 1 < len(words) and (word, words[index + 1]) in grammar.pairs:
         return index + 2
+    known = len(given)
     behind = read_option(words, index, grammar.options, given)
+    if grammar.leading and not named and any(name not in grammar.leading for name, _ in given[known:]):
+        return -1
     if behind < 0 and grammar.open and named and not _is_refused(grammar, word):
         return index + 1
     return behind

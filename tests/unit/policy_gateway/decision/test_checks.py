@@ -6,7 +6,7 @@ import pytest
 
 from services.policy_gateway.decision.decide import decide
 from services.policy_gateway.decision.facts import Facts
-from services.policy_gateway.decision.plans import GitPlan, Place
+from services.policy_gateway.decision.plans import GitPlan, Place, ShellPlan
 from services.policy_gateway.decision.verdict import Allow, Deny
 from tests.unit.policy_gateway.decision.verdicts import ROLES, allowed, denied
 
@@ -90,6 +90,16 @@ def test_a_profile_chooses_the_programs() -> None:  # C60
         "git",
     ]
     assert denied("coder", "shell", cmd("mix", "test"), None, Facts(profile="none"))[1]["allowed"] == []
+
+
+def test_git_of_an_admin_is_git_whatever_the_tool() -> None:
+    forced = GitPlan(("push", "-f"), CODE, True, "admin")
+    assert allowed("admin", "git", cmd("push", "-f")) == forced
+    assert allowed("admin", "shell", cmd("git", "push", "-f")) == forced
+    assert allowed("admin", "shell", cmd("git")) == ShellPlan("git", ("git",), CODE, "admin")
+    assert allowed("admin", "shell", {"cmd": ["git", "push", "-f"], "cwd": "/srv/app"}) == forced._replace(
+        cwd=Place("host", ("srv", "app"))
+    )
 
 
 def test_wrong_words_of_a_checkout_never_reach_files() -> None:

