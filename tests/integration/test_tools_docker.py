@@ -13,6 +13,7 @@ from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan, Mount, Place, Root
 from services.policy_gateway.tools import mounts as mounting
 from services.policy_gateway.tools.docker import CALL_LABEL, DEADLINE_LABEL, LABEL, OUTPUT_BYTES_MAX, Docker
+from services.policy_gateway.tools.engine import engine_version
 from services.policy_gateway.tools.image import build
 from services.policy_gateway.tools.tool import Ticket, Workspace
 from tests.support.docker_engine import DockerEngine
@@ -174,6 +175,18 @@ async def test_a_program_or_image_that_is_not_there(world: World) -> None:
     assert (why.code, why.detail) == ("image_not_found", {"image": "hexpm/elixir:none"})
 
 
+async def test_a_pinned_image_is_that_very_image(world: World) -> None:
+    async with aiodocker.Docker(world.engine.url) as client:
+        known = (await client.images.inspect(BUSYBOX))["Id"]
+    assert (await world.run("echo", "same", image=f"{BUSYBOX}@{known}"))["stdout"] == "same\n"
+    assert (await world.refused("true", image=f"{BUSYBOX}@sha256:{'0' * 64}")).code == "image_not_found"
+
+
+async def test_the_same_files_make_the_same_image(world: World) -> None:
+    first = await build(BUSYBOX, busybox=True, url=world.engine.url)
+    assert await build(BUSYBOX, busybox=True, url=world.engine.url) == first
+
+
 async def test_limits_that_the_engine_cannot_give_are_bad_arguments(world: World) -> None:
     assert (await world.refused("true", mem_bytes=1000)).code == "bad_args"
     assert (await world.run("true", cpus=64.0))["exit"] == 0  # more than there is: all there is
@@ -309,6 +322,7 @@ async def test_the_engine_is_found_by_the_environment(world: World, monkeypatch:
     monkeypatch.setenv("DOCKER_HOST", world.engine.url)
     plan = DockerPlan(BUSYBOX, ("echo", "found"), None, (), None, None)
     assert (await Docker().run(plan, world.ticket()))["stdout"] == "found\n"
+    assert (await engine_version())[0].isdigit()
 
 
 async def test_an_engine_that_dies_under_a_call(tmp_path: Path, docker_engine: DockerEngine) -> None:

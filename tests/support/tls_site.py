@@ -39,8 +39,8 @@ class TlsSite:
         """Close the port and every connection."""
         if self._server is not None:
             self._server.close()
-        for writer in self._connections:
-            writer.transport.abort()
+        for writer in list(self._connections):
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
@@ -53,9 +53,11 @@ class TlsSite:
                 await writer.drain()
             else:
                 await page(writer, head.encode())
-            writer.close()
         except (ConnectionError, asyncio.IncompleteReadError):
-            writer.transport.abort()
+            return  # the client went away
+        finally:
+            self._connections.discard(writer)
+            writer.close()
 
 
 def response(body: bytes = b"", *, status: int = 200, **headers: str) -> bytes:

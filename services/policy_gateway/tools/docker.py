@@ -170,15 +170,22 @@ def _volumes(image: dict[str, Any]) -> list[str]:
     return [path for path in (image.get("Config") or {}).get("Volumes") or {} if path != "/tmp"]
 
 
-async def _image(client: "Client", name: str) -> dict[str, Any]:
+async def _image(client: "Client", reference: str) -> dict[str, Any]:
+    """What the engine says of an image. One that is pinned (`name:tag@sha256:…`) must be that very image: by the
+    digest of its registry or, for one that was loaded without a registry, by its id."""
     import aiodocker
 
+    name, _, digest = reference.partition("@")
     try:
-        return dict(await client.images.inspect(name))
+        image = dict(await client.images.inspect(name))
     except aiodocker.DockerError as why:
         if why.status in (400, 404):
-            raise Rejected("image_not_found", image=name) from None
+            raise Rejected("image_not_found", image=reference) from None
         raise
+    known = (image["Id"], *(pinned.rpartition("@")[2] for pinned in image.get("RepoDigests") or ()))
+    if digest and digest not in known:
+        raise Rejected("image_not_found", "the engine has another image of this name", image=reference)
+    return image
 
 
 async def _watch(container: "DockerContainer") -> dict[str, Any]:

@@ -33,6 +33,12 @@ def engine_sockets(url: str | None) -> tuple[Path, ...]:
     return (*own, *SOCKETS)
 
 
+async def engine_version(configured: str | None = None) -> str:
+    """The version of the engine that answers; raises Rejected(docker_unavailable)."""
+    async with engine(configured) as client:
+        return str((await client.version())["Version"])
+
+
 @asynccontextmanager
 async def engine(configured: str | None = None) -> AsyncIterator["Docker"]:
     """A client for the length of a `with`. Raises Rejected(docker_unavailable) when no engine answers in time.
