@@ -73,7 +73,8 @@ class Ground:
 
     async def git(self, *argv: str, profile: Profile = "git", cwd: Place = CODE) -> dict[str, Any]:
         """Run git."""
-        return await self._git.run(GitPlan(argv, cwd, argv[0] in WRITING, profile), self.ticket())
+        role = "admin" if profile == "admin" else "coder"
+        return await self._git.run(GitPlan(argv, cwd, argv[0] in WRITING, profile), self.ticket(role))
 
     def host_git(self, *argv: str) -> str:
         """The machine's own git on the workspace, outside of every box."""

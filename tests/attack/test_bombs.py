@@ -59,9 +59,9 @@ def processes_with(marker: str) -> list[int]:
 
 @HOLDERS
 def test_a_fork_bomb_stays_small_and_dies(hands: Hands, cgroups: bool) -> None:
-    done = hands.python(FORK_BOMB, "fork-bomb", cgroups=cgroups, limits=SMALL, timeout_s=1.5)
+    done = hands.python(FORK_BOMB, f"forks-{hands.pid}", cgroups=cgroups, limits=SMALL, timeout_s=1.5)
     assert done.get("code") == "timeout" or done["killed"] == "processes" or done["exit"] == 0
-    assert processes_with("fork-bomb") == []
+    assert processes_with(f"forks-{hands.pid}") == []
 
 
 @HOLDERS
@@ -123,17 +123,17 @@ time.sleep(60)
 @HOLDERS
 def test_nothing_survives_the_deadline(hands: Hands, cgroups: bool) -> None:
     began_s = time.monotonic()
-    done: Any = hands.python(SURVIVOR, "survivor", cgroups=cgroups, timeout_s=0.8)
+    done: Any = hands.python(SURVIVOR, f"survivor-{hands.pid}", cgroups=cgroups, timeout_s=0.8)
     assert done["code"] == "timeout"
     assert time.monotonic() - began_s < 3
-    assert processes_with("survivor") == []
+    assert processes_with(f"survivor-{hands.pid}") == []
 
 
 def test_what_a_program_leaves_behind_ends_with_it(hands: Hands) -> None:
     source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\nprint('done')"
-    done = hands.python(source, "left-behind")
+    done = hands.python(source, f"left-{hands.pid}")
     assert (done["stdout"], done["duration_ms"] < 5000) == ("done\n", True)
-    assert processes_with("left-behind") == []
+    assert processes_with(f"left-{hands.pid}") == []
 
 
 @pytest.fixture(params=USERS)

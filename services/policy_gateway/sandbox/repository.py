@@ -107,9 +107,8 @@ def binds(code: Path, name: str, state: Path, role: str) -> tuple[Bind, ...]:
     Raises BadRepository.
     """
     git = code / ".git"
-    if kind(code) == "none" or not (git / "HEAD").exists():
+    if not is_there(code):
         return ()
-    check(code)
     try:
         prepare(code)
         config = _written(state, name, harmless_config(code, role))
@@ -144,10 +143,20 @@ def kind(code: Path) -> str:
     raise BadRepository("/code/.git is neither a folder nor a file")
 
 
+def is_there(code: Path) -> bool:
+    """Whether /code has a repository that the gateway serves; raises BadRepository where it has another one."""
+    if kind(code) == "none":
+        return False
+    check(code)
+    return (code / ".git" / "HEAD").exists()
+
+
 def check(code: Path) -> None:
     """Refuse a repository whose parts are not where they look: links lead mounts astray."""
     if kind(code) == "file":
         raise BadRepository("/code/.git only points to a repository elsewhere")
+    if os.path.lexists(code / ".git" / "commondir"):
+        raise BadRepository("/code/.git belongs to a repository elsewhere")
     for name, wanted in (("config", stat.S_ISREG), ("hooks", stat.S_ISDIR), ("info", stat.S_ISDIR)):
         try:
             mode = os.lstat(code / ".git" / name).st_mode

@@ -106,8 +106,8 @@ class Sandbox:
     async def run(self, box: Box, argv: Sequence[str], deadline_s: float, *, disk: Path | None = None) -> Ending:
         """Run one program in one box; at the end nothing of it is left, however this call ends.
 
-        Raises Rejected (sandbox_unavailable, file_not_found for the working directory) or DeadlinePassed. `disk` is
-        a folder that the box may write: what stands on its file system must not be filled up.
+        Raises DeadlinePassed or Rejected: sandbox_unavailable, program_not_found, file_not_found (where to run).
+        `disk` is a folder that the box may write: its file system must not be filled up.
         """
         shape = await self.ready()
         loop = asyncio.get_running_loop()
@@ -121,6 +121,8 @@ class Sandbox:
         except SetupFailed as why:
             if "Can't chdir to" in str(why):
                 raise Rejected("file_not_found", "there is no such folder to run in", path=box.cwd) from why
+            if str(why).startswith("bwrap: execvp "):
+                raise Rejected("program_not_found", program=Path(argv[0]).name) from why
             self._why_not = str(why)
             raise Rejected("sandbox_unavailable") from why
 

@@ -42,6 +42,7 @@ OVERRIDES: Final = {
 }
 """Said on the command line, where nothing overrules them. The box's configuration file already names no program."""
 FOR_ADMIN: Final = {"protocol.allow": "user", "protocol.ext.allow": "never", "core.sshCommand": "ssh"}
+STRICT: Final = "GIT_TEST_ASSUME_DIFFERENT_OWNER"
 ENVIRONMENT: Final = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -51,7 +52,7 @@ ENVIRONMENT: Final = {
     "GIT_PAGER": "cat",
     # Every repository but /code's own belongs to somebody else, and git refuses to follow its configuration: what
     # stands in a folder below may be built by an agent to run programs when git looks into submodules.
-    "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1",
+    STRICT: "1",
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/nonexistent",
     "LANG": "C.UTF-8",
@@ -106,7 +107,7 @@ class GitTool:
                 self._sandbox.state / "build" / workspace.name,
                 plan.cwd,
                 network=self._admin_network,
-                environment=_environment(plan),
+                environment=_environment(plan, network=self._admin_network),
             )
             return box._replace(binds=(*box.binds, *guarded)), str(found)
         refuse_sockets_of_the_host(workspace.code, workspace.tmp)
@@ -131,7 +132,11 @@ def command_words(plan: GitPlan) -> list[str]:
     return [*words, first, *(DRIVERS_OFF if first in DRIVERLESS else ()), *rest]
 
 
-def _environment(plan: GitPlan) -> Mapping[str, str]:
+def _environment(plan: GitPlan, *, network: bool = False) -> Mapping[str, str]:
+    """An admin without network may use repositories below /code: nothing there can send anything away."""
+    environment = dict(ENVIRONMENT)
+    if plan.profile == "admin" and not network:
+        del environment[STRICT]
     if plan.profile == "admin" and (plan.argv[0] in ELSEWHERE or plan.argv[0].startswith("-")):
-        return ENVIRONMENT
-    return {**ENVIRONMENT, **ONE_REPOSITORY}
+        return environment
+    return {**environment, **ONE_REPOSITORY}

@@ -126,7 +126,8 @@ class Shadow:
             steps += [["-C", "/code", *OFF, *words] for words in (["read-tree", "HEAD"], ["checkout-index", "--all"])]
         for words in steps:
             done = await self._git(box, words, deadline_s, own=False)
-            if done.exit:
+            # Files that are there already stay: checkout-index then ends with 1.
+            if done.exit and "checkout-index" not in words:
                 raise Rejected("file_error", done.stderr.kept.decode("utf-8", "replace").strip()[-500:])
 
     def tips(self, workspace: Workspace) -> list[Tip]:
@@ -169,9 +170,8 @@ def _head_words(head: str) -> list[list[str]]:
 
 def _signature(code: Path) -> str | None:
     """Changes whenever a ref does; None where there is no repository. Raises BadRepository."""
-    if repository.kind(code) == "none" or not (code / ".git" / "HEAD").exists():
+    if not repository.is_there(code):
         return None
-    repository.check(code)
     digest = hashlib.sha256()
     for number, path in enumerate(_ref_files(code / ".git")):
         if number > REFS_MAX:

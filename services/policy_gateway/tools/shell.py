@@ -8,7 +8,7 @@ from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import ShellPlan
 from services.policy_gateway.sandbox.box import Box
 from services.policy_gateway.sandbox.profiles import shell_box
-from services.policy_gateway.sandbox.running import DeadlinePassed, Ending
+from services.policy_gateway.sandbox.running import DeadlinePassed
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.tool import Ticket, Workspace
@@ -31,8 +31,6 @@ class ShellTool:
             ending = await self._sandbox.run(box, argv, ticket.deadline_s, disk=ticket.workspace.code)
         except DeadlinePassed:
             raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - began_s) * 1000)) from None
-        if _never_began(ending):
-            raise Rejected("program_not_found", program=plan.program)
         return ending.to_value()
 
     def _prepare(self, plan: ShellPlan, workspace: Workspace) -> tuple[Box, list[str]]:
@@ -60,7 +58,3 @@ def refuse_vanished(workspace: Workspace) -> None:
     """A workspace that is not there any more has a code of its own."""
     if not (workspace.code.is_dir() and workspace.tmp.is_dir()):
         raise Rejected("workspace_not_found", workspace=workspace.name)
-
-
-def _never_began(ending: Ending) -> bool:
-    return ending.exit == 1 and ending.stderr.kept.startswith(b"bwrap: execvp ")
