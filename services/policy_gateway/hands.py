@@ -74,8 +74,11 @@ async def real_hands(app: App, config: Config) -> Hands:
         with suppress(Rejected):
             await proof.require()  # it logs what does not hold
 
+    # Before the first box of our own is built.
+    swept = await sandbox.sweep()
+
     async def reap() -> None:
-        removed = await docker.reap(root)
+        removed = await docker.reap(root) + swept
         if removed:
             app.log.warning("leftovers_removed", count=removed, hint="their gateway died in the middle of a call")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ from tests.unit.policy_gateway.gateway_desk import Caller, caller
 POINTS = [point for point in faults.POINTS if point.startswith("policy_gateway.")]
 WRITE = {"write": "/code/once.txt", "content": "once"}
 CALL = CallOf("r1", "a", 1, 1)
+
+
+def processes(program: str, word: str) -> list[str]:
+    """Processes of one program on this machine whose command line holds a word of their own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(program.encode()) and word.encode() in words:
+                found.append(path.parent.name)
+    return found
 
 
 @pytest.fixture
@@ -73,3 +85,20 @@ async def test_a_call_of_no_task_is_closed_when_the_next_gateway_starts(
         await eventually(lambda: complete(me), timeout_s=10)
         (row,) = await me.ask("audit", code="call_interrupted")
         assert (row["by"], row["verdict"], row["ended"] is not None) == ("somebody", "allow", True)
+
+
+async def test_a_killed_gateway_leaves_no_process_behind(gateway: ServiceProcess, nats_server: NatsServer) -> None:
+    seconds = "6173.4375"
+    async with caller(nats_server) as me:
+        gateway.start()
+        await gateway.ready()
+        calling = asyncio.create_task(me.call("admin", "shell", {"cmd": ["sleep", seconds]}))
+        await eventually(lambda: processes("sleep", seconds), timeout_s=20)
+        gateway.kill()
+        calling.cancel()
+        await eventually(lambda: not processes("sleep", seconds), timeout_s=5)
+        gateway.start()
+        await gateway.ready()
+        await eventually(lambda: complete(me), timeout_s=15)
+        (row,) = await me.ask("audit", code="call_interrupted")
+        assert (row["role"], row["tool"]) == ("admin", "shell")

@@ -23,8 +23,8 @@ from services.runtime.clock import Clock
 from services.runtime.event_store import Conflict
 
 _SORTED: Final = msgspec.json.Encoder(order="sorted").encode
-WAIT_S: Final = 60.0
-"""How long one request waits for a call that another gateway has under way; who asked asks again."""
+WAIT_MORE_S: Final = 10.0
+"""So much longer than the call itself may take, one request waits for a call that another gateway has under way."""
 
 
 class Repeats:
@@ -39,7 +39,7 @@ class Repeats:
     async def answer(self, call: Call, asked: ToolDecided) -> Answer:
         """The one answer of a call that was claimed before. Raises Rejected: conflict, timeout."""
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + WAIT_S
+        end_s = loop.time() + asked.timeout_ms / 1000 + WAIT_MORE_S
         while True:
             record = await self._records.read(call.id)
             if record is None:
