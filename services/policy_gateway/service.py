@@ -58,6 +58,7 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
         gateway=app.instance, metrics=app.metrics, log=app.log, payload_max=app.bus.payload_max,
     )  # fmt: skip
     await audit.start()
+    app.on_ready("audit", audit.not_ready)
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
     judge = Judge(

@@ -66,6 +66,7 @@ class AuditLog:
         self._signed_n = 0
         self._signed_s = clock.monotonic_s()
         self._in_doubt = False
+        self._refusal = ""
         self._waiting: deque[_Waiting] = deque()
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._flushing: asyncio.Task[None] | None = None
@@ -74,6 +75,10 @@ class AuditLog:
     def head(self) -> Head:
         """The last entry that is known here to be stored."""
         return self._head
+
+    def not_ready(self) -> str | None:
+        """Why calls are refused; None when what waits to be stored is stored."""
+        return f"the audit cannot be stored: {self._refusal}" if self._refusal else None
 
     async def start(self) -> None:
         """Find the end of the chain. Raises Rejected when the log cannot be read."""
@@ -102,7 +107,8 @@ class AuditLog:
     async def checkpoint_if_due(self, *, at_once: bool = False) -> bool:
         """Sign what was not signed for a while; every CHECKPOINT_ENTRIES a commit brings its signature by itself."""
         late = at_once or self._clock.monotonic_s() - self._signed_s >= CHECKPOINT_S
-        if self._head.n <= self._signed_n or not late:
+        # When the store said no, this is how it is found out that it says yes again.
+        if not self._refusal and (self._head.n <= self._signed_n or not late):
             return False
         await self.append(self._unsigned())
         return True
@@ -121,11 +127,13 @@ class AuditLog:
                 seq = await self._commit([entry for waiting in batch for entry in waiting.entries])
             except Exception as error:  # whoever waits is told, and the next batch is tried all the same
                 self._in_doubt = True
+                self._refusal = error.code if isinstance(error, Rejected) else type(error).__name__
                 for waiting in batch:
                     if not waiting.stored.done():
                         waiting.stored.set_exception(error)
                         waiting.stored.exception()  # who was cancelled meanwhile does not look
                 continue
+            self._refusal = ""
             for waiting in batch:
                 if not waiting.stored.done():
                     waiting.stored.set_result(seq)

@@ -1,5 +1,6 @@
 """Reading the audit: entries since a time, decisions with their ends, statistics, and decisions without an end."""
 
+import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
@@ -27,6 +28,8 @@ from services.runtime.lifecycle import Log
 
 _DURATION: Final = re.compile(r"(\d{1,6})(ms|s|m|h|d|w)\Z")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+BREATH: Final = 500
+"""After so many entries others get their turn: a long log is read while calls are judged."""
 CANDIDATES_MAX: Final = 20_000
 NAMED_ATTACKS: Final = ATTACKS[:5]
 """Kinds that statistics show also when there was none."""
@@ -68,12 +71,17 @@ class AuditReader:
             if not first:
                 return
             after = max(after, first - 1)
+        read = 0
         async for record in self._bus.history(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, after):
             try:
                 events = AUDIT_CODEC.decode(record.data, skip_unknown=True).events
             except Undecodable as error:
                 self._log.error("audit_stray", seq=record.seq, reason=str(error)[:500])
                 continue
+            read += len(events)
+            if read >= BREATH:
+                read = 0
+                await asyncio.sleep(0)
             for entry in events:
                 if entry.at_ms >= from_ms:
                     yield Place(record.seq, entry)

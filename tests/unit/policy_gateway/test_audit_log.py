@@ -119,9 +119,15 @@ async def test_who_cannot_be_stored_is_told_and_the_next_one_is_tried_again(make
     store.refusal = Rejected("storage_full")
     with pytest.raises(Rejected, match="storage_full"):
         await log.append(decided("a"))
+    assert log.not_ready() == "the audit cannot be stored: storage_full"
+    with pytest.raises(Rejected, match="storage_full"):
+        await log.checkpoint_if_due()
     store.refusal = None
+    assert await log.checkpoint_if_due()
+    assert log.not_ready() is None
     await log.append(decided("b"))
-    assert [entry.id for entry in await entries(store)] == ["b"]
+    signature, entry = await entries(store)
+    assert (type(signature), entry.id) == (AuditCheckpoint, "b")
 
 
 async def test_something_strange_in_the_log_does_not_stop_the_audit(make, store: SlowStore) -> None:
