@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from contracts import epic, llm, requests, run, strategy, streams
+from contracts import epic, llm, policy, requests, run, strategy, streams
 from contracts.subjects import (
     LLM_CANCEL,
     LLM_CLAIM,
@@ -27,6 +27,8 @@ from contracts.subjects import (
     snapshot,
     timer_armed,
     timer_fired,
+    tool_call,
+    tool_owner,
 )
 
 ChannelKind = Literal["message", "commit", "request"]
@@ -60,6 +62,9 @@ PARAMETERS: Final = {
     "aggregate": "kind of aggregate",
     "id": "id of the aggregate, one token",
     "model_id": "id of a model; it may hold dots and takes the rest of the subject",
+    "role": "name of a role, one token",
+    "tool": "name of a tool: fs, shell, git, http, docker or lua",
+    "instance": "one process of a service",
     "stream": "name of the stream the message came from",
 }
 
@@ -209,6 +214,58 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         publishers="executor",
         consumers="planner (projections), console, anybody",
         meaning="everything that ever happened in one run; replay folds exactly this",
+    ),
+    ChannelSpec(
+        name="toolCall",
+        address=tool_call("{role}", "{tool}"),
+        messages=(policy.ToolCall,),
+        kind="request",
+        publishers="executor, anybody who may publish to this role",
+        consumers="policy-gateway (queue group)",
+        meaning="one tool call; answered in the envelope of requests, to an inbox",
+        example='{"args":{"cmd":["mix","test"]},"opts":{"timeout":60000},'
+        '"task":{"run_id":"r1","task_id":"a","attempt":1,"call":1}}',
+    ),
+    ChannelSpec(
+        name="callOwner",
+        address=tool_owner("{instance}"),
+        messages=(policy.CallAsk,),
+        kind="request",
+        reply=(policy.CallStanding,),
+        publishers="policy-gateway",
+        consumers="one policy-gateway",
+        meaning="is this call under way with you? Nobody answers for a gateway that is dead",
+        example='{"id":"0f6f1c7cf8f2f7b1","wait_s":5.0}',
+    ),
+    ChannelSpec(
+        name="policyCommits",
+        address=events("policy-gateway", "policy", policy.POLICY_ID),
+        messages=(policy.PolicyStored,),
+        kind="commit",
+        stream=streams.EVENTS_POLICY_GATEWAY,
+        publishers="policy-gateway",
+        consumers="policy-gateway, anybody",
+        meaning="every version of the policy",
+    ),
+    ChannelSpec(
+        name="auditCommits",
+        address=events("policy-gateway", "audit", policy.AUDIT_ID),
+        messages=members(policy.AuditEvent),
+        kind="commit",
+        stream=streams.EVENTS_POLICY_GATEWAY,
+        publishers="policy-gateway",
+        consumers="anybody",
+        meaning="every decision and its end, chained and signed",
+    ),
+    ChannelSpec(
+        name="callCommits",
+        address=events("policy-gateway", "call", "{id}"),
+        messages=members(policy.CallEvent),
+        kind="commit",
+        stream=streams.TOOL_CALLS,
+        publishers="policy-gateway",
+        consumers="policy-gateway",
+        meaning="one call of a task: who took it, and its answer",
     ),
     ChannelSpec(
         name="runCommands",

@@ -48,7 +48,7 @@ class CommitCodec(Generic[E]):
     `events` is the union of all its event structs; `upcasters` maps an old tag to the function that lifts it.
     """
 
-    def __init__(self, events: UnionType, upcasters: Mapping[str, Upcaster] | None = None) -> None:
+    def __init__(self, events: UnionType | type[Any], upcasters: Mapping[str, Upcaster] | None = None) -> None:
         members = get_args(events) or (events,)
         self.types: Mapping[str, type[Any]] = {tag_of(member): member for member in members}
         self.tags: Mapping[type[Any], str] = {member: tag for tag, member in self.types.items()}

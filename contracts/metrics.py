@@ -43,6 +43,14 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
     MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),
     MetricSpec("htdag_llm_reused_total", "counter", ("model",), "requests answered from the journal, free"),
+    MetricSpec("htdag_tool_calls_total", "counter", ("role", "tool", "outcome"), "tool calls: ok, or the code"),
+    MetricSpec("htdag_tool_call_seconds", "histogram", ("tool",), "tool calls that were allowed, queue included"),
+    MetricSpec("htdag_tool_calls_running", "gauge", (), "tool calls under way"),
+    MetricSpec("htdag_policy_denials_total", "counter", ("role", "attack"), "refused calls by kind of attack"),
+    MetricSpec("htdag_policy_decide_seconds", "histogram", (), "duration of the decision of a tool call"),
+    MetricSpec("htdag_policy_version", "gauge", (), "version of the policy in force; 0 is the shipped one"),
+    MetricSpec("htdag_audit_entries_total", "counter", ("type",), "entries stored in the audit chain"),
+    MetricSpec("htdag_security_raised_total", "counter", ("kind",), "security events: role_mismatch, denial_burst"),
     MetricSpec("htdag_nats_reconnects_total", "counter", (), "connections regained"),
 )
 

@@ -53,6 +53,8 @@ def _events(service: str) -> dict[str, Any]:
 
 EVENTS_PLANNER: Final = "HTDAG_EVT_PLANNER"
 EVENTS_EXECUTOR: Final = "HTDAG_EVT_EXECUTOR"
+EVENTS_POLICY_GATEWAY: Final = "HTDAG_EVT_POLICY_GATEWAY"
+TOOL_CALLS: Final = "HTDAG_TOOL_CALLS"
 COMMANDS: Final = "HTDAG_CMD"
 TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
@@ -69,6 +71,26 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         config=_events("planner"),
     ),
     StreamSpec(name=EVENTS_EXECUTOR, owner="executor", meaning="commits of runs", config=_events("executor")),
+    StreamSpec(
+        name=EVENTS_POLICY_GATEWAY,
+        owner="policy-gateway",
+        meaning="the audit chain, and every version of the policy",
+        config={
+            **_events("policy-gateway"),
+            "subjects": [f"{ROOT}.evt.policy-gateway.audit.*", f"{ROOT}.evt.policy-gateway.policy.*"],
+        },
+    ),
+    StreamSpec(
+        name=TOOL_CALLS,
+        owner="policy-gateway",
+        # Apart from the audit, because answers are large and need not be kept for ever.
+        meaning="calls of tasks: who took each of them, and its answer, for 30 days",
+        config={
+            **_events("policy-gateway"),
+            "subjects": [f"{ROOT}.evt.policy-gateway.call.*"],
+            "max_age": 30 * DAY,
+        },
+    ),
     StreamSpec(
         name=COMMANDS,
         owner="everyone",

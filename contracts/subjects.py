@@ -36,6 +36,9 @@ LLM_CANCEL: Final = f"{ROOT}.llm.cancel"
 LLM_CLAIM: Final = f"{ROOT}.llm.claim"
 """Heard by every llm-worker at once; the one that has the call under way replies, so that it is not paid twice."""
 
+TOOL_CALLS: Final = f"{ROOT}.tool.*.*"
+"""Every tool call of every role."""
+
 
 def check_id(value: str, what: str = "id") -> str:
     """Return `value` if it is a well-formed id, else raise Rejected("bad_id")."""
@@ -114,6 +117,11 @@ def tool_call(role: str, tool: str) -> str:
     return f"{ROOT}.tool.{role}.{tool}"
 
 
+def tool_owner(instance: str) -> str:
+    """Subject on which one gateway tells another whether a call is under way with it."""
+    return f"{ROOT}.policy-gateway.owner.{instance}"
+
+
 def dead_letter(stream: str) -> str:
     """Subject of the dead letters of one stream."""
     return f"{ROOT}.dlq.{stream}"
@@ -151,6 +159,21 @@ def parse_mailbox(subject: str) -> MailboxSubject:
     if len(tokens) != 8 or not subject.startswith(f"{ROOT}.in.") or not tokens[3].isdecimal():
         raise Rejected("bad_request", "not a mailbox subject", subject=subject)
     return MailboxSubject(int(tokens[3]), *tokens[4:])
+
+
+class ToolSubject(NamedTuple):
+    """The parts of a tool call's subject."""
+
+    role: str
+    tool: str
+
+
+def parse_tool_call(subject: str) -> ToolSubject:
+    """Parse `htdag.v1.tool.<role>.<tool>`; raises Rejected("bad_request")."""
+    tokens = subject.split(".")
+    if len(tokens) != 5 or not subject.startswith(f"{ROOT}.tool."):
+        raise Rejected("bad_request", "not a subject of a tool call", subject=subject)
+    return ToolSubject(tokens[3], tokens[4])
 
 
 def model_of(subject: str, prefix: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import epic, llm, requests, run, run_proofs, strategy
+from contracts import epic, llm, policy, requests, run, run_proofs, strategy
 from contracts.subjects import rpc
 
 
@@ -83,6 +83,20 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "stop a call wherever it runs or waits; true when one was running", '{"corr_id":"c1"}'),
     VerbSpec("llm-worker", "llm", "tail", requests.TokensRef, list[llm.LlmToken], "tokens of a node, while kept",
              '{"run_id":"run-123","node_id":"task-1","from_seq":2}'),
+    VerbSpec("policy-gateway", "policy", "decide", policy.PolicyDecide, policy.Decision,
+             "judge a call without any effect", '{"role":"coder","tool":"http","args":{"url":"https://evil.com/"}}'),
+    VerbSpec("policy-gateway", "policy", "roles", requests.Nothing, policy.PolicyView,
+             "the policy in force: who may what", "{}"),
+    VerbSpec("policy-gateway", "policy", "put", policy.PolicyPut, policy.PolicyView,
+             "put another policy in force", '{"text":"[roles.coder]\\ntools = [\\"fs\\"]\\n"}'),
+    VerbSpec("policy-gateway", "policy", "diff", policy.PolicyDiff, policy.PolicyDifference,
+             "past verdicts that another policy would change", '{"text":"[roles.coder]\\ntools = []\\n","since":"7d"}'),
+    VerbSpec("policy-gateway", "policy", "stats", policy.AuditStats, policy.PolicyStatistics,
+             "calls and refusals, counted", '{"since":"7d"}'),
+    VerbSpec("policy-gateway", "policy", "audit", policy.AuditQuery, list[policy.AuditRow],
+             "decisions with their ends, newest last", '{"role":"coder","verdict":"deny","limit":20}'),
+    VerbSpec("policy-gateway", "policy", "verify", policy.AuditVerify, policy.AuditVerified,
+             "walk the audit chain and its signatures", "{}"),
 )
 
 BY_SUBJECT: Final[dict[str, VerbSpec]] = {verb.subject: verb for verb in VERBS}

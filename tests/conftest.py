@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
+from tests.support import docker_engine as engines
+from tests.support.docker_engine import DockerEngine
 from tests.support.nats_server import NatsServer
 
 # Whatever the developer's shell is configured for: no test reaches a real broker, home or paid provider.
@@ -21,14 +23,40 @@ for name in [name for name in os.environ if name.startswith(FOREIGN) and name !=
 settings.register_profile("htdag", deadline=None, print_blob=True)
 settings.load_profile("htdag")
 NEEDS_SERVER = "start_nats_server"
+NEEDS_ENGINE = "docker_engine"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts a broker, so that `scripts/check --fast` can leave it out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what starts a broker or an engine, so that `scripts/check --fast` can leave it out.
+
+    Tests in Docker are left out where no engine can be started, and `pytest_terminal_summary` says so.
+    """
+    if engines.missing():
+        left_out = [item for item in items if NEEDS_ENGINE in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if NEEDS_SERVER in fixtures or "e2e" in item.path.parts:
+        if NEEDS_SERVER in fixtures or NEEDS_ENGINE in fixtures or "e2e" in item.path.parts:
             item.add_marker(pytest.mark.server)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was left out."""
+    why = engines.missing()
+    if why:
+        terminalreporter.write_line(f"left out: tests in Docker, because {why}")
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A private Docker engine for all tests of this process."""
+    engine = DockerEngine()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.remove()
 
 
 @pytest.fixture

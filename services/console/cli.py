@@ -29,6 +29,7 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
     ("tasks", "tasks:app", _WORK, "Enqueue tasks and look at them."),
     ("epics", "epics:app", _WORK, "Create epics and look at their progress."),
     ("strategies", "strategies:app", _WORK, "Lua strategies: store, try, activate, roll back."),
+    ("policy", "policy:app", _WORK, "What roles may do: judge and make calls, audit, statistics, versions."),
     ("llm", "llm:app", _WORK, "Ask a model; look at models, workers, tokens and paid answers."),
     ("up", "up:up_app", _INSTANCE, "Start a whole instance: broker, services, small local model."),
     ("down", "up:down_app", _INSTANCE, "Stop the instance of this home."),

@@ -12,6 +12,7 @@ from services.console.supervision.broker import SERVICES as SERVICES_USER
 
 SERVICES: Final[dict[str, str]] = {
     "planner": "services.planner",
+    "policy-gateway": "services.policy_gateway",
     "executor": "services.executor",
     "llm-worker": "services.llm_worker",
 }
@@ -53,4 +54,4 @@ def load_sections(config: Any) -> None:
             module = importlib.import_module(f"{package}.config")
         except ModuleNotFoundError:
             continue  # this installation does not have that service
-        config.section(package.rpartition(".")[2], module.Config)
+        config.section(getattr(module, "SECTION", package.rpartition(".")[2]), module.Config)

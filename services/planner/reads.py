@@ -10,10 +10,10 @@ from contracts.subjects import events as event_subject
 from services.planner.epic.state import DEFAULT_EPIC, open_run_of
 from services.planner.epic_list import EpicList
 from services.planner.epic_reading import EpicReading, planned_in
-from services.planner.folded_log import FoldedLog
 from services.planner.task_board import BoardTask, TaskBoard, result_in
 from services.planner.unreadable import Unreadable
 from services.runtime.bus import Bus
+from services.runtime.folded_log import FoldedLog
 
 RECENT_RUNS_MAX: Final = 10_000
 

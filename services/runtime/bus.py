@@ -231,6 +231,10 @@ class Bus:
         """Messages that match `pattern`, behind sequence `after`, in order, up to now."""
         return direct_get.history(self.link, stream, pattern, after)
 
+    async def first_since(self, stream: str, pattern: str, at: str) -> int:
+        """The sequence of the first message that matches `pattern` and is not older than `at` (RFC 3339), else 0."""
+        return await direct_get.first_since(self.link, stream, pattern, at)
+
     async def last_of_many(self, stream: str, wanted: Sequence[str]) -> dict[str, Recorded]:
         """The newest message of each subject that has one."""
         return await direct_get.last_of_many(self.link, stream, wanted)

@@ -80,6 +80,12 @@ async def history(
             return
 
 
+async def first_since(link: Link, stream: str, pattern: str, at: str) -> int:
+    """The sequence of the first message that matches `pattern` and was stored at `at` (RFC 3339) or later, else 0."""
+    messages, _ = await _ask(link, stream, {"start_time": at, "next_by_subj": pattern, "batch": 1})
+    return recorded(messages[0]).seq if messages else 0
+
+
 async def last(link: Link, stream: str, subject: str) -> Recorded | None:
     """The newest message of one subject, None when there is none. The cheapest read there is."""
     return await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")

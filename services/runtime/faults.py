@@ -18,6 +18,10 @@ POINTS: Final = (
     "llm_worker.after_answer",
     "llm_worker.after_journal",
     "llm_worker.after_reply",
+    "policy_gateway.after_claim",
+    "policy_gateway.after_decided",
+    "policy_gateway.after_effect",
+    "policy_gateway.after_record",
 )
 """Every point of the product; a test walks all of them."""
 

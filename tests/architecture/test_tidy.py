@@ -19,6 +19,7 @@ BANNED = re.compile(r"\b(?:TODO\b|FIXME\b|NotImplementedError|breakpoint\(|pdb\.
 BANNED_IN_TESTS = re.compile(r"pytest\.(skip|mark\.skip|importorskip|mark\.xfail)|\b(?:asyncio|time)\.sleep\((?!0\))")
 SLEEPS_ALLOWED = {
     "tests/support/eventually.py": "it is what waits instead of everybody else",
+    "tests/support/docker_engine.py": "it waits for a process, before any event loop runs",
     "tests/support/nats_server.py": "it waits for a process, before any event loop runs",
     "tests/support/service_process.py": "it waits for a process",
     "tests/architecture/test_tidy.py": "it names what is banned",

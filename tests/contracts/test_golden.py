@@ -15,13 +15,21 @@ from msgspec import structs
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
+from contracts.policy import AuditEvent, CallEvent, PolicyEvent
 from contracts.run import RunEvent
 from contracts.strategy import StrategyEvent
 from scripts.generators.shapes import name_of, public_shapes, tagged_types
 
 GOLDEN = Path(__file__).parent / "golden"
 MESSAGES: list[type[Any]] = [*tagged_types(), *public_shapes()]
-CODECS: list[CommitCodec[Any]] = [CommitCodec(EpicEvent), CommitCodec(RunEvent), CommitCodec(StrategyEvent)]
+CODECS: list[CommitCodec[Any]] = [
+    CommitCodec(EpicEvent),
+    CommitCodec(RunEvent),
+    CommitCodec(StrategyEvent),
+    CommitCodec(PolicyEvent),
+    CommitCodec(AuditEvent),
+    CommitCodec(CallEvent),
+]
 
 
 def golden_files(name: str) -> list[Path]:

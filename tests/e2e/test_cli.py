@@ -280,9 +280,17 @@ def test_the_doctor_finds_nothing_wrong(htdag):
     said = htdag("doctor", "--json")
     failed = [check for check in said.document["checks"] if check["status"] == "fail"]
     assert (said.code, failed) == (0, [])
-    assert {"broker", "jetstream", "streams", "planner", "executor", "llm-worker", "sandbox", "waits"} <= {
-        check["name"] for check in said.document["checks"]
-    }
+    assert {
+        "broker",
+        "jetstream",
+        "streams",
+        "planner",
+        "executor",
+        "policy-gateway",
+        "llm-worker",
+        "sandbox",
+        "waits",
+    } <= {check["name"] for check in said.document["checks"]}
 
 
 def test_the_configuration_says_where_each_value_is_from(htdag):

@@ -35,7 +35,7 @@ async def doctor(*, common: Common = DEFAULTS) -> int:
         machine.model(),
     ]
     sandbox, docker, far = await asyncio.gather(machine.sandbox(), machine.docker(), system.examine(common))
-    findings = [*near, sandbox, docker, *far]
+    findings = [*near, *sandbox, docker, *far]
     failed = any(finding.status == "fail" for finding in findings)
     output = common.output
     if output.json:

@@ -20,6 +20,6 @@ def serve(service: str, /, *, common: Common = DEFAULTS) -> int:
     Parameters
     ----------
     service
-        planner, executor or llm-worker.
+        planner, policy-gateway, executor or llm-worker.
     """
     return table.serve(service, common.home)

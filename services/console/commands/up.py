@@ -27,8 +27,8 @@ async def up(
     ready_timeout: float = 60.0,
     common: Common = DEFAULTS,
 ) -> int:
-    """Start a whole instance: broker, planner, executor and llm-worker with a
-    small local model.
+    """Start a whole instance: broker, planner, policy-gateway, executor, and
+    llm-worker with a small local model.
 
     In the foreground it shows what runs, restarts what falls, and drains on
     Ctrl-C. NATS_URL set means: use that broker and start none.

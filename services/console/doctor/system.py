@@ -32,6 +32,7 @@ async def examine(common: Common) -> list[Finding]:
             findings.append(await _streams(console))
             findings += await _services(console, common)
             findings.append(await _workers(console))
+            findings += [await _policy(console), await _audit(console)]
             findings += [await _dead_letters(console), await _waits(console)]
             return findings
     except Rejected as error:
@@ -113,6 +114,24 @@ async def _workers(console: Console) -> Finding:
         return Finding("llm workers", "warn", "no worker beats", "start llm-worker: `htdag up`")
     extra = f"; dead: {', '.join(dead)}" if dead else ""
     return Finding("llm workers", "ok", f"{len(up)} up{extra}")
+
+
+async def _policy(console: Console) -> Finding:
+    found = await _ask(console, "policy-gateway.policy.roles", {})
+    if isinstance(found, Finding):
+        return Finding("policy", "warn", found.message, found.mend)
+    roles = ", ".join(found["roles"].get("roles", {}))
+    which = f"version {found['version']}" if found["version"] else "the shipped one"
+    return Finding("policy", "ok", f"{which}, digest {found['digest'][:16]}; roles {roles}")
+
+
+async def _audit(console: Console) -> Finding:
+    found = await _ask(console, "policy-gateway.policy.verify", {})
+    if isinstance(found, Finding):
+        broken = "audit_broken" in found.message
+        return Finding("audit", "fail" if broken else "warn", found.message, found.mend)
+    message = f"the chain of {found['entries']} entries holds, signed up to {found['signed_up_to']}"
+    return Finding("audit", "ok", message)
 
 
 async def _dead_letters(console: Console) -> Finding:

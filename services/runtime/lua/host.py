@@ -62,11 +62,20 @@ class LuaHost:
 
     Each call gets a fresh Lua world and can change nothing outside it. Calls beyond `children` wait in line, first
     come first served, but calls of the stage "body" take at most `children` - 1 of several. `allow_bubblewrap=False`
-    forces the weaker sandbox; the default takes the best that this machine can do, see `sandbox`.
+    forces the weaker sandbox; the default takes the best that this machine can do, see `sandbox`. No call may last
+    longer than `timeout_max_ms`.
     """
 
-    def __init__(self, *, children: int = 2, metrics: MetricSink | None = None, allow_bubblewrap: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        children: int = 2,
+        metrics: MetricSink | None = None,
+        allow_bubblewrap: bool = True,
+        timeout_max_ms: int = LUA_TIMEOUT_MAX_MS,
+    ) -> None:
         self._children = children
+        self._timeout_max_ms = timeout_max_ms
         self._metrics = metrics
         self._allow_bubblewrap = allow_bubblewrap
         self._sandbox: Sandbox = "rlimits"
@@ -142,7 +151,7 @@ class LuaHost:
         started = asyncio.get_running_loop().time()
         outcome = "cancelled"
         try:
-            value = await self._ask(body, min(timeout_ms, LUA_TIMEOUT_MAX_MS) / 1000, is_body=stage == BODY)
+            value = await self._ask(body, min(timeout_ms, self._timeout_max_ms) / 1000, is_body=stage == BODY)
             outcome = "ok"
         except Rejected as why:
             outcome = why.code

@@ -25,9 +25,9 @@ from contracts.task import TaskSpec
 from services.planner import epic_list
 from services.planner.epic_list import EpicList
 from services.planner.epic_reading import EPIC_CODEC, EpicReading, plan_of, planned_in
-from services.planner.folded_log import FoldedLog
 from services.planner.task_board import RUN_CODEC, TaskBoard, result_in
 from services.runtime.event_store import Recorded
+from services.runtime.folded_log import FoldedLog
 from services.runtime.memory import MemoryEventStore
 
 

@@ -1,0 +1,1 @@
+"""The audit: every decision and every end, in one hash chain, signed now and then."""

@@ -1,0 +1,1 @@
+"""The life of one tool call: taken, judged, recorded, carried out, answered; of a task, once."""

@@ -1,0 +1,120 @@
+"""Where tool calls come in: each in its own bounded task, answered in the one envelope, and only to inboxes.
+
+The subject says role and tool; a body never does. A caller names the subject that its answer goes to, so anything but
+an inbox is refused: an answer must not be able to command the broker.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from contracts import reply as envelope
+from contracts.commit import HEADER_BY, HEADER_CORRELATION
+from contracts.errors import Rejected
+from contracts.policy import ToolCall
+from contracts.subjects import TOOL_CALLS, parse_tool_call
+from services.policy_gateway.calls.answers import Answer, failed
+from services.policy_gateway.calls.call import Call, id_of
+from services.policy_gateway.calls.calls import Calls
+from services.runtime import intake, telemetry
+from services.runtime.bus import Bus, Message, Subscription
+from services.runtime.ids import Ids
+from services.runtime.lifecycle import Log
+from services.runtime.metrics import Metrics
+from services.runtime.rpc import HEADER_CHARS_MAX, PRINCIPAL_DEFAULT
+
+BYTES_HELD_MAX: Final = 128 << 20
+INBOX: Final = "_INBOX."
+UNSUBSCRIBE_S: Final = 2.0
+_TOOLS: Final = frozenset({"fs", "shell", "git", "http", "docker", "lua"})
+_DECODER: Final = msgspec.json.Decoder(ToolCall)
+
+
+class Door:
+    """Takes calls as a member of the queue group, and sends their answers."""
+
+    def __init__(
+        self, *, bus: Bus, calls: Calls, ids: Ids, metrics: Metrics, log: Log, roles: Any, held_max: int, group: str
+    ) -> None:
+        self._bus, self._calls, self._ids = bus, calls, ids
+        self._metrics, self._log, self._roles = metrics, log, roles
+        self._held_max, self._group = held_max, group
+        self._subscription: Subscription | None = None
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        self._bytes_held = 0
+
+    async def open(self) -> None:
+        """Take calls from now on."""
+        self._subscription = await self._bus.subscribe(TOOL_CALLS, self._take, queue=self._group)
+        await self._bus.flush()
+
+    async def close(self) -> None:
+        """Take no more: others of the queue group get them. What was delivered is still handled."""
+        if self._subscription is None:
+            return
+        subscription, self._subscription = self._subscription, None
+        try:
+            await subscription.drain(UNSUBSCRIBE_S)
+        except (TimeoutError, OSError) as error:
+            # Without a connection nothing comes in any more either.
+            self._log.warning("unsubscribe_failed", reason=type(error).__name__)
+
+    async def answered(self, within_s: float) -> None:
+        """Wait until every answer is sent."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+
+    def _take(self, message: Message) -> None:
+        if not message.reply.startswith(INBOX):
+            # Nobody could be told what came of it, and what it did would be anybody's.
+            self._log.warning("reply_not_inbox", subject=message.subject, reply=message.reply[:200])
+            return
+        size = len(message.data)
+        if len(self._tasks) >= self._held_max or (self._tasks and self._bytes_held + size > BYTES_HELD_MAX):
+            self._send(message.reply, failed(Rejected("mailbox_full", "too many tool calls wait here")))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(message), name="tool-call")
+        self._tasks[task] = size
+        self._bytes_held += size
+        self._metrics.set("htdag_tool_calls_running", len(self._tasks))
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._bytes_held -= self._tasks.pop(task, 0)
+        self._metrics.set("htdag_tool_calls_running", len(self._tasks))
+
+    async def _answer(self, message: Message) -> None:
+        subject = parse_tool_call(message.subject)
+        with telemetry.span(f"process {TOOL_CALLS}", kind="consumer", headers=message.headers):
+            try:
+                call = self._read(message, subject.role, subject.tool)
+            except Rejected as error:
+                answer = failed(error)
+            else:
+                answer = await self._calls.handle(call)
+        self._send(message.reply, answer)
+        # Tokens of a subject are the caller's own words: only those that exist become labels.
+        role = subject.role if subject.role in self._roles() else "unknown"
+        tool = subject.tool if subject.tool in _TOOLS else "unknown"
+        self._metrics.inc("htdag_tool_calls_total", role=role, tool=tool, outcome=answer.code or "ok")
+
+    def _read(self, message: Message, role: str, tool: str) -> Call:
+        arrived_s = asyncio.get_running_loop().time()
+        asked = intake.read(message.data, _DECODER)
+        for name in (HEADER_BY, HEADER_CORRELATION):
+            if len(message.headers.get(name, "")) > HEADER_CHARS_MAX:
+                raise Rejected("too_large", f"the header {name} is too long", field=name, max=HEADER_CHARS_MAX)
+        call_id = id_of(asked.task, self._ids)
+        by = message.headers.get(HEADER_BY) or PRINCIPAL_DEFAULT
+        return Call(call_id, role, tool, asked, by, message.headers.get(HEADER_CORRELATION) or call_id, arrived_s)
+
+    def _send(self, inbox: str, answer: Answer) -> None:
+        data = answer.encoded()
+        try:
+            if len(data) > self._bus.payload_max:
+                data = envelope.refused(Rejected("too_large", "the answer is larger than the broker carries"))
+            self._bus.publish(inbox, data)
+        except Rejected as error:
+            # The connection is gone; the caller's own deadline tells it so.
+            self._log.warning("reply_not_sent", code=error.code)

@@ -1,0 +1,61 @@
+"""How many pages a task has fetched so far, over all gateways: counted in the audit, read anew before each fetch."""
+
+from collections import OrderedDict
+from typing import Final
+
+from contracts.codec import Undecodable
+from contracts.policy import CallOf, ToolDecided
+from contracts.streams import EVENTS_POLICY_GATEWAY
+from services.policy_gateway.audit.log import AUDIT_CODEC, AUDIT_SUBJECT
+from services.runtime.bus import Bus
+
+TASKS_REMEMBERED_MAX: Final = 1_000
+
+
+class _Count:
+    __slots__ = ("fetched", "seq")
+
+    def __init__(self) -> None:
+        self.seq = self.fetched = 0
+
+
+class FetchCounts:
+    """One count per task of the recent past; what is forgotten is counted again."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._counts: OrderedDict[tuple[str, str], _Count] = OrderedDict()
+
+    async def count(self, call: CallOf, since: str) -> int:
+        """Fetches of this task that were allowed; its run began at `since` (RFC 3339)."""
+        key = (call.run_id, call.task_id)
+        known = self._counts.get(key)
+        if known is None:
+            known = self._counts[key] = _Count()
+            first = await self._bus.first_since(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, since)
+            known.seq = max(0, first - 1)
+            if len(self._counts) > TASKS_REMEMBERED_MAX:
+                self._counts.popitem(last=False)
+        self._counts.move_to_end(key)
+        mark = call.run_id.encode()
+        async for record in self._bus.history(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, known.seq):
+            if record.seq <= known.seq:
+                continue  # another call of this task was quicker to read it
+            known.seq = record.seq
+            if mark in record.data:
+                known.fetched += _fetches(record.data, key)
+        return known.fetched
+
+
+def _fetches(data: bytes, key: tuple[str, str]) -> int:
+    try:
+        entries = AUDIT_CODEC.decode(data, skip_unknown=True).events
+    except Undecodable:
+        return 0  # `verify` tells of it
+    return sum(
+        isinstance(entry, ToolDecided)
+        and entry.tool == "http"
+        and entry.verdict == "allow"
+        and (entry.run_id, entry.task_id) == key
+        for entry in entries
+    )

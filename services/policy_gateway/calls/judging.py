@@ -1,0 +1,105 @@
+"""From a call to its verdict: the edge looks the facts up, the pure decision judges."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from contracts.errors import Rejected
+from contracts.policy import ToolDecided
+from services.policy_gateway.calls.call import Call
+from services.policy_gateway.calls.fetch_counts import FetchCounts
+from services.policy_gateway.decision.facts import Facts
+from services.policy_gateway.decision.verdict import Verdict
+from services.policy_gateway.policy.book import PolicyBook, Version
+from services.policy_gateway.run_facts import Bound, RunFacts
+from services.policy_gateway.tools.tool import Workspace
+from services.runtime.clock import Clock
+from services.runtime.metrics import Metrics
+
+Decide = Callable[..., Verdict]
+PROFILE_KEPT_S: Final = 1.0
+
+
+class WorkspaceBook(Protocol):
+    """Where workspaces are found by name; None names the default one."""
+
+    def find(self, name: str | None) -> Workspace:
+        """The workspace with its real folders. Raises Rejected("workspace_not_found")."""
+        ...
+
+
+class Judgement(NamedTuple):
+    """A verdict with what it was made from. `missing` is why there is no workspace, when there is none."""
+
+    verdict: Verdict
+    version: Version
+    workspace: Workspace | None
+    missing: Rejected | None
+    bound: Bound | None
+
+
+class Judge:
+    """Judges calls by the policy in force."""
+
+    def __init__(
+        self, *, decide: Decide, book: PolicyBook, runs: RunFacts, workspaces: WorkspaceBook, fetches: FetchCounts,
+        clock: Clock, metrics: Metrics, auto_admin: bool, engine_sockets: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self._decide, self._book, self._runs, self._workspaces = decide, book, runs, workspaces
+        self._fetches, self._clock, self._metrics = fetches, clock, metrics
+        self._auto_admin = auto_admin
+        self._facts = Facts(mem_bytes_max=memory_bytes(), engine_sockets=engine_sockets)
+        self._profiles: dict[str | None, tuple[float, str]] = {}
+
+    async def judge(self, call: Call) -> Judgement:
+        """The verdict on a call. Raises Rejected when the call names no task that is at this attempt."""
+        bound = await self._runs.bound(call.of) if call.of is not None else None
+        workspace, missing = self._workspace(bound.workspace if bound else call.asked.workspace)
+        facts = self._facts._replace(profile=workspace.profile if workspace else "seed")
+        if bound is not None:
+            fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
+            facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=self._auto_admin)
+        version = self._book.current
+        began_s = self._clock.monotonic_s()
+        verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
+        self._metrics.observe("htdag_policy_decide_seconds", self._clock.monotonic_s() - began_s)
+        return Judgement(verdict, version, workspace, missing, bound)
+
+    def dry(self, role: str, tool: str, args: Any, opts: Any, workspace: str | None) -> tuple[Verdict, Version]:
+        """The verdict on a call that belongs to no task, without a trace. Raises Rejected("workspace_not_found")."""
+        version = self._book.current
+        facts = self._facts._replace(profile=self._profile(workspace))
+        return self._decide(version.roles, role, tool, args, opts, facts), version
+
+    def again(self, entry: ToolDecided, args: Any, version: Version) -> Verdict:
+        """The verdict that another version gives on a call of the past."""
+        bound = entry.role if entry.run_id and entry.code != "role_mismatch" else None
+        facts = self._facts._replace(profile=entry.profile or "seed", bound_role=bound)
+        return self._decide(version.roles, entry.role, entry.tool, args, entry.opts, facts)
+
+    def _workspace(self, name: str | None) -> tuple[Workspace | None, Rejected | None]:
+        """A workspace that is missing is no reason to refuse: the verdict comes first, the failure after it."""
+        try:
+            return self._workspaces.find(name), None
+        except Rejected as error:
+            return None, error
+
+    def _profile(self, name: str | None) -> str:
+        now_s = self._clock.monotonic_s()
+        known = self._profiles.get(name)
+        if known is None or known[0] < now_s:
+            if len(self._profiles) > 1_000:
+                self._profiles.clear()
+            known = self._profiles[name] = (now_s + PROFILE_KEPT_S, self._workspaces.find(name).profile)
+        return known[1]
+
+
+def memory_bytes() -> int:
+    """The memory of this machine, or of the control group this process is in when that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total

@@ -1,0 +1,37 @@
+"""The section `policy` of the configuration."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from services.runtime.config import Secret
+
+SECTION: Final = "policy"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """`workspaces` is the folder of all workspaces; by default it stands in the home.
+
+    At most `calls_light` calls of fs, http and lua and `calls_heavy` of shell, git and docker run at once; `calls_held`
+    may be here in all. `auto_admin` lets admin tasks work without the approval of a human: it is logged loudly.
+    `admin_network` gives the admin's shell and git the machine's network, loopback included; `docker_host` names the
+    engine, else DOCKER_HOST does.
+    `audit_key` (or `audit_key_file`) is the Ed25519 key that signs the audit, in hex; by default each home has its own.
+    `audit_keys_trusted` are public keys of other gateways whose signatures `verify` accepts.
+    """
+
+    workspaces: str = ""
+    calls_light: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    calls_heavy: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    calls_held: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 1024
+    lua_children: Annotated[int, msgspec.Meta(ge=1, le=32)] = 2
+    auto_admin: bool = False
+    admin_network: bool = False
+    docker_host: str = ""
+    audit_key: Secret | None = None
+    audit_keys_trusted: list[str] = []
+
+    def workspaces_path(self, home: Path) -> Path:
+        """The folder of all workspaces."""
+        return Path(self.workspaces).expanduser().absolute() if self.workspaces else home / "workspaces"

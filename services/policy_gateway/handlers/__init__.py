@@ -1,0 +1,1 @@
+"""The request verbs of policy-gateway."""

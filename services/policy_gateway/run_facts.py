@@ -1,0 +1,142 @@
+"""What the gateway itself knows of a run: its workspace, and each task's role, state and attempt.
+
+A projection of the executor's log, read up to now before every judgement: no call can say of itself whose it is.
+"""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from contracts.commit import HEADER_TYPES
+from contracts.errors import Rejected
+from contracts.policy import CallOf
+from contracts.streams import EVENTS_EXECUTOR
+from contracts.subjects import check_id
+from contracts.subjects import events as event_subject
+from contracts.task import ROLE_ALIASES
+from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
+from services.runtime.folded_log import FoldedLog
+from services.runtime.lifecycle import Log
+
+_BEGINS: Final = "task.started.v1"
+_RESTS: Final = {
+    "task.completed.v1": "completed",
+    "task.failed.v1": "failed",
+    "task.retry_scheduled.v1": "pending",
+    "task.blocked.v1": "blocked",
+    "task.cancelled.v1": "cancelled",
+    "task.reset.v1": "pending",
+}
+_NEEDED: Final = frozenset({_BEGINS, *_RESTS, "run.created.v1", "tasks.added.v1"})
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    id: str
+    role: str = "coder"
+
+
+class _Options(msgspec.Struct, frozen=True):
+    workspace: str | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    """Any event of a run, as far as it matters here; the rest is not even read."""
+
+    type: str
+    task_id: str = ""
+    attempt: int = 0
+    tasks: list[_Spec] = []
+    options: _Options = _Options()
+
+
+class _Commit(msgspec.Struct, frozen=True):
+    at: str
+    events: list[_Event]
+
+
+_DECODE: Final = msgspec.json.Decoder(_Commit).decode
+
+
+class TaskFacts(NamedTuple):
+    """One task as the log has it now. `role` is one that has rights: aliases are resolved."""
+
+    role: str
+    status: str = "pending"
+    attempt: int = 0
+
+
+class _Run:
+    """See services.runtime.folded_log.Fold."""
+
+    def __init__(self) -> None:
+        self.workspace: str | None = None
+        self.begun_at = ""
+        self.tasks: dict[str, TaskFacts] = {}
+
+    @property
+    def weight(self) -> int:
+        return len(self.tasks)
+
+    def take(self, record: Recorded) -> None:
+        types = record.headers.get(HEADER_TYPES)
+        if types is not None and _NEEDED.isdisjoint(types.split(",")):
+            return
+        commit = _DECODE(record.data)
+        for event in commit.events:
+            if event.type == "run.created.v1":
+                self.workspace, self.begun_at = event.options.workspace, commit.at
+            for spec in event.tasks:
+                self.tasks[spec.id] = TaskFacts(ROLE_ALIASES.get(spec.role, spec.role))
+            task = self.tasks.get(event.task_id)
+            if task is None:
+                continue
+            if event.type == _BEGINS:
+                self.tasks[event.task_id] = task._replace(status="in_progress", attempt=event.attempt)
+            elif event.type in _RESTS:
+                self.tasks[event.task_id] = task._replace(status=_RESTS[event.type])
+
+
+class Bound(NamedTuple):
+    """What a call of a task is bound to, whatever the call says."""
+
+    role: str
+    workspace: str | None
+    begun_at: str
+
+
+class RunFacts:
+    """Looks calls up in the runs they belong to."""
+
+    def __init__(self, bus: Bus, log: Log) -> None:
+        self._log = log
+        self._runs: FoldedLog[_Run] = FoldedLog(
+            lambda subject, after: bus.history(EVENTS_EXECUTOR, subject, after), _Run, self._take
+        )
+
+    async def bound(self, call: CallOf) -> Bound:
+        """The task of a call that is at this attempt now.
+
+        Raises Rejected: bad_id, bad_request, run_not_found, task_not_found, stale_attempt.
+        """
+        check_id(call.run_id, "task.run_id")
+        check_id(call.task_id, "task.task_id")
+        if call.attempt < 1 or call.call < 1:
+            field = "task.attempt" if call.attempt < 1 else "task.call"
+            raise Rejected("bad_request", "attempts and calls are counted from 1", field=field)
+        run = await self._runs.get(event_subject("executor", "run", call.run_id))
+        if not run.begun_at:
+            raise Rejected("run_not_found", run_id=call.run_id)
+        task = run.tasks.get(call.task_id)
+        if task is None:
+            raise Rejected("task_not_found", run_id=call.run_id, task_id=call.task_id)
+        if task.status != "in_progress" or task.attempt != call.attempt:
+            raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
+        return Bound(task.role, run.workspace, run.begun_at)
+
+    def _take(self, run: _Run, record: Recorded) -> None:
+        try:
+            run.take(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            # What it said is not known; a task that it may have begun is not begun as far as calls go.
+            self._log.error("record_unreadable", subject=record.subject, seq=record.seq, reason=str(error)[:500])

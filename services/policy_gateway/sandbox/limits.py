@@ -1,0 +1,53 @@
+"""How much one box may take, and the part of it that the kernel holds for every process by itself."""
+
+import os
+import resource
+from typing import Final, NamedTuple
+
+
+class Limits(NamedTuple):
+    """The bounds of one box. `processes` counts threads too, where the kernel counts them."""
+
+    memory_bytes: int = 4 << 30
+    processes: int = 256
+    processors: int = 2
+    file_bytes: int = 2 << 30
+    open_files: int = 4096
+    shared_memory_bytes: int = 256 << 20
+    output_bytes: int = 1 << 20
+    disk_free_bytes: int = 512 << 20
+    """A box that writes while less than this is free on the workspace's disk is killed."""
+
+
+DEFAULTS: Final = Limits()
+
+
+def confine(pid: int, limits: Limits, *, memory_counted: bool) -> None:
+    """Set the limits of one process and all that it will start; it must not run yet.
+
+    The number of processes is counted per user namespace and so per box, but never for root: there the watchdog or a
+    cgroup holds it. Without a cgroup for memory each process gets at most all of it; the sum is the watchdog's.
+    """
+    values = {
+        resource.RLIMIT_FSIZE: limits.file_bytes,
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_NPROC: limits.processes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 8 << 20,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_NICE: 0,
+    }
+    if not memory_counted:
+        values[resource.RLIMIT_DATA] = limits.memory_bytes
+    for what, value in values.items():
+        # An ordinary user can only lower: what the machine allows at most stays the most.
+        _, most = resource.prlimit(pid, what)
+        bounded = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.prlimit(pid, what, (bounded, bounded))
+
+
+def processors_for(turn: int, limits: Limits) -> set[int]:
+    """The processors of one box where no cgroup shares them out: each box begins at the next one."""
+    mine = sorted(os.sched_getaffinity(0))
+    return {mine[(turn * limits.processors + step) % len(mine)] for step in range(limits.processors)}

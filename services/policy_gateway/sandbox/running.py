@@ -1,0 +1,186 @@
+"""One box from its start to the end of its last process."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from services.policy_gateway.sandbox import processes
+from services.policy_gateway.sandbox.cgroups import Group
+from services.policy_gateway.sandbox.limits import Limits
+from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, shown
+from services.policy_gateway.sandbox.starting import Started, start
+
+STATUS_BYTES_MAX: Final = 4096
+END_TIMEOUT_S: Final = 5.0
+WATCH_INTERVAL_S: Final = 0.05
+
+
+class Ending(NamedTuple):
+    """How a program ended. `exit` is 128 + n after signal n; `killed` says which bound ended it, if one did."""
+
+    exit: int
+    stdout: Output
+    stderr: Output
+    killed: str | None
+    duration_ms: int
+
+    def to_value(self) -> dict[str, Any]:
+        """The value of a tool call: `truncated`, and where it is so `lossy` and `killed`."""
+        stdout, stderr = shown(self.stdout), shown(self.stderr)
+        value: dict[str, Any] = {
+            "stdout": stdout.text,
+            "stderr": stderr.text,
+            "exit": self.exit,
+            "truncated": stdout.truncated or stderr.truncated,
+            "duration_ms": self.duration_ms,
+        }
+        if stdout.lossy or stderr.lossy:
+            value["lossy"] = True
+        if self.killed is not None:
+            value["killed"] = self.killed
+        return value
+
+
+class SetupFailed(Exception):
+    """Bubblewrap ended before the program began. Its own words may hold paths of the host."""
+
+
+class DeadlinePassed(Exception):
+    """The program was killed because its time was over."""
+
+
+class Watch(NamedTuple):
+    """What the watchdog has to hold, since nothing of the kernel does."""
+
+    memory: bool
+    processes: bool
+    disk: Path | None
+
+
+class Running:
+    """A started bubblewrap. Whoever makes it must `end()` it, whatever happens."""
+
+    def __init__(self, process: Started, group: Group | None) -> None:
+        self._process = process
+        self._group = group
+        # Descriptors of bubblewrap and of the first process inside, with which everything inside ends. Signals go
+        # through them, since asyncio's own way reaps the child behind its watcher's back.
+        self._outer = _pidfd(process.pid)
+        self._first: int | None = None
+        self._first_pid = 0
+        self._status = b""
+        self.killed: str | None = None
+
+    @classmethod
+    async def start(cls, command: Sequence[str], inherited: Sequence[int], group: Group | None) -> "Running":
+        """Start bubblewrap with nothing of ours but these descriptors; raises OSError."""
+        return cls(await start(command, inherited, limit=CHUNK_BYTES), group)
+
+    async def first_pid(self, status: asyncio.StreamReader) -> int:
+        """The first process inside, as the host counts; it waits at the gate. Raises SetupFailed."""
+        line = await status.readline()
+        try:
+            self._first_pid = int(json.loads(line)["child-pid"])
+            self._first = os.pidfd_open(self._first_pid)
+        except (ValueError, KeyError, OSError) as why:
+            raise SetupFailed(await self._last_words()) from why
+        return self._first_pid
+
+    async def finish(self, status: asyncio.StreamReader, limits: Limits, watch: Watch, began_s: float) -> Ending:
+        """Wait for the program, end what it left, and say how it went."""
+        streams = (self._process.stdout, self._process.stderr)
+        reading = [asyncio.ensure_future(collect(stream, limits.output_bytes)) for stream in streams]
+        watching = asyncio.ensure_future(self._watch(limits, watch))
+        try:
+            exit_code = await self._process.wait()
+            await self.end()
+            stdout, stderr = await asyncio.gather(*reading)
+            said = await status.read(STATUS_BYTES_MAX)
+        finally:
+            watching.cancel()
+            for one in reading:
+                one.cancel()
+            self._process.close()
+        if b"exit-code" not in said and self.killed is None:
+            raise SetupFailed(stderr.kept.decode("utf-8", "replace").strip())
+        if self.killed is None and self._group is not None and self._group.memory_kills():
+            self.killed = "memory"
+        duration_ms = round((asyncio.get_running_loop().time() - began_s) * 1000)
+        return Ending(128 - exit_code if exit_code < 0 else exit_code, stdout, stderr, self.killed, duration_ms)
+
+    async def end(self) -> None:
+        """Kill whatever is left and wait until the kernel has buried it. Harmless when it is over."""
+        self._kill()
+        with contextlib.suppress(TimeoutError):  # stuck in the kernel: nothing more can be done to it
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self._process.wait()
+                await self._first_ended()
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for descriptor in (self._outer, self._first):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._outer = self._first = None
+
+    def _kill(self) -> None:
+        for descriptor in (self._first, self._outer):
+            if descriptor is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+    async def _first_ended(self) -> None:
+        """The first process of a pid namespace ends last of all: a pidfd is readable from then on."""
+        if self._first is None:
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._first, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._first)
+
+    async def _last_words(self) -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                return (await self._process.stderr.read(CHUNK_BYTES)).decode("utf-8", "replace").strip()
+        return ""
+
+    async def _watch(self, limits: Limits, watch: Watch) -> None:
+        while True:
+            if reason := await asyncio.to_thread(_excess, self._first_pid, limits, watch):
+                self.killed = reason
+                self._kill()
+                return
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None  # it has ended and was reaped already
+
+
+def _excess(pid: int, limits: Limits, watch: Watch) -> str | None:
+    """Which bound a box has passed."""
+    if watch.memory or watch.processes:
+        used = processes.usage(pid)
+        if watch.processes and used.processes > limits.processes:
+            return "processes"
+        if watch.memory and used.memory_bytes > limits.memory_bytes:
+            exact = processes.proportional_bytes(pid)
+            if exact == 0 or exact > limits.memory_bytes:
+                return "memory"
+    if watch.disk is not None:
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(watch.disk)
+            if disk.f_bavail * disk.f_frsize < limits.disk_free_bytes:
+                return "disk"
+    return None

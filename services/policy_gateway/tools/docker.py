@@ -1,0 +1,284 @@
+"""The docker tool: one command in one container of a fixed template, then nothing is left of it.
+
+The caller chooses image, command, mounts and less of the limits; everything else is the template: no network, a
+read-only root, no capability, no new privilege, few processes, no swap. Images come from the engine as they are there;
+nothing is pulled. The tool touches only containers that it made itself, and by their id.
+"""
+
+import asyncio
+import codecs
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from contracts.errors import Rejected
+from services.policy_gateway.decision.plans import DockerPlan
+from services.policy_gateway.tools import mounts
+from services.policy_gateway.tools.engine import engine, engine_sockets, engine_url
+from services.policy_gateway.tools.tool import Ticket
+
+if TYPE_CHECKING:
+    from aiodocker import Docker as Client
+    from aiodocker.containers import DockerContainer
+
+LABEL, CALL_LABEL, DEADLINE_LABEL = "htdag", "htdag.call", "htdag.deadline"
+USER: Final = "65534:65534"
+PIDS_MAX: Final = 256
+TMP: Final = "rw,nosuid,nodev,size=256m,mode=1777"
+VOLUME: Final = "rw,nosuid,nodev,size=64m,mode=1777"
+OUTPUT_BYTES_MAX: Final = 1 << 20
+CLEAN_UP_SHARE: Final = 0.1
+"""The part of its time that a call keeps for the removal of its container, CLEAN_UP_S at most."""
+CLEAN_UP_S: Final = 1.0
+REMOVE_S: Final = 15.0
+LAST_OUTPUT_S: Final = 2.0
+FLOOD_PAUSE_S: Final = 0.005
+"""Output that nobody will see is read slowly: the engine then slows the program down, and we stay free for others."""
+GRACE_S: Final = 10.0
+"""How long after its deadline a container may stand before the reaper takes it."""
+NO_SUCH_PROGRAM: Final = ("executable file not found", "no such file or directory", "permission denied")
+
+
+class Docker:
+    """Carries out docker plans. `url` None means DOCKER_HOST, else the usual socket."""
+
+    def __init__(self, url: str | None = None, wall_clock: Callable[[], float] = time.time) -> None:
+        self._url = url
+        self._wall_clock = wall_clock
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def run(self, plan: DockerPlan, ticket: Ticket) -> dict[str, Any]:
+        """Run the command and return `{stdout, stderr, exit, truncated, duration_ms}`, with `oom` where it was that.
+
+        Raises Rejected: docker_unavailable, image_not_found, program_not_found, forbidden_mount, file_not_found,
+        bad_args for limits that this engine cannot give, timeout.
+        """
+        now_s = asyncio.get_running_loop().time()
+        allowed_s = ticket.deadline_s - now_s
+        ends_s = ticket.deadline_s - min(CLEAN_UP_S, CLEAN_UP_SHARE * max(allowed_s, 0.0))
+        deadline = round(self._wall_clock() + allowed_s)
+        try:
+            async with asyncio.timeout_at(ends_s), engine(self._url) as client:
+                return await self._contain(client, plan, ticket, deadline)
+        except TimeoutError:
+            raise Rejected("timeout", timeout_ms=round(allowed_s * 1000)) from None
+
+    async def reap(self, workspaces: Path | None = None) -> int:
+        """Remove what gateways that died left behind, long past its deadline; returns how much.
+
+        Containers of ours and, below the root of the workspaces, copies made for mounts. Without an engine there is
+        nothing to do.
+        """
+        late_s = self._wall_clock() - GRACE_S
+        removed = 0
+        if workspaces is not None:
+            removed += await asyncio.to_thread(mounts.sweep, workspaces, late_s)
+        if engine_url(self._url) is None:
+            return removed
+        try:
+            async with engine(self._url) as client:
+                # All three: a container inherits labels of its image, so one alone proves little.
+                ours = {"label": [f"{LABEL}=1", CALL_LABEL, DEADLINE_LABEL]}
+                for container in await client.containers.list(all=True, filters=ours):
+                    deadline = container["Labels"][DEADLINE_LABEL]
+                    if deadline.isdigit() and int(deadline) < late_s:
+                        await _remove(container)
+                        removed += 1
+        except Rejected:
+            return removed
+        return removed
+
+    async def _contain(self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int) -> dict[str, Any]:
+        image = await _image(client, plan.image)
+        cores = int((await client.system.info()).get("NCPU", 1))
+        sockets = engine_sockets(engine_url(self._url))
+        prepared = await asyncio.to_thread(
+            mounts.prepare, plan.mounts, ticket.workspace, ticket.call_id, deadline, sockets
+        )
+        config = template(plan, image, prepared, cores)
+        config["Labels"] = {LABEL: "1", CALL_LABEL: ticket.call_id, DEADLINE_LABEL: str(deadline)}
+        # A call that is cancelled while the engine makes the container must still learn its id.
+        making = asyncio.create_task(client.containers.create(config))
+        try:
+            try:
+                container = await asyncio.shield(making)
+                return await _watch(container)
+            except Exception as why:
+                raise _told(why, plan, ticket) from None
+        finally:
+            await self._surely(_clean_up(making, prepared.copies))
+
+    async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of some work; a cancellation in between does not stop it."""
+        task = asyncio.create_task(work)
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
+
+
+def template(plan: DockerPlan, image: dict[str, Any], prepared: mounts.Mounts, cores: int) -> dict[str, Any]:
+    """Return the container's configuration for the engine's API: the plan in the fixed template."""
+    writes_as = prepared.owner if prepared.owner and prepared.owner[0] != 0 else None
+    config: dict[str, Any] = {
+        "Image": image["Id"],  # the very image that was looked at, whatever its name means a moment later
+        "Entrypoint": [plan.cmd[0]],
+        "Cmd": list(plan.cmd[1:]),
+        "User": f"{writes_as[0]}:{writes_as[1]}" if writes_as else USER,
+        "Hostname": "sandbox",
+        "NetworkDisabled": True,
+        "AttachStdin": False,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "Tty": False,
+        "OpenStdin": False,
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Privileged": False,
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "PidsLimit": PIDS_MAX,
+            "IpcMode": "private",
+            "ShmSize": 16 << 20,
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "nofile", "Soft": 4096, "Hard": 4096},
+            ],
+            "LogConfig": {"Type": "none"},  # the output goes to us alone, and we cut it
+            "RestartPolicy": {"Name": "no"},
+            "Tmpfs": {"/tmp": TMP} | dict.fromkeys(_volumes(image), VOLUME),
+            "Mounts": prepared.specs,
+        },
+    }
+    if plan.working_dir is not None:
+        config["WorkingDir"] = plan.working_dir
+    if plan.mem_bytes is not None:
+        config["HostConfig"] |= {"Memory": plan.mem_bytes, "MemorySwap": plan.mem_bytes}
+    if plan.cpus is not None:
+        config["HostConfig"]["NanoCpus"] = round(min(max(plan.cpus, 0.01), cores) * 1e9)
+    return config
+
+
+def _volumes(image: dict[str, Any]) -> list[str]:
+    """Volumes that the image declares: on memory, or each call would leave one on the disk."""
+    return [path for path in (image.get("Config") or {}).get("Volumes") or {} if path != "/tmp"]
+
+
+async def _image(client: "Client", reference: str) -> dict[str, Any]:
+    """What the engine says of an image. One that is pinned (`name:tag@sha256:…`) must be that very image: by the
+    digest of its registry or, for one that was loaded without a registry, by its id."""
+    import aiodocker
+
+    name, _, digest = reference.partition("@")
+    try:
+        image = dict(await client.images.inspect(name))
+    except aiodocker.DockerError as why:
+        if why.status in (400, 404):
+            raise Rejected("image_not_found", image=reference) from None
+        raise
+    known = (image["Id"], *(pinned.rpartition("@")[2] for pinned in image.get("RepoDigests") or ()))
+    if digest and digest not in known:
+        raise Rejected("image_not_found", "the engine has another image of this name", image=reference)
+    return image
+
+
+async def _watch(container: "DockerContainer") -> dict[str, Any]:
+    """Start the container, collect what it says until it ends, and say how it ended."""
+    loop = asyncio.get_running_loop()
+    output = {1: Cut(), 2: Cut()}
+    async with container.attach(stdout=True, stderr=True) as stream:
+
+        async def collect() -> None:
+            while (message := await stream.read_out()) is not None:
+                output.get(message.stream, output[1]).add(message.data)
+                if any(cut.truncated for cut in output.values()):
+                    await asyncio.sleep(FLOOD_PAUSE_S)
+
+        collecting = asyncio.create_task(collect())
+        try:
+            started_s = loop.time()
+            await container.start()
+            ended = await container.wait()
+            duration_ms = round((loop.time() - started_s) * 1000)
+            await asyncio.wait([collecting], timeout=LAST_OUTPUT_S)
+        finally:
+            collecting.cancel()
+            await asyncio.wait([collecting])
+    state = (await container.show())["State"]
+    value: dict[str, Any] = {
+        "stdout": output[1].text(),
+        "stderr": output[2].text(),
+        "exit": int(ended["StatusCode"]),
+        "truncated": any(cut.truncated for cut in output.values()),
+        "duration_ms": duration_ms,
+    }
+    if any(cut.lossy for cut in output.values()):
+        value["lossy"] = True
+    if state.get("OOMKilled"):
+        value["oom"] = True
+    return value
+
+
+class Cut:
+    """The first OUTPUT_BYTES_MAX bytes of a stream; the rest is read and dropped."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self.truncated = False
+        self.lossy = False
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece in."""
+        room = OUTPUT_BYTES_MAX - len(self._bytes)
+        self._bytes += piece[:room]
+        self.truncated = self.truncated or len(piece) > room
+
+    def text(self) -> str:
+        """What was kept, as text; sets `lossy` when some bytes are none."""
+        data = bytes(self._bytes)
+        try:  # a cut in the middle of a character is no fault of the program
+            return codecs.getincrementaldecoder("utf-8")().decode(data, not self.truncated)
+        except UnicodeDecodeError:
+            self.lossy = True
+            return data.decode("utf-8", "replace")
+
+
+async def _clean_up(making: "asyncio.Task[DockerContainer]", copies: Path) -> None:
+    await asyncio.wait([making], timeout=REMOVE_S)
+    if making.done() and not making.cancelled() and making.exception() is None:
+        await _remove(making.result())
+    await asyncio.to_thread(mounts.discard, copies)
+
+
+async def _remove(container: "DockerContainer") -> None:
+    """Kill and remove; what cannot be removed now is left to the reaper."""
+    import aiodocker
+
+    try:
+        async with asyncio.timeout(REMOVE_S):
+            await container.delete(force=True, v=True)
+    except (aiodocker.DockerError, TimeoutError, OSError):
+        return
+
+
+def _told(why: Exception, plan: DockerPlan, ticket: Ticket) -> Exception:
+    """The refusal of the engine in our own words and with virtual paths."""
+    import aiodocker
+
+    if not isinstance(why, aiodocker.DockerError) or why.status == 900:
+        return why
+    said = why.message.lower()
+    if any(sign in said for sign in NO_SUCH_PROGRAM) and ("exec:" in said or "exec " in said):
+        return Rejected("program_not_found", program=plan.cmd[0])
+    reason = why.message
+    for real, shown in ((ticket.workspace.code, "/code"), (ticket.workspace.tmp, "/tmp")):
+        reason = reason.replace(str(real), shown)
+    if why.status in (400, 409):
+        return Rejected("bad_args", "the engine refuses these arguments", reason=reason[:300])
+    return Rejected("docker_unavailable", "the engine could not run the container", reason=reason[:300])

@@ -1,0 +1,60 @@
+"""The shell tool: one program of the table, by its argument list, in the box of its profile."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import Rejected
+from services.policy_gateway.decision.plans import ShellPlan
+from services.policy_gateway.sandbox.box import Box
+from services.policy_gateway.sandbox.profiles import shell_box
+from services.policy_gateway.sandbox.running import DeadlinePassed
+from services.policy_gateway.sandbox.sandbox import Sandbox
+from services.policy_gateway.tools.programs import Programs
+from services.policy_gateway.tools.tool import Ticket, Workspace
+
+
+class ShellTool:
+    """Runs `ShellPlan`s. `admin_network` opens the machine's network to the admin's box, and to no other."""
+
+    def __init__(self, sandbox: Sandbox, programs: Programs, *, admin_network: bool = False) -> None:
+        self._sandbox = sandbox
+        self._programs = programs
+        self._admin_network = admin_network
+
+    async def run(self, plan: ShellPlan, ticket: Ticket) -> dict[str, Any]:
+        """Return {stdout, stderr, exit, truncated, duration_ms}, with `lossy` and `killed` where they are so."""
+        began_s = asyncio.get_running_loop().time()
+        await self._sandbox.ready()
+        box, argv = await asyncio.to_thread(self._prepare, plan, ticket.workspace)
+        try:
+            ending = await self._sandbox.run(box, argv, ticket.deadline_s, disk=ticket.workspace.code)
+        except DeadlinePassed:
+            raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - began_s) * 1000)) from None
+        return ending.to_value()
+
+    def _prepare(self, plan: ShellPlan, workspace: Workspace) -> tuple[Box, list[str]]:
+        refuse_vanished(workspace)
+        if plan.profile == "admin" and "/" in plan.program:
+            program = self._programs.anything()._replace(argv=(plan.program,))
+        else:
+            program = self._programs.find(plan.program, workspace)
+        box = shell_box(
+            plan.profile,
+            workspace.code,
+            workspace.tmp,
+            self._build(workspace),
+            plan.cwd,
+            network=plan.profile == "admin" and self._admin_network,
+            environment=program.environment,
+        )
+        return box._replace(binds=(*box.binds, *program.binds)), [*program.argv, *plan.argv[1:]]
+
+    def _build(self, workspace: Workspace) -> Path:
+        return self._sandbox.state / "build" / workspace.name
+
+
+def refuse_vanished(workspace: Workspace) -> None:
+    """A workspace that is not there any more has a code of its own."""
+    if not (workspace.code.is_dir() and workspace.tmp.is_dir()):
+        raise Rejected("workspace_not_found", workspace=workspace.name)
