@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import epic, llm, policy, requests, run, run_proofs, strategy
+from contracts import drill, epic, llm, policy, requests, run, run_proofs, strategy
 from contracts.subjects import rpc
 
 
@@ -97,6 +97,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "decisions with their ends, newest last", '{"role":"coder","verdict":"deny","limit":20}'),
     VerbSpec("policy-gateway", "policy", "verify", policy.AuditVerify, policy.AuditVerified,
              "walk the audit chain and its signatures", "{}"),
+    VerbSpec("policy-gateway", "policy", "drill", drill.DrillRequest, drill.DrillReport,
+             "run the five attacks and their variants in a throw-away workspace", '{"attacks":[2]}'),
 )
 
 BY_SUBJECT: Final[dict[str, VerbSpec]] = {verb.subject: verb for verb in VERBS}

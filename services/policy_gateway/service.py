@@ -24,6 +24,7 @@ from services.policy_gateway.config import SECTION, Config
 from services.policy_gateway.decision.decide import decide
 from services.policy_gateway.decision.roles import SHIPPED
 from services.policy_gateway.handlers.audit import AuditHandlers
+from services.policy_gateway.handlers.drill import DrillHandlers
 from services.policy_gateway.handlers.policies import PolicyHandlers
 from services.policy_gateway.hands import Hands, real_hands
 from services.policy_gateway.policy.book import POLICY_CODEC, POLICY_SUBJECT, PolicyBook
@@ -72,6 +73,11 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
         roles=lambda: book.current.roles.rights, held_max=config.calls_held, group=SERVICE,
     )  # fmt: skip
     _bind(app, judge, book, reader, signer, config)
+    drills = DrillHandlers(
+        calls=calls, workspaces=config.workspaces_path(app.home), nats_url=app.core.nats_url, clock=app.clock,
+        ids=app.ids,
+    )  # fmt: skip
+    app.handle("policy", "drill", drills.drill)
     await door.open()
     _ = app.spawn(_recover(app, reader, repeats, owners), "recover")
     _ = app.spawn(_checkpoints(app, audit), "checkpoints")

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
 
-from contracts.errors import DENIED, OK, Rejected
+from contracts.drill import DrillReport
+from contracts.errors import DENIED, FAILED, OK, Rejected
 from contracts.policy import ToolCall
 from services.console import principal, task_file
 from services.console.connection import connected
+from services.console.drill_text import drill_text
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain, size
 from services.console.policy_text import audit_table, decision_text, difference_text, roles_text, statistics_text
@@ -22,6 +25,7 @@ app = App(
 CALL_GRACE_S = 10.0
 CALL_WAIT_S = 600.0
 VERIFY_S = 120.0
+DRILL_S = 118.0
 
 
 @app.command
@@ -245,6 +249,39 @@ async def verify(*, key: str | None = None, common: Common = DEFAULTS) -> None:
     common.output.value(
         found, lambda _: "the chain holds\n" + columns(("ENTRIES", "SIGNATURES", "SIGNED UP TO", "HEAD"), rows)
     )
+
+
+@app.command
+async def drill(
+    attacks: list[int] | None = None,
+    /,
+    *,
+    report: Path | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Attack this instance for real: five attacks and their variants, in a workspace made for it and thrown away.
+    Exit code 1 when anything got through.
+
+    For example:
+        htdag policy drill
+        htdag policy drill 2 4 --report drill.json
+
+    Parameters
+    ----------
+    attacks
+        1 secret exfiltration, 2 git history, 3 tester tampering, 4 resource exhaustion, 5 backdoor; else all.
+    report
+        A file that gets the whole report as JSON.
+    """
+    common.output.note("attacking; this takes about half a minute")
+    async with connected(common) as console:
+        found: DrillReport = await console.call(
+            "policy-gateway.policy.drill", {"attacks": attacks or []}, timeout_s=max(common.wait, DRILL_S)
+        )
+    if report is not None:
+        task_file.write(report, msgspec.json.format(msgspec.json.encode(found), indent=2))
+    common.output.value(found, lambda _: drill_text(found))
+    return OK if found.ok else FAILED
 
 
 @app.command
