@@ -41,14 +41,20 @@ class Ground:
     """One workspace and its tools."""
 
     def __init__(
-        self, folder: Path, *, profile: str = "seed", limits: Limits = DEFAULTS, cgroups: bool = True, **tools: Any
+        self,
+        folder: Path,
+        *,
+        profile: str = "seed",
+        limits: Limits = DEFAULTS,
+        cgroups: bool = True,
+        bwrap: Path | None = None,
     ) -> None:
         self.workspace = Workspace("w1", folder / "code", folder / "tmp", profile)
         self.code, self.tmp = self.workspace.code, self.workspace.tmp
         for path in (self.code, self.tmp):
             path.mkdir(parents=True, exist_ok=True)
-        self.sandbox = Sandbox(folder / "state", limits=limits, cgroups=cgroups)
-        programs = Programs(names={"python3": interpreter()}, **tools)
+        self.sandbox = Sandbox(folder / "state", limits=limits, cgroups=cgroups, bwrap=bwrap)
+        programs = Programs(names={"python3": interpreter()})
         self.shadow = Shadow(self.sandbox)
         self._shell = ShellTool(self.sandbox, programs)
         self._git = GitTool(self.sandbox, programs, self.shadow)

@@ -34,7 +34,8 @@ def processes(program: str, word: str) -> list[str]:
 async def gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[ServiceProcess]:
     service = ServiceProcess("policy-gateway", nats_server, tmp_path / "home")
     yield service
-    service.kill()
+    if not service.dead:
+        service.terminate()  # softly: nobody comes after it who would sweep
 
 
 async def complete(me: Caller) -> bool:

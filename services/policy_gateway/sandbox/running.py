@@ -91,21 +91,26 @@ class Running:
             raise SetupFailed(await self._last_words()) from why
         return self._first_pid
 
-    async def finish(self, status: asyncio.StreamReader, limits: Limits, watch: Watch, began_s: float) -> Ending:
-        """Wait for the program, end what it left, and say how it went."""
+    async def finish(
+        self, status: asyncio.StreamReader, limits: Limits, watch: Watch, stop: asyncio.Event, began_s: float
+    ) -> Ending:
+        """Wait for the program or to be stopped, end what is left, and say how it went."""
         streams = (self._process.stdout, self._process.stderr)
         reading = [asyncio.ensure_future(collect(stream, limits.output_bytes)) for stream in streams]
         watching = asyncio.ensure_future(self._watch(limits, watch))
+        waiting = [asyncio.ensure_future(self._process.wait()), asyncio.ensure_future(stop.wait())]
         try:
-            exit_code = await self._process.wait()
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             await self.end()
+            exit_code = await self._process.wait()
             stdout, stderr = await asyncio.gather(*reading)
             said = await status.read(STATUS_BYTES_MAX)
         finally:
-            watching.cancel()
-            for one in reading:
-                one.cancel()
+            for task in (watching, *waiting, *reading):
+                task.cancel()
             self._process.close()
+        if stop.is_set():
+            self.killed = "deadline"
         if b"exit-code" not in said and self.killed is None:
             raise SetupFailed(stderr.kept.decode("utf-8", "replace").strip())
         if self.killed is None and self._group is not None and self._group.memory_kills():

@@ -45,11 +45,17 @@ class Sandbox:
     """Runs programs in boxes. `state` is a private folder of the gateway, outside of every workspace."""
 
     def __init__(
-        self, state: Path, *, limits: Limits = DEFAULTS, boxes_max: int = BOXES_DEFAULT, cgroups: bool = True
+        self,
+        state: Path,
+        *,
+        limits: Limits = DEFAULTS,
+        boxes_max: int = BOXES_DEFAULT,
+        cgroups: bool = True,
+        bwrap: Path | None = None,
     ) -> None:
         self.state = state
         self.limits = limits
-        self._bwrap = bubblewrap()
+        self._bwrap = str(bwrap) if bwrap else bubblewrap()
         self._cgroups = Cgroups.find() if cgroups else None
         self._shape: Shape | None = None
         self._why_not = ""
@@ -57,6 +63,7 @@ class Sandbox:
         self._looking = asyncio.Lock()
         self._places = asyncio.Semaphore(boxes_max)
         self._turns = itertools.count()
+        self._lives: set[asyncio.Task[Ending]] = set()
 
     def with_limits(self, limits: Limits) -> "Sandbox":
         """The same sandbox with other limits; it shares what was found out already."""
@@ -111,11 +118,10 @@ class Sandbox:
         """
         shape = await self.ready()
         loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        kill_at_s = deadline_s - min(CLEAN_UP_S, (deadline_s - began_s) / 20)
+        kill_at_s = deadline_s - min(CLEAN_UP_S, (deadline_s - loop.time()) / 20)
         try:
             async with asyncio.timeout_at(kill_at_s), self._places:
-                return await self._run(shape, box, argv, disk)
+                return await self._life(shape, box, argv, disk)
         except TimeoutError:
             raise DeadlinePassed from None
         except SetupFailed as why:
@@ -126,7 +132,27 @@ class Sandbox:
             self._why_not = str(why)
             raise Rejected("sandbox_unavailable") from why
 
-    async def _run(self, shape: Shape, box: Box, argv: Sequence[str], disk: Path | None) -> Ending:
+    async def _life(self, shape: Shape, box: Box, argv: Sequence[str], disk: Path | None) -> Ending:
+        """A box has a task of its own, which is told to stop and never cancelled.
+
+        Cancelled between bubblewrap's start and the news of its first process, it would leave that process behind.
+        """
+        stop = asyncio.Event()
+        life = asyncio.ensure_future(self._run(shape, box, argv, disk, stop))
+        self._lives.add(life)
+        life.add_done_callback(self._lived)
+        try:
+            return await asyncio.shield(life)
+        finally:
+            stop.set()
+            await asyncio.wait([life])
+
+    def _lived(self, life: asyncio.Task[Ending]) -> None:
+        self._lives.discard(life)
+        if not life.cancelled():
+            life.exception()  # whoever still waits gets it; else it is of no interest
+
+    async def _run(self, shape: Shape, box: Box, argv: Sequence[str], disk: Path | None, stop: asyncio.Event) -> Ending:
         if self._bwrap is None:
             raise SetupFailed("there is no bwrap program")
         turn = next(self._turns)
@@ -135,10 +161,17 @@ class Sandbox:
             bpf = seccomp.program(memory_counted=group is not None, processors_held=held)
             async with _plumbing(bpf) as plumbing:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
-                return await self._run_in(group, turn, [*line, *argv], plumbing, disk)
+                watch = Watch(memory=group is None, processes=group is None, disk=disk)
+                return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(
-        self, group: Group | None, turn: int, line: Sequence[str], plumbing: "_Plumbing", disk: Path | None
+        self,
+        group: Group | None,
+        turn: int,
+        line: Sequence[str],
+        plumbing: "_Plumbing",
+        watch: Watch,
+        stop: asyncio.Event,
     ) -> Ending:
         began_s = asyncio.get_running_loop().time()
         try:
@@ -154,8 +187,7 @@ class Sandbox:
             if group is None or "cpu" not in group.folders:
                 os.sched_setaffinity(pid, processors_for(turn, self.limits))
             os.write(plumbing.go, b"1")
-            watch = Watch(memory=group is None, processes=group is None, disk=disk)
-            return await running.finish(plumbing.status, self.limits, watch, began_s)
+            return await running.finish(plumbing.status, self.limits, watch, stop, began_s)
         except OSError as why:
             raise SetupFailed(f"the limits cannot be set: {why.strerror}") from why
         finally:
@@ -191,7 +223,7 @@ class Sandbox:
         for shape in SHAPES:
             try:
                 async with asyncio.timeout(PROBE_S):
-                    ending = await self._run(shape, box, ["/bin/sh", "-c", ":"], None)
+                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"], None)
             except (SetupFailed, TimeoutError, KeyError) as why:
                 self._why_not = str(why) or type(why).__name__
                 continue

@@ -1,5 +1,6 @@
 """A repository that was poisoned before: no marker file ever appears, whatever its configuration names."""
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -155,3 +156,23 @@ async def test_the_box_of_git_holds_no_shell_and_no_interpreter(ground: Ground, 
         with pytest.raises(Rejected) as refused:
             await ground.sandbox.run(box, [program], deadline_s)
         assert refused.value.code == "program_not_found"
+
+
+@pytest.mark.parametrize("name", ["filter", "diff", "core", "include", "worktree", "hooks", "submodule"])
+async def test_the_poison_is_real(ground: Ground, name: str) -> None:
+    """The same repositories leave the marker where git is run without this tool: the tests above can fail."""
+    payload = "sh -c 'touch /code/marker'"
+    config = ground.code / ".git" / "config"
+    config.write_text(config.read_text() + POISON.get(name, "").replace("{0}", payload))
+    (ground.code / "included").write_text(POISON["core"].replace("{0}", payload))
+    (ground.code / ".git" / "config.worktree").write_text(POISON["core"].replace("{0}", payload))
+    if name == "submodule":
+        nested(ground)
+        (ground.code / ".gitmodules").write_text('[submodule "inner"]\n\tpath = inner\n\turl = ./inner\n')
+        ground.host_git("-c", "core.hooksPath=/dev/null", "add", "inner", ".gitmodules")
+    if name != "hooks":
+        shutil.rmtree(ground.code / ".git" / "hooks")
+    for argv in (("diff",), ("add", "-A"), ("status",), ("commit", "-q", "-m", "x")):
+        await ground.shell("git", *argv, profile="admin")
+    left = {path.name for path in ground.code.iterdir()} & {"1", "2", "marker"}
+    assert left

@@ -1,0 +1,144 @@
+"""The shell tool: what comes back, whatever a program does."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import Rejected
+from services.policy_gateway.decision.plans import Place
+from services.policy_gateway.sandbox.limits import Limits
+from tests.attack.ground import Ground
+from tests.attack.test_bombs import processes_with
+from tests.support.eventually import eventually
+
+
+@pytest.fixture(params=[True, False], ids=["cgroups", "watchdog"])
+def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
+    return Ground(tmp_path, cgroups=request.param)
+
+
+async def test_output_exit_and_duration_come_back(ground: Ground) -> None:
+    done = await ground.shell("sh", "-c", "echo out; echo err >&2; exit 7", profile="admin")
+    assert done.pop("duration_ms") < 10_000
+    assert done == {"stdout": "out\n", "stderr": "err\n", "exit": 7, "truncated": False}
+
+
+async def test_an_argument_is_data(ground: Ground) -> None:
+    done = await ground.python("import sys; print(sys.argv[1:])", "a b; touch x", "$(touch y)", "", "new\nline", "ü")
+    assert done["stdout"] == "['a b; touch x', '$(touch y)', '', 'new\\nline', 'ü']\n"
+    assert os.listdir(ground.code) == [".git"]
+
+
+@pytest.mark.parametrize("signal_no", [6, 9, 11, 15])
+async def test_a_signal_is_said_as_128_and_its_number(ground: Ground, signal_no: int) -> None:
+    done = await ground.python(f"import os; os.kill(os.getpid(), {signal_no})")
+    assert done["exit"] == 128 + signal_no
+    assert "killed" not in done
+
+
+async def test_there_is_nothing_to_read(ground: Ground) -> None:
+    assert (await ground.python("import sys; print(repr(sys.stdin.read()))"))["stdout"] == "''\n"
+
+
+async def test_binary_output_is_shown_and_said_so(ground: Ground) -> None:
+    done = await ground.python("import os; os.write(1, bytes(range(256)))")
+    assert (done["lossy"], done["truncated"], done["stdout"][:3]) == (True, False, "\0\x01\x02")
+
+
+async def test_much_output_is_cut_on_each_side(ground: Ground) -> None:
+    done = await ground.python("import os\nfor _ in range(20): os.write(1, b'o' * 65536); os.write(2, b'e' * 65536)")
+    assert (done["truncated"], len(done["stdout"]), len(done["stderr"]), done["exit"]) == (True, 1 << 20, 1 << 20, 0)
+
+
+async def test_files_stay_and_the_private_folder_too(ground: Ground) -> None:
+    await ground.python("open('/code/kept', 'w').write('c'); open('/tmp/kept', 'w').write('t')")
+    done = await ground.python("print(open('/code/kept').read() + open('/tmp/kept').read())")
+    assert (done["stdout"], (ground.code / "kept").read_text()) == ("ct\n", "c")
+
+
+async def test_it_runs_where_it_was_asked_to(ground: Ground) -> None:
+    (ground.code / "lib").mkdir()
+    done = await ground.shell("python3", "-ISc", "import os; print(os.getcwd())", cwd=Place("code", ("lib",)))
+    assert done["stdout"] == "/code/lib\n"
+    with pytest.raises(Rejected) as refused:
+        await ground.shell("python3", "-ISc", "", cwd=Place("code", ("gone",)))
+    assert refused.value.code == "file_not_found"
+
+
+async def test_a_link_for_a_folder_leads_nowhere(ground: Ground, tmp_path: Path) -> None:
+    (ground.code / "out").symlink_to(tmp_path)
+    with pytest.raises(Rejected) as refused:
+        await ground.shell("python3", "-ISc", "", cwd=Place("code", ("out",)))
+    assert refused.value.code == "file_not_found"
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "/bin/sh", "../sh", "", ".", "a/b"])
+async def test_what_is_not_in_the_table_is_not_found(ground: Ground, name: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        await ground.shell(name)
+    assert refused.value.code == "program_not_found"
+
+
+async def test_the_admin_runs_a_program_by_its_path(ground: Ground) -> None:
+    (ground.code / "run.sh").write_text("#!/bin/sh\necho ran\n")
+    (ground.code / "run.sh").chmod(0o755)
+    assert (await ground.shell("./run.sh", profile="admin"))["stdout"] == "ran\n"
+    with pytest.raises(Rejected) as refused:
+        await ground.shell("./gone.sh", profile="admin")
+    assert (refused.value.code, refused.value.detail) == ("program_not_found", {"program": "gone.sh"})
+
+
+async def test_at_the_deadline_it_is_dead(ground: Ground, tmp_path: Path) -> None:
+    marker = f"deadline-{tmp_path}"
+    with pytest.raises(Rejected) as refused:
+        await ground.python("import time; time.sleep(60)", marker, timeout_s=0.5)
+    assert (refused.value.code, processes_with(marker)) == ("timeout", [])
+    assert 300 <= refused.value.detail["timeout_ms"] <= 500
+
+
+@pytest.mark.parametrize("rounds", [12])
+async def test_a_cancelled_call_leaves_nothing_whenever_that_is(ground: Ground, tmp_path: Path, rounds: int) -> None:
+    marker = f"cancelled-{tmp_path}"
+    await ground.sandbox.ready()
+    before = len(os.listdir("/proc/self/fd"))
+    for step in range(rounds):
+        call = asyncio.ensure_future(ground.python("import time; time.sleep(60)", marker))
+        await asyncio.wait([call], timeout=step * 0.002)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    await eventually(lambda: not processes_with(marker))
+    await eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+async def test_many_at_once_wait_for_their_turn(tmp_path: Path) -> None:
+    ground = Ground(tmp_path)
+    done = await asyncio.gather(*(ground.python(f"print({n})") for n in range(24)))
+    assert [one["stdout"] for one in done] == [f"{n}\n" for n in range(24)]
+
+
+async def test_a_vanished_workspace_has_its_own_code(ground: Ground) -> None:
+    ground.code.rmdir()
+    with pytest.raises(Rejected) as refused:
+        await ground.shell("sh")
+    assert refused.value.code == "workspace_not_found"
+
+
+async def test_without_bubblewrap_nothing_runs(tmp_path: Path) -> None:
+    """There is no way around the sandbox: a program that is no bubblewrap stands for one that does not work."""
+    ground = Ground(tmp_path, bwrap=Path("/bin/false"))
+    with pytest.raises(Rejected) as refused:
+        await ground.shell("sh", "-c", "touch /code/ran", profile="admin")
+    assert (refused.value.code, (ground.code / "ran").exists()) == ("sandbox_unavailable", False)
+    with pytest.raises(Rejected) as refused:
+        await ground.git("status")
+    assert refused.value.code == "sandbox_unavailable"
+
+
+async def test_memory_beyond_the_bound_is_said(tmp_path: Path) -> None:
+    ground = Ground(tmp_path, limits=Limits(memory_bytes=128 << 20))
+    source = "import mmap\nm = mmap.mmap(-1, 1 << 29)\nfor at in range(0, 1 << 29, 4096): m[at] = 1"
+    done = await ground.python(source)
+    assert (done["killed"], done["exit"]) == ("memory", 137)
