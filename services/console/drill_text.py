@@ -1,6 +1,11 @@
 """The report of an attack drill as people read it."""
 
+from pathlib import Path
+
+import msgspec
+
 from contracts.drill import DrillAttack, DrillReport
+from contracts.errors import Rejected
 from services.console.output import columns
 
 _MARKS = {"refused": "refused", "contained": "contained", "harm": "HARM"}
@@ -32,3 +37,11 @@ def _attempts(attack: DrillAttack) -> str:
         for attempt in attack.attempts
     ]
     return columns(("  NO", "ATTEMPT", "BY", "OUTCOME", "CODE", "TOOK", "WITHOUT POLICY"), rows)
+
+
+def save(report: DrillReport, path: Path) -> None:
+    """Write the whole report as JSON; raises Rejected("bad_request") when the file cannot be written."""
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    except OSError as error:
+        raise Rejected("bad_request", f"{path}: {error.strerror}", field="report") from error

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from cyclopts import App, Parameter
 
 from contracts.drill import DrillReport
@@ -12,7 +11,7 @@ from contracts.errors import DENIED, FAILED, OK, Rejected
 from contracts.policy import ToolCall
 from services.console import principal, task_file
 from services.console.connection import connected
-from services.console.drill_text import drill_text
+from services.console.drill_text import drill_text, save
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain, size
 from services.console.policy_text import audit_table, decision_text, difference_text, roles_text, statistics_text
@@ -279,7 +278,7 @@ async def drill(
             "policy-gateway.policy.drill", {"attacks": attacks or []}, timeout_s=max(common.wait, DRILL_S)
         )
     if report is not None:
-        task_file.write(report, msgspec.json.format(msgspec.json.encode(found), indent=2))
+        save(found, report)
     common.output.value(found, lambda _: drill_text(found))
     return OK if found.ok else FAILED
 
