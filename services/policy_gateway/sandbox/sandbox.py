@@ -21,8 +21,8 @@ from services.policy_gateway.sandbox.running import (
     Ending,
     Running,
     SetupFailed,
-    Watch,
 )
+from services.policy_gateway.sandbox.watchdog import Watch
 from services.runtime.lua.sandbox import bubblewrap
 
 BOXES_DEFAULT: Final = 8
@@ -161,7 +161,7 @@ class Sandbox:
             bpf = seccomp.program(memory_counted=group is not None, processors_held=held)
             async with _plumbing(bpf) as plumbing:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
-                watch = Watch(memory=group is None, processes=group is None, disk=disk)
+                watch = Watch(memory=group is None, processes=group is None, disk=disk, group=group)
                 return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(
