@@ -52,11 +52,13 @@ class Sandbox:
         boxes_max: int = BOXES_DEFAULT,
         cgroups: bool = True,
         bwrap: Path | None = None,
+        shapes: Sequence[Shape] = SHAPES,
     ) -> None:
         self.state = state
         self.limits = limits
         self._bwrap = str(bwrap) if bwrap else bubblewrap()
         self._cgroups = Cgroups.find() if cgroups else None
+        self._shapes = shapes
         self._shape: Shape | None = None
         self._why_not = ""
         self._tried_s = float("-inf")
@@ -220,7 +222,7 @@ class Sandbox:
             self._why_not = f"the state folder cannot be written: {why.strerror}"
             return None
         box = Box(binds=(), environment={}, cwd="/")
-        for shape in SHAPES:
+        for shape in self._shapes:
             try:
                 async with asyncio.timeout(PROBE_S):
                     ending = await self._life(shape, box, ["/bin/sh", "-c", ":"], None)
