@@ -16,7 +16,7 @@ HOLDERS = pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "wat
 
 FORK_BOMB = """
 import os, time
-end = time.monotonic() + 3
+end = time.monotonic() + 1
 while time.monotonic() < end:
     try:
         os.fork()
@@ -24,22 +24,22 @@ while time.monotonic() < end:
         pass
 """
 MEMORY_BOMB = """
-import mmap, time
+import mmap, signal
 held = [mmap.mmap(-1, 16 << 20) for _ in range(64)]
 for one in held:
     for at in range(0, 16 << 20, 4096):
         one[at] = 1
-time.sleep(5)
+signal.pause()
 print('all')
 """
 CHILDREN_BOMB = """
-import os, time
+import os, signal
 for _ in range(16):
     if os.fork() == 0:
         kept = bytearray(b'x') * (40 << 20)
-        time.sleep(5)
+        signal.pause()
         os._exit(0)
-time.sleep(5)
+signal.pause()
 print('all')
 """
 
@@ -60,7 +60,7 @@ def processes_with(marker: str) -> list[int]:
 @HOLDERS
 def test_a_fork_bomb_stays_small_and_dies(hands: Hands, cgroups: bool) -> None:
     done = hands.python(FORK_BOMB, f"forks-{hands.pid}", cgroups=cgroups, limits=SMALL, timeout_s=1.5)
-    assert done.get("code") == "timeout" or done["killed"] == "processes" or done["exit"] == 0
+    assert done.get("code") == "timeout" or done.get("killed") == "processes" or done["exit"] == 0
     assert processes_with(f"forks-{hands.pid}") == []
 
 
@@ -96,7 +96,7 @@ def test_one_file_has_an_end(hands: Hands) -> None:
 
 
 def test_a_full_disk_stops_the_writer(hands: Hands) -> None:
-    done = hands.python("import time; time.sleep(20)", limits={"disk_free_bytes": 1 << 60})
+    done = hands.python("import signal; signal.pause()", limits={"disk_free_bytes": 1 << 60})
     assert (done["killed"], done["exit"]) == ("disk", 137)
 
 
@@ -107,7 +107,7 @@ def test_endless_output_is_cut_and_bounded(hands: Hands) -> None:
 
 
 SURVIVOR = """
-import os, signal, sys, time
+import os, signal, sys
 for n in range(1, 65):
     try:
         signal.signal(n, signal.SIG_IGN)
@@ -116,7 +116,7 @@ for n in range(1, 65):
 for _ in range(3):
     if os.fork() == 0:
         os.setsid()
-time.sleep(60)
+signal.pause()
 """
 
 
@@ -130,7 +130,7 @@ def test_nothing_survives_the_deadline(hands: Hands, cgroups: bool) -> None:
 
 
 def test_what_a_program_leaves_behind_ends_with_it(hands: Hands) -> None:
-    source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\nprint('done')"
+    source = "import os, signal\nif os.fork() == 0:\n    os.setsid()\n    signal.pause()\nprint('done')"
     done = hands.python(source, f"left-{hands.pid}")
     assert (done["stdout"], done["duration_ms"] < 5000) == ("done\n", True)
     assert processes_with(f"left-{hands.pid}") == []
@@ -157,7 +157,7 @@ async def test_a_gateway_killed_while_a_box_is_built_leaves_nothing_that_runs(mo
     markers = []
     for _ in range(6):
         markers.append(f"unborn-{mortal.pid}")
-        mortal.start("open('/code/ran', 'w')\nimport time\ntime.sleep(60)", markers[-1])
+        mortal.start("open('/code/ran', 'w')\nimport signal\nsignal.pause()", markers[-1])
         await eventually(lambda: processes_with(markers[-1]), interval_s=0)
         mortal.kill()
         mortal.start_again()

@@ -2,10 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Final, NamedTuple
-
-COUNTED_MAX: Final = 5_000
-"""A fork bomb is not counted to its end: beyond this it is too many anyway."""
+from typing import NamedTuple
 
 
 class Usage(NamedTuple):
@@ -15,11 +12,14 @@ class Usage(NamedTuple):
     memory_bytes: int
 
 
-def tree(root: int) -> list[int]:
-    """The process and all below it; orphans of a pid namespace belong to its first process, so none is missed."""
+def tree(root: int, most: int = 1 << 16) -> list[int]:
+    """The process and all below it; orphans of a pid namespace belong to its first process, so none is missed.
+
+    No more than `most` and a few are listed: a fork bomb is faster than whoever counts it to its end.
+    """
     found: list[int] = []
     open_ = [root]
-    while open_ and len(found) < COUNTED_MAX:
+    while open_ and len(found) + len(open_) <= most:
         pid = open_.pop()
         found.append(pid)
         try:
@@ -28,13 +28,19 @@ def tree(root: int) -> list[int]:
             continue  # it has ended
         for thread in threads:
             open_ += map(int, _words(f"/proc/{pid}/task/{thread}/children"))
-    return found
+    return found + open_
 
 
-def usage(root: int) -> Usage:
-    """Processes with their threads, and the memory they hold alone or share; shared pages count once per process."""
+def usage(root: int, most: int) -> Usage:
+    """Processes with their threads, and the memory they hold alone or share; shared pages count once per process.
+
+    Beyond `most` processes nothing but their number is of interest.
+    """
     processes, kibibytes = 0, 0
-    for pid in tree(root):
+    pids = tree(root, most)
+    if len(pids) > most:
+        return Usage(len(pids), 0)
+    for pid in pids:
         for line in _lines(f"/proc/{pid}/status"):
             if line.startswith(("RssAnon:", "RssShmem:")):
                 kibibytes += int(line.split()[1])

@@ -6,18 +6,16 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from services.policy_gateway.sandbox import processes
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
 from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, shown
 from services.policy_gateway.sandbox.starting import Started, start
+from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
 
 STATUS_BYTES_MAX: Final = 4096
 END_TIMEOUT_S: Final = 5.0
-WATCH_INTERVAL_S: Final = 0.05
 
 
 class Ending(NamedTuple):
@@ -54,14 +52,6 @@ class DeadlinePassed(Exception):
     """The program was killed because its time was over."""
 
 
-class Watch(NamedTuple):
-    """What the watchdog has to hold, since nothing of the kernel does."""
-
-    memory: bool
-    processes: bool
-    disk: Path | None
-
-
 class Running:
     """A started bubblewrap. Whoever makes it must `end()` it, whatever happens."""
 
@@ -74,7 +64,6 @@ class Running:
         self._first: int | None = None
         self._first_pid = 0
         self._status = b""
-        self.killed: str | None = None
 
     @classmethod
     async def start(cls, command: Sequence[str], inherited: Sequence[int], group: Group | None) -> "Running":
@@ -97,7 +86,8 @@ class Running:
         """Wait for the program or to be stopped, end what is left, and say how it went."""
         streams = (self._process.stdout, self._process.stderr)
         reading = [asyncio.ensure_future(collect(stream, limits.output_bytes)) for stream in streams]
-        watching = asyncio.ensure_future(self._watch(limits, watch))
+        watchdog = Watchdog(self._first_pid, self._inside(), limits, watch)
+        watchdog.start()
         waiting = [asyncio.ensure_future(self._process.wait()), asyncio.ensure_future(stop.wait())]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -106,17 +96,22 @@ class Running:
             stdout, stderr = await asyncio.gather(*reading)
             said = await status.read(STATUS_BYTES_MAX)
         finally:
-            for task in (watching, *waiting, *reading):
+            watchdog.stop()
+            for task in (*waiting, *reading):
                 task.cancel()
             self._process.close()
-        if stop.is_set():
-            self.killed = "deadline"
-        if b"exit-code" not in said and self.killed is None:
+        killed = "deadline" if stop.is_set() else watchdog.reason
+        if b"exit-code" not in said and killed is None:
             raise SetupFailed(stderr.kept.decode("utf-8", "replace").strip())
-        if self.killed is None and self._group is not None and self._group.memory_kills():
-            self.killed = "memory"
+        if killed is None and self._group is not None and self._group.memory_kills():
+            killed = "memory"
         duration_ms = round((asyncio.get_running_loop().time() - began_s) * 1000)
-        return Ending(128 - exit_code if exit_code < 0 else exit_code, stdout, stderr, self.killed, duration_ms)
+        return Ending(128 - exit_code if exit_code < 0 else exit_code, stdout, stderr, killed, duration_ms)
+
+    def _inside(self) -> int:
+        if self._first is None:
+            raise SetupFailed("the first process inside is not known")
+        return self._first
 
     async def end(self) -> None:
         """Kill whatever is left and wait until the kernel has buried it. Harmless when it is over."""
@@ -157,35 +152,9 @@ class Running:
                 return (await self._process.stderr.read(CHUNK_BYTES)).decode("utf-8", "replace").strip()
         return ""
 
-    async def _watch(self, limits: Limits, watch: Watch) -> None:
-        while True:
-            if reason := await asyncio.to_thread(_excess, self._first_pid, limits, watch):
-                self.killed = reason
-                self._kill()
-                return
-            await asyncio.sleep(WATCH_INTERVAL_S)
-
 
 def _pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None  # it has ended and was reaped already
-
-
-def _excess(pid: int, limits: Limits, watch: Watch) -> str | None:
-    """Which bound a box has passed."""
-    if watch.memory or watch.processes:
-        used = processes.usage(pid)
-        if watch.processes and used.processes > limits.processes:
-            return "processes"
-        if watch.memory and used.memory_bytes > limits.memory_bytes:
-            exact = processes.proportional_bytes(pid)
-            if exact == 0 or exact > limits.memory_bytes:
-                return "memory"
-    if watch.disk is not None:
-        with contextlib.suppress(OSError):
-            disk = os.statvfs(watch.disk)
-            if disk.f_bavail * disk.f_frsize < limits.disk_free_bytes:
-                return "disk"
-    return None

@@ -21,8 +21,8 @@ from services.policy_gateway.sandbox.running import (
     Ending,
     Running,
     SetupFailed,
-    Watch,
 )
+from services.policy_gateway.sandbox.watchdog import Watch
 from services.runtime.lua.sandbox import bubblewrap
 
 BOXES_DEFAULT: Final = 8
@@ -52,11 +52,13 @@ class Sandbox:
         boxes_max: int = BOXES_DEFAULT,
         cgroups: bool = True,
         bwrap: Path | None = None,
+        shapes: Sequence[Shape] = SHAPES,
     ) -> None:
         self.state = state
         self.limits = limits
         self._bwrap = str(bwrap) if bwrap else bubblewrap()
         self._cgroups = Cgroups.find() if cgroups else None
+        self._shapes = shapes
         self._shape: Shape | None = None
         self._why_not = ""
         self._tried_s = float("-inf")
@@ -161,7 +163,7 @@ class Sandbox:
             bpf = seccomp.program(memory_counted=group is not None, processors_held=held)
             async with _plumbing(bpf) as plumbing:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
-                watch = Watch(memory=group is None, processes=group is None, disk=disk)
+                watch = Watch(memory=group is None, processes=group is None, disk=disk, group=group)
                 return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(
@@ -220,7 +222,7 @@ class Sandbox:
             self._why_not = f"the state folder cannot be written: {why.strerror}"
             return None
         box = Box(binds=(), environment={}, cwd="/")
-        for shape in SHAPES:
+        for shape in self._shapes:
             try:
                 async with asyncio.timeout(PROBE_S):
                     ending = await self._life(shape, box, ["/bin/sh", "-c", ":"], None)
