@@ -1,5 +1,6 @@
 """Programs that take too much: processes, memory, disk, output, time."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,29 @@ def test_one_file_has_an_end(hands: Hands) -> None:
 def test_a_full_disk_stops_the_writer(hands: Hands) -> None:
     done = hands.python("import signal; signal.pause()", limits={"disk_free_bytes": 1 << 60})
     assert (done["killed"], done["exit"]) == ("disk", 137)
+
+
+def test_a_box_writes_no_more_than_it_may(hands: Hands) -> None:
+    source = """
+block = bytes(1 << 20)
+for number in range(64):
+    with open(f"/code/fill-{number}", "wb") as file:
+        for _ in range(4):
+            file.write(block)
+            file.flush()
+import signal
+signal.pause()
+"""
+    done = hands.python(source, limits={"disk_written_bytes": 32 << 20})
+    assert (done["killed"], done["exit"]) == ("disk", 137)
+
+
+def test_what_lay_there_before_is_not_counted(hands: Hands) -> None:
+    old = hands.code / "old"
+    old.write_bytes(bytes(64 << 20))
+    os.utime(old, (0, 0))
+    done = hands.python("open('/code/new', 'wb').write(bytes(8 << 20))", limits={"disk_written_bytes": 32 << 20})
+    assert done["exit"] == 0
 
 
 def test_endless_output_is_cut_and_bounded(hands: Hands) -> None:

@@ -6,6 +6,7 @@ arguments, approval. What is not permitted is refused; a key or option that nobo
 
 from typing import Any
 
+from contracts.limits import LUA_TIMEOUT_MAX_MS
 from services.policy_gateway.decision.argv import command
 from services.policy_gateway.decision.docker import docker
 from services.policy_gateway.decision.facts import Facts
@@ -56,6 +57,8 @@ def decide(roles: Roles, role: Any, tool: Any, args: Any, opts: Any, facts: Fact
         return plan
     if rights.approval and not facts.approved:
         return Deny("approval_required", "role.approval", {"role": rights.name})
+    if tool == "lua":
+        timeout_ms = min(timeout_ms, LUA_TIMEOUT_MAX_MS)  # asked for is one thing; a script that loops is stopped
     return Allow(f"{rights.name}.{tool}", plan, timeout_ms)
 
 

@@ -16,7 +16,9 @@ class Limits(NamedTuple):
     shared_memory_bytes: int = 256 << 20
     output_bytes: int = 1 << 20
     disk_free_bytes: int = 512 << 20
-    """A box that writes while less than this is free on the workspace's disk is killed."""
+    """A box that writes while less than this is free on the disk of a folder it may write is killed."""
+    disk_written_bytes: int = 4 << 30
+    """What one box may write to its folders."""
 
 
 DEFAULTS: Final = Limits()

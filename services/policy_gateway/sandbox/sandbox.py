@@ -112,18 +112,17 @@ class Sandbox:
         """
         return await asyncio.to_thread(remove_leftovers, self.state, self._cgroups)
 
-    async def run(self, box: Box, argv: Sequence[str], deadline_s: float, *, disk: Path | None = None) -> Ending:
+    async def run(self, box: Box, argv: Sequence[str], deadline_s: float) -> Ending:
         """Run one program in one box; at the end nothing of it is left, however this call ends.
 
         Raises DeadlinePassed or Rejected: sandbox_unavailable, program_not_found, file_not_found (where to run).
-        `disk` is a folder that the box may write: its file system must not be filled up.
         """
         shape = await self.ready()
         loop = asyncio.get_running_loop()
         kill_at_s = deadline_s - min(CLEAN_UP_S, (deadline_s - loop.time()) / 20)
         try:
             async with asyncio.timeout_at(kill_at_s), self._places:
-                return await self._life(shape, box, argv, disk)
+                return await self._life(shape, box, argv)
         except TimeoutError:
             raise DeadlinePassed from None
         except SetupFailed as why:
@@ -134,13 +133,13 @@ class Sandbox:
             self._why_not = str(why)
             raise Rejected("sandbox_unavailable") from why
 
-    async def _life(self, shape: Shape, box: Box, argv: Sequence[str], disk: Path | None) -> Ending:
+    async def _life(self, shape: Shape, box: Box, argv: Sequence[str]) -> Ending:
         """A box has a task of its own, which is told to stop and never cancelled.
 
         Cancelled between bubblewrap's start and the news of its first process, it would leave that process behind.
         """
         stop = asyncio.Event()
-        life = asyncio.ensure_future(self._run(shape, box, argv, disk, stop))
+        life = asyncio.ensure_future(self._run(shape, box, argv, stop))
         self._lives.add(life)
         life.add_done_callback(self._lived)
         try:
@@ -154,7 +153,7 @@ class Sandbox:
         if not life.cancelled():
             life.exception()  # whoever still waits gets it; else it is of no interest
 
-    async def _run(self, shape: Shape, box: Box, argv: Sequence[str], disk: Path | None, stop: asyncio.Event) -> Ending:
+    async def _run(self, shape: Shape, box: Box, argv: Sequence[str], stop: asyncio.Event) -> Ending:
         if self._bwrap is None:
             raise SetupFailed("there is no bwrap program")
         turn = next(self._turns)
@@ -163,7 +162,8 @@ class Sandbox:
             bpf = seccomp.program(memory_counted=group is not None, processors_held=held)
             async with _plumbing(bpf) as plumbing:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
-                watch = Watch(memory=group is None, processes=group is None, disk=disk, group=group)
+                folders = [bind.source for bind in box.binds if bind.writable]
+                watch = Watch(memory=group is None, processes=group is None, folders=folders, group=group)
                 return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(

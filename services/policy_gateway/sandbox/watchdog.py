@@ -8,11 +8,13 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from services.policy_gateway.sandbox import processes
 from services.policy_gateway.sandbox.cgroups import Group
+from services.policy_gateway.sandbox.disk import Disk
 from services.policy_gateway.sandbox.limits import Limits
 
 COUNTING_INTERVAL_S: Final = 0.01
@@ -25,7 +27,7 @@ class Watch(NamedTuple):
 
     memory: bool
     processes: bool
-    disk: Path | None
+    folders: Sequence[Path]
     group: Group | None = None
     """Out of memory, version 1 of the groups kills one process, and the rest may wait for it for ever."""
 
@@ -38,6 +40,7 @@ class Watchdog:
         self._pidfd = os.dup(pidfd)  # the thread's own: it may still look when the box is over
         self._limits = limits
         self._watch = watch
+        self._disk = Disk(watch.folders, limits)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"box-{pid}", daemon=True)
         self.reason: str | None = None
@@ -83,10 +86,4 @@ class Watchdog:
     def _rest(self) -> str | None:
         if self._watch.group is not None and self._watch.group.memory_kills():
             return "memory"
-        if self._watch.disk is None:
-            return None
-        with contextlib.suppress(OSError):
-            disk = os.statvfs(self._watch.disk)
-            if disk.f_bavail * disk.f_frsize < self._limits.disk_free_bytes:
-                return "disk"
-        return None
+        return "disk" if self._disk.filled() else None

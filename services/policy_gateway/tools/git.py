@@ -83,7 +83,7 @@ class GitTool:
                 await self._shadow.keep(ticket.workspace, ticket.deadline_s)
             box, program = await asyncio.to_thread(self._prepare, plan, ticket)
             argv = [program, *command_words(plan)]
-            ending = await self._sandbox.run(box, argv, ticket.deadline_s, disk=ticket.workspace.code)
+            ending = await self._sandbox.run(box, argv, ticket.deadline_s)
         except repository.BadRepository as why:
             return {"stdout": "", "stderr": f"fatal: {why}\n", "exit": NOT_A_REPOSITORY} | {
                 "truncated": False,

@@ -137,7 +137,7 @@ class Shadow:
 
     async def _git(self, box: Box, words: Sequence[str], deadline_s: float, *, own: bool = True) -> Ending:
         which = ("--git-dir=/shadow",) if own else ()
-        return await self._sandbox.run(box, [str(repository.find_git()), *which, *words], deadline_s, disk=self._folder)
+        return await self._sandbox.run(box, [str(repository.find_git()), *which, *words], deadline_s)
 
     def _make(self, at: Path, code: Path) -> None:
         """An empty repository where there is none yet; refuses to let one grow without end."""

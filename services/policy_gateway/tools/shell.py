@@ -28,7 +28,7 @@ class ShellTool:
         await self._sandbox.ready()
         box, argv = await asyncio.to_thread(self._prepare, plan, ticket.workspace)
         try:
-            ending = await self._sandbox.run(box, argv, ticket.deadline_s, disk=ticket.workspace.code)
+            ending = await self._sandbox.run(box, argv, ticket.deadline_s)
         except DeadlinePassed:
             raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - began_s) * 1000)) from None
         return ending.to_value()
