@@ -109,7 +109,7 @@ async def _connect_once(
         # The first connect is bounded by our caller; afterwards the client comes back by itself, for ever.
         allow_reconnect=True,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.2,
+        reconnect_time_wait=0.2,  # type: ignore[arg-type]  # a fraction is as good: it sleeps so long
         connect_timeout=int(CONNECT_TRY_S),
         ping_interval=10,
         max_outstanding_pings=2,

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from contracts.errors import Rejected
 from services.runtime import nats_client, nkeys
 from services.runtime.nkeys import KeyPair
+from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
 # The pair in the documentation of NATS, "NKeys".
@@ -91,9 +92,10 @@ async def test_the_broker_takes_a_login_by_key_and_refuses_another_key(
     assert client.new_inbox().startswith("_INBOX_planner.")
     await client.flush(5)
     # A login outlives the broker's restart: the nonce is a new one each time.
-    server.kill()
-    server.start()
-    await client.flush(10)
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+    await eventually(lambda: client.stats["reconnects"] == 1 and client.is_connected)
+    await client.flush(5)
     await client.close()
     assert await answer_to(server.port, KeyPair(SEED)) == b"PONG"
     assert await answer_to(server.port, KeyPair.make()) == b"-ERR 'Authorization Violation'"
