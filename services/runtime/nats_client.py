@@ -8,12 +8,11 @@ import nats.errors
 from nats.aio.client import Client
 
 from contracts.errors import Rejected
+from contracts.permissions import INBOX
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0
 PENDING_BYTES_MAX: Final = 64 << 20
-INBOX: Final = "_INBOX"
-"""Where people's replies go; services have inboxes of their own, which nobody else may hear."""
 
 
 class _Watch:

@@ -8,7 +8,7 @@ import pytest
 from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.processes import Process, alive, identify
-from services.console.supervision.broker import claim_port, free_port, masked, server_conf
+from services.console.supervision.broker import claim_port, free_port, masked, public_keys, server_conf
 from services.console.supervision.plan import UpPlan, chosen_services, environment
 from services.console.supervision.status import document, state_of
 
@@ -103,7 +103,7 @@ def test_a_taken_port_is_refused():
 
 
 def test_the_broker_listens_on_loopback_and_fsyncs(home):
-    conf = server_conf(4222, home.nats_store, "always", {"operator": "a", "services": "b"})
+    conf = server_conf(4222, home.nats_store, "always", "secret", public_keys(home.keys))
     assert 'listen: "127.0.0.1:4222"' in conf
     assert "sync_interval: always" in conf
     assert "max_payload: 8388608" in conf

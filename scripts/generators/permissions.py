@@ -1,0 +1,20 @@
+"""infra/nats/permissions.conf: every user of htdag with its rights, for brokers that operators run themselves."""
+
+from contracts.permissions import OPERATOR
+from contracts.rights import User
+from services.console.supervision.users import users_conf
+
+_HEAD = """\
+# Made by scripts/generate from contracts/permissions.py; changes here are lost. server.conf and the cluster's files
+# include it. The environment holds the users' public keys and one password: `htdag bus keys --out DIR` makes them.
+"""
+
+
+def render() -> str:
+    """The file's text."""
+    return _HEAD + users_conf(variable)
+
+
+def variable(user: User) -> str:
+    """The environment variable that holds what a user logs in with."""
+    return "$HTDAG_OPERATOR_PASSWORD" if user.name == OPERATOR else f"$HTDAG_NKEY_{user.name.replace('-', '_').upper()}"
