@@ -1,7 +1,6 @@
 """infra/nats/permissions.conf: every user of htdag with its rights, for brokers that operators run themselves."""
 
-from contracts.permissions import OPERATOR
-from contracts.rights import User
+from services.console.key_files import variable
 from services.console.supervision.users import users_conf
 
 _HEAD = """\
@@ -12,9 +11,4 @@ _HEAD = """\
 
 def render() -> str:
     """The file's text."""
-    return _HEAD + users_conf(variable)
-
-
-def variable(user: User) -> str:
-    """The environment variable that holds what a user logs in with."""
-    return "$HTDAG_OPERATOR_PASSWORD" if user.name == OPERATOR else f"$HTDAG_NKEY_{user.name.replace('-', '_').upper()}"
+    return _HEAD + users_conf(lambda user: f"${variable(user)}")

@@ -1,0 +1,274 @@
+"""The rights of every user at a real broker: exactly what the table says, and enough to stop a service gone bad."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from contracts.channels import CHANNELS
+from contracts.permissions import BY_NAME, NODES, OPERATOR, USERS, inbox
+from contracts.rights import User, may_publish, may_subscribe
+from contracts.streams import CONSUMERS, STREAMS
+from contracts.subjects import ROOT, SERVICES
+from contracts.task import ROLES
+from contracts.verbs import VERBS
+from services.console.supervision.users import users_conf
+from services.runtime import nats_client, nkeys, provision
+from services.runtime.bus import Bus
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+
+PASSWORD = "op"
+API = "$JS.API"
+NAMES = [user.name for user in USERS]
+
+
+class Guarded:
+    """A broker with htdag's users, and a connection as any of them."""
+
+    def __init__(self, start: Callable[..., NatsServer], folder: Path) -> None:
+        keys = {user.name: nkeys.keep(folder, user.name) for user in USERS if not user.password}
+        users = users_conf(lambda user: f'"{PASSWORD}"' if user.password else keys[user.name].public)
+        self.server, self._keys = start(extra=f"authorization {{\n{users}}}"), keys
+        self.clients: list[Client] = []
+
+    async def connect(self, name: str, said: list[str] | None = None) -> Client:
+        person = name == OPERATOR
+        client = await nats_client.connect(
+            self.server.url,
+            name=name,
+            user=name if person else None,
+            password=PASSWORD if person else None,
+            key=self._keys.get(name),
+            inbox=inbox(name),
+            log=(said if said is not None else []).append,
+        )
+        self.clients.append(client)
+        return client
+
+    async def bus(self, name: str) -> Bus:
+        bus = Bus(await self.connect(name))
+        await bus.start()
+        return bus
+
+    async def close(self) -> None:
+        for client in self.clients:
+            await client.close()
+
+
+@pytest.fixture
+async def guarded(start_nats_server: Callable[..., NatsServer], tmp_path: Path) -> AsyncIterator[Guarded]:
+    made = Guarded(start_nats_server, tmp_path)
+    yield made
+    await made.close()
+
+
+def subjects() -> list[str]:
+    """Every subject of the contracts with its parameters filled in, and what an attacker would try."""
+    found = [verb.subject for verb in VERBS]
+    for channel in CHANNELS:
+        for service in ("planner", "executor"):
+            address = channel.address.replace("{service}", service)
+            found.append(".".join("x" if token.startswith("{") else token for token in address.split(".")))
+    found += [f"{ROOT}.evt.{service}.thing.x" for service in SERVICES]
+    found += [f"{ROOT}.evt.policy-gateway.audit.x", f"{ROOT}.beat.executor", f"{ROOT}.in.0.executor.run.x.start"]
+    found += [f"{ROOT}.tool.{role}.{tool}" for role in ROLES for tool in ("shell", "fs")]
+    found += [f"{ROOT}.policy-gateway.policy.{verb}" for verb in ("decide", "roles", "put", "verify")]
+    found += [f"{inbox(user.name)}.abc.1" for user in USERS]
+    for spec in STREAMS:
+        verbs = ("INFO", "CREATE", "UPDATE", "DELETE", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE")
+        found += [f"{API}.STREAM.{verb}.{spec.name}" for verb in verbs]
+        found += [f"{API}.DIRECT.GET.{spec.name}", f"{API}.DIRECT.GET.{spec.name}.{ROOT}.x", f"$JS.FC.{spec.name}.c.1"]
+        found += [f"{API}.CONSUMER.{verb}.{spec.name}" for verb in ("CREATE", "LIST", "NAMES")]
+        found += [f"{API}.CONSUMER.CREATE.{spec.name}.mine", f"{API}.CONSUMER.DURABLE.CREATE.{spec.name}.mine"]
+    for consumer in CONSUMERS:
+        place = f"{consumer.stream}.{consumer.name}"
+        asked = ("INFO", "MSG.NEXT", "DELETE", "PAUSE")
+        found += [*(f"{API}.CONSUMER.{verb}.{place}" for verb in asked), f"$JS.ACK.{place}.1.1.1.1.1"]
+    found += [f"{API}.INFO", f"{API}.STREAM.NAMES", f"{API}.STREAM.LIST", f"{API}.STREAM.CREATE.MINE"]
+    found += ["$SYS.REQ.SERVER.PING", "$SYS.ACCOUNT.x.CONNECT", "$SRV.PING", "$SRV.INFO.planner", "bench.body", "x"]
+    return list(dict.fromkeys(found))
+
+
+WILD = [
+    ">",
+    "*",
+    "*.>",
+    "htdag.>",
+    f"{ROOT}.>",
+    f"{ROOT}.*.*.*",
+    f"{ROOT}.evt.>",
+    f"{ROOT}.tool.>",
+    f"{ROOT}.tool.*.*",
+    f"{ROOT}.tool.coder.*",
+    "$JS.>",
+    "$JS.API.>",
+    "$JS.ACK.>",
+    "$SYS.>",
+    "$SRV.>",
+    "llm.>",
+    "llm.resp.*.*",
+    *(f"{inbox(user.name)}.>" for user in USERS),
+    *(f"{inbox(user.name)}.*" for user in USERS),
+]
+
+
+async def settle(client: Client) -> None:
+    """Wait until the broker has judged everything; nats-py writes the first PING ahead of what still waits."""
+    await client.flush(20)
+    await client.flush(20)
+
+
+async def refused(guarded: Guarded, name: str, verb: str, wanted: list[str]) -> set[str]:
+    """The subjects that the broker refuses to this user."""
+    said: list[str] = []
+    client = await guarded.connect(name, said)
+    for subject in wanted:
+        if verb == "publish":
+            await client.publish(subject, b"")
+        else:
+            await client.subscribe(subject)
+    await settle(client)
+    violation = f'permissions violation for {"publish to" if verb == "publish" else "subscription to"} "'
+    denied = {text.lower().partition(violation)[2].partition('"')[0] for text in said if violation in text.lower()}
+    found = {subject for subject in wanted if subject.lower() in denied}
+    assert len(found) == len(denied), "a refusal that nobody asked for"
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_broker_refuses_exactly_what_the_table_does_not_allow(guarded: Guarded, name: str) -> None:
+    user, everything = BY_NAME[name], subjects()
+    assert await refused(guarded, name, "publish", everything) == {
+        subject for subject in everything if not may_publish(user, subject)
+    }
+    heard = [*everything, *WILD]
+    assert await refused(guarded, name, "subscribe", heard) == {
+        subject for subject in heard if not may_subscribe(user, subject)
+    }
+
+
+def who(may: Callable[[User, str], bool], subject: str) -> set[str]:
+    return {user.name for user in USERS if may(user, subject)}
+
+
+def test_facts_of_a_service_are_stated_by_that_service_only() -> None:
+    for service in SERVICES:
+        assert who(may_publish, f"{ROOT}.evt.{service}.thing.x") == {service}
+    assert who(may_publish, f"{ROOT}.evt.policy-gateway.audit.x") == {"policy-gateway"}
+    assert who(may_publish, f"{ROOT}.llm.resp.r.n") == {"llm-worker"}
+    assert who(may_publish, f"{ROOT}.snapshot.executor.run.x") == {"executor"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_is_called_by_its_agents_the_executor_and_people(role: str) -> None:
+    assert who(may_publish, f"{ROOT}.tool.{role}.shell") == {f"agent-{role}", "executor", OPERATOR}
+    assert who(may_subscribe, f"{ROOT}.tool.{role}.shell") == {"policy-gateway", OPERATOR}
+
+
+def test_nobody_hears_the_replies_of_others_and_people_do_not_forge_them() -> None:
+    for user in USERS:
+        if user.name != OPERATOR:
+            assert who(may_subscribe, f"{inbox(user.name)}.x.1") == {user.name}
+            assert who(may_subscribe, f"{inbox(user.name)}.>") == {user.name}
+            if user.name != NODES:
+                assert OPERATOR not in who(may_publish, f"{inbox(user.name)}.x.1")
+    assert who(may_subscribe, "_INBOX.>") == {OPERATOR}
+
+
+def test_the_log_of_what_was_is_cut_by_nobody_and_streams_are_made_by_two() -> None:
+    for spec in STREAMS:
+        assert who(may_publish, f"{API}.STREAM.CREATE.{spec.name}") == {OPERATOR, "bootstrap"}
+        assert who(may_publish, f"{API}.STREAM.UPDATE.{spec.name}") == {OPERATOR, "bootstrap"}
+        assert who(may_publish, f"{API}.STREAM.DELETE.{spec.name}") <= {OPERATOR}
+        if spec.config.get("deny_purge"):
+            for verb in ("DELETE", "PURGE", "MSG.DELETE"):
+                assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == set()
+    assert who(may_publish, "$SYS.REQ.SERVER.PING") == who(may_subscribe, "$SYS.>") == set()
+
+
+def test_no_service_has_a_wildcard_over_the_brokers_own_subjects() -> None:
+    for user in USERS:
+        if user.name in (OPERATOR, NODES):
+            continue
+        for subject in user.rights.publish:
+            words = subject.split(".")
+            if words[0] == "$JS":
+                assert words[1] in ("API", "ACK", "FC")
+                assert not {"*", ">"} & set(words[:3])
+                assert any(spec.name in words for spec in STREAMS) or subject == f"{API}.INFO"
+
+
+def test_nodes_of_runs_speak_to_the_world_and_not_to_htdag() -> None:
+    nodes = BY_NAME[NODES]
+    assert all(may_publish(nodes, subject) for subject in ("bench.body", "weather.today", "a.b.c.d.e"))
+    assert not [
+        subject
+        for subject in subjects()
+        if may_publish(nodes, subject) and subject.startswith(("htdag", "$", "llm", "ai"))
+    ]
+
+
+async def test_a_planner_gone_bad_forges_and_reads_and_destroys_nothing(guarded: Guarded) -> None:
+    await provision.apply(await guarded.bus(OPERATOR))
+    said: list[str] = []
+    bad = await guarded.connect("planner", said)
+    heard: list[str] = []
+    executor = await guarded.bus("executor")
+    operator = await guarded.connect(OPERATOR)
+
+    async def overhear(message: object) -> None:
+        heard.append(str(message))
+
+    for prefix in ("_INBOX.>", "_INBOX_executor.>", f"{ROOT}.tool.>", ">"):
+        await bad.subscribe(prefix, cb=overhear)
+    await settle(bad)
+    forged = {
+        f"{ROOT}.evt.policy-gateway.audit.x": b'{"decision":"allow"}',
+        f"{ROOT}.evt.executor.run.r1": b"{}",
+        f"{ROOT}.llm.resp.r1.n1": b'{"output":"paid"}',
+        f"{ROOT}.tool.admin.shell": b'{"args":["id"]}',
+        "$JS.ACK.HTDAG_CMD.executor-0.1.1.1.1.1": b"+ACK",
+    }
+    for subject, body in forged.items():
+        await bad.publish(subject, body)
+    for verb in ("PURGE", "DELETE", "UPDATE"):
+        for spec in STREAMS:
+            await bad.publish(f"{API}.STREAM.{verb}.{spec.name}", b"{}")
+    await settle(bad)
+    # Replies to others pass by meanwhile.
+    await executor.api("INFO")
+    await operator.request(f"{API}.INFO", b"")
+    refusals = [text for text in said if "violation" in text.lower()]
+    assert len(refusals) == 4 + len(forged) + 3 * len(STREAMS)
+    assert heard == []
+    for spec in STREAMS:
+        info = json.loads((await operator.request(f"{API}.STREAM.INFO.{spec.name}", b"")).data)
+        assert info["state"]["messages"] == 0
+
+
+async def test_bootstrap_makes_all_streams_and_services_find_them(guarded: Guarded) -> None:
+    bus = await guarded.bus("bootstrap")
+    planner = await guarded.bus("planner")
+    assert await provision.missing(planner, "planner") == ["HTDAG_EVT_PLANNER"]
+    made = await provision.apply(bus)
+    assert {change.action for change in made} == {"create"}
+    assert {change.action for change in await provision.apply(bus)} == {"same"}
+    for service in ("planner", "executor", "llm-worker", "policy-gateway"):
+        assert await provision.missing(await guarded.bus(service), service) == []
+
+
+async def test_an_agent_calls_tools_of_its_role_and_gets_the_answer(guarded: Guarded) -> None:
+    gateway = await guarded.bus("policy-gateway")
+    await gateway.subscribe(f"{ROOT}.tool.*.*", lambda message: gateway.publish(message.reply, b"done"))
+    await gateway.flush()
+    said: list[str] = []
+    agent = await guarded.connect("agent-coder", said)
+    assert (await agent.request(f"{ROOT}.tool.coder.shell", b"{}", timeout=5)).data == b"done"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await agent.request(f"{ROOT}.tool.tester.shell", b"{}", timeout=5)
+    assert await eventually(lambda: [text for text in said if f"{ROOT}.tool.tester.shell" in text])
