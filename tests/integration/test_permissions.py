@@ -1,12 +1,9 @@
-"""The rights of every user at a real broker: exactly what the table says, and enough to stop a service gone bad."""
+"""The rights of every user at a real broker: exactly what the table says, and enough to do one's work."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from nats.aio.client import Client
 
 from contracts.channels import CHANNELS
 from contracts.permissions import BY_NAME, NODES, OPERATOR, USERS, inbox
@@ -15,55 +12,12 @@ from contracts.streams import CONSUMERS, STREAMS
 from contracts.subjects import ROOT, SERVICES
 from contracts.task import ROLES
 from contracts.verbs import VERBS
-from services.console.supervision.users import users_conf
-from services.runtime import nats_client, nkeys, provision
-from services.runtime.bus import Bus
+from services.runtime import provision
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
+from tests.support.guarded import Guarded, settle
 
-PASSWORD = "op"
 API = "$JS.API"
 NAMES = [user.name for user in USERS]
-
-
-class Guarded:
-    """A broker with htdag's users, and a connection as any of them."""
-
-    def __init__(self, start: Callable[..., NatsServer], folder: Path) -> None:
-        keys = {user.name: nkeys.keep(folder, user.name) for user in USERS if not user.password}
-        users = users_conf(lambda user: f'"{PASSWORD}"' if user.password else keys[user.name].public)
-        self.server, self._keys = start(extra=f"authorization {{\n{users}}}"), keys
-        self.clients: list[Client] = []
-
-    async def connect(self, name: str, said: list[str] | None = None) -> Client:
-        person = name == OPERATOR
-        client = await nats_client.connect(
-            self.server.url,
-            name=name,
-            user=name if person else None,
-            password=PASSWORD if person else None,
-            key=self._keys.get(name),
-            inbox=inbox(name),
-            log=(said if said is not None else []).append,
-        )
-        self.clients.append(client)
-        return client
-
-    async def bus(self, name: str) -> Bus:
-        bus = Bus(await self.connect(name))
-        await bus.start()
-        return bus
-
-    async def close(self) -> None:
-        for client in self.clients:
-            await client.close()
-
-
-@pytest.fixture
-async def guarded(start_nats_server: Callable[..., NatsServer], tmp_path: Path) -> AsyncIterator[Guarded]:
-    made = Guarded(start_nats_server, tmp_path)
-    yield made
-    await made.close()
 
 
 def subjects() -> list[str]:
@@ -114,12 +68,6 @@ WILD = [
     *(f"{inbox(user.name)}.>" for user in USERS),
     *(f"{inbox(user.name)}.*" for user in USERS),
 ]
-
-
-async def settle(client: Client) -> None:
-    """Wait until the broker has judged everything; nats-py writes the first PING ahead of what still waits."""
-    await client.flush(20)
-    await client.flush(20)
 
 
 async def refused(guarded: Guarded, name: str, verb: str, wanted: list[str]) -> set[str]:
@@ -210,44 +158,6 @@ def test_nodes_of_runs_speak_to_the_world_and_not_to_htdag() -> None:
         for subject in subjects()
         if may_publish(nodes, subject) and subject.startswith(("htdag", "$", "llm", "ai"))
     ]
-
-
-async def test_a_planner_gone_bad_forges_and_reads_and_destroys_nothing(guarded: Guarded) -> None:
-    await provision.apply(await guarded.bus(OPERATOR))
-    said: list[str] = []
-    bad = await guarded.connect("planner", said)
-    heard: list[str] = []
-    executor = await guarded.bus("executor")
-    operator = await guarded.connect(OPERATOR)
-
-    async def overhear(message: object) -> None:
-        heard.append(str(message))
-
-    for prefix in ("_INBOX.>", "_INBOX_executor.>", f"{ROOT}.tool.>", ">"):
-        await bad.subscribe(prefix, cb=overhear)
-    await settle(bad)
-    forged = {
-        f"{ROOT}.evt.policy-gateway.audit.x": b'{"decision":"allow"}',
-        f"{ROOT}.evt.executor.run.r1": b"{}",
-        f"{ROOT}.llm.resp.r1.n1": b'{"output":"paid"}',
-        f"{ROOT}.tool.admin.shell": b'{"args":["id"]}',
-        "$JS.ACK.HTDAG_CMD.executor-0.1.1.1.1.1": b"+ACK",
-    }
-    for subject, body in forged.items():
-        await bad.publish(subject, body)
-    for verb in ("PURGE", "DELETE", "UPDATE"):
-        for spec in STREAMS:
-            await bad.publish(f"{API}.STREAM.{verb}.{spec.name}", b"{}")
-    await settle(bad)
-    # Replies to others pass by meanwhile.
-    await executor.api("INFO")
-    await operator.request(f"{API}.INFO", b"")
-    refusals = [text for text in said if "violation" in text.lower()]
-    assert len(refusals) == 4 + len(forged) + 3 * len(STREAMS)
-    assert heard == []
-    for spec in STREAMS:
-        info = json.loads((await operator.request(f"{API}.STREAM.INFO.{spec.name}", b"")).data)
-        assert info["state"]["messages"] == 0
 
 
 async def test_bootstrap_makes_all_streams_and_services_find_them(guarded: Guarded) -> None:
