@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from contracts.channels import CHANNELS, ChannelSpec
-from contracts.rights import Rights, User, covers
+from contracts.rights import AGENT_PREFIX, BOOTSTRAP, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
 from contracts.streams import (
     CONSUMERS,
     EVENTS_EXECUTOR,
@@ -29,13 +29,6 @@ from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, ROOT, SERVICES, rp
 from contracts.task import ROLES
 from contracts.verbs import VERBS
 
-OPERATOR: Final = "operator"
-"""People, and every program that is not htdag's own."""
-BOOTSTRAP: Final = "bootstrap"
-NODES: Final = "executor-nodes"
-"""The executor's second user, by which the nats nodes of runs speak to subjects outside of htdag."""
-AGENT_PREFIX: Final = "agent-"
-INBOX: Final = "_INBOX"
 TOOLS: Final = f"{ROOT}.tool"
 API: Final = "$JS.API"
 TRUTH: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
@@ -50,6 +43,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
     `calls` are verbs whose answer it waits for, `tells` verbs whose answer it does not want; `says` and `hears` are
     subjects; it reads the streams `reads` by sequence and subject, asks `newest` of them, and `follows` them live.
+    With the streams that it alone writes it may do all three.
     """
 
     calls: tuple[str, ...] = ()
@@ -66,16 +60,13 @@ _BEAT: Final = f"{ROOT}.beat.executor"
 _EVENTS: Final = tuple(spec.name for spec in STREAMS if spec.config["subjects"][0].startswith(f"{ROOT}.evt."))
 
 USES: Final[dict[str, Use]] = {
-    "planner": Use(
-        reads=(EVENTS_EXECUTOR,), newest=(EVENTS_PLANNER, EVENTS_EXECUTOR), follows=(EVENTS_PLANNER, EVENTS_EXECUTOR)
-    ),
+    "planner": Use(newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)),
     "executor": Use(
         calls=(rpc("policy-gateway", "policy", "decide"), rpc("policy-gateway", "policy", "roles"), f"{TOOLS}.*.*"),
         tells=(rpc("llm-worker", "llm", "cancel"),),
         says=(_BEAT,),
         hears=(_BEAT,),
         reads=(TIMERS,),
-        newest=(EVENTS_EXECUTOR,),
         follows=(EVENTS_PLANNER,),
         purges=(TIMERS,),
     ),
@@ -97,11 +88,6 @@ USES: Final[dict[str, Use]] = {
 }
 
 
-def inbox(user: str) -> str:
-    """The prefix of a user's reply subjects."""
-    return INBOX if user == OPERATOR else f"{INBOX}_{user}"
-
-
 def parties(text: str) -> frozenset[str]:
     """The services that the words of a channel or a stream name; "anybody" and "everyone" are people."""
     words = set(_WORD.findall(text))
@@ -116,7 +102,8 @@ def owned(service: str) -> tuple[str, ...]:
 def _unique(*groups: Iterable[str]) -> tuple[str, ...]:
     """All of them once, without those that another one covers."""
     found = dict.fromkeys(subject for group in groups for subject in group)
-    return tuple(one for one in found if not any(other != one and covers(other, one) for other in found))
+    wide = [one for one in found if one.endswith(">") or "*" in one]
+    return tuple(one for one in found if not any(other != one and covers(other, one) for other in wide))
 
 
 def _pattern(channel: ChannelSpec, service: str) -> str:
@@ -172,7 +159,8 @@ def _service(name: str) -> User:
     use = USES[name]
     pulled = [one for one in CONSUMERS if one.owner == name]
     put_aside = {one.stream for one in pulled}
-    reads = _unique(owned(name), use.reads, use.newest, use.follows)
+    newest, follows = (_unique(owned(name), streams) for streams in (use.newest, use.follows))
+    reads = _unique(use.reads, newest, follows)
     publish = _unique(
         [f"{ROOT}.evt.{name}.>"],
         [_pattern(one, name) for one in CHANNELS if name in parties(one.publishers)],
@@ -181,8 +169,8 @@ def _service(name: str) -> User:
         [f"{inbox(caller)}.>" for caller in callers(name)],
         [f"{API}.INFO"],
         *(_read(stream) for stream in reads),
-        [f"{API}.STREAM.MSG.GET.{stream}" for stream in use.newest],
-        *(_follow(stream) for stream in use.follows),
+        [f"{API}.STREAM.MSG.GET.{stream}" for stream in newest],
+        *(_follow(stream) for stream in follows),
         *(_pull(consumer) for consumer in pulled),
         [f"{API}.STREAM.PURGE.{stream}" for stream in use.purges],
     )

@@ -1,8 +1,22 @@
-"""What a user of the broker may do, and whether that holds a subject: allow and deny as nats-server judges them."""
+"""Users of the broker, their inboxes, and what they may do: allow and deny lists as nats-server judges them."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
+
+OPERATOR: Final = "operator"
+"""People, and every program that is not htdag's own."""
+BOOTSTRAP: Final = "bootstrap"
+NODES: Final = "executor-nodes"
+"""The executor's second user, by which the nats nodes of runs speak to subjects outside of htdag."""
+AGENT_PREFIX: Final = "agent-"
+INBOX: Final = "_INBOX"
+
+
+def inbox(user: str) -> str:
+    """The prefix of a user's reply subjects: nobody but that user hears them."""
+    return INBOX if user == OPERATOR else f"{INBOX}_{user}"
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,8 +4,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from contracts.permissions import OPERATOR, USERS
-from contracts.rights import User
+from contracts.permissions import USERS
+from contracts.rights import OPERATOR, User
 from services.console.home import cannot_write, write_private
 
 ENVIRONMENT: Final = "nats.env"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from contracts.codec import CommitCodec
-from contracts.permissions import NODES
+from contracts.rights import NODES
 from contracts.run import (
     RunCommand,
     RunEnded,

@@ -18,7 +18,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from contracts.errors import CATALOGUE, UNAVAILABLE, Rejected
-from contracts.permissions import inbox
+from contracts.rights import inbox
 from services.runtime import event_loop, faults, logs, nats_client, nkeys, provision, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock, SystemClock, rfc3339

@@ -8,7 +8,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from contracts.errors import Rejected
-from contracts.permissions import INBOX
+from contracts.rights import INBOX
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0

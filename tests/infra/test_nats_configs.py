@@ -21,6 +21,7 @@ from contracts.limits import REQUEST_BYTES_MAX
 from contracts.permissions import USERS
 from contracts.subjects import rpc
 from services.console import key_files
+from services.console.connection import bus_at
 from services.runtime import nats_client, nkeys, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
@@ -120,6 +121,15 @@ async def test_the_operator_makes_the_streams_and_a_service_finds_them_on_its_ow
     finally:
         planner.kill()
         await operator.close()
+
+
+async def test_the_console_finds_the_operator_among_the_keys(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    started.start("server.conf", {"127.0.0.1:4222": f"127.0.0.1:{port}"})
+    await eventually(lambda: answers(port), timeout_s=15)
+    monkeypatch.setenv("NATS_NKEY", str(started.keys))
+    async with bus_at(f"nats://127.0.0.1:{port}") as bus:
+        assert (await bus.api("INFO"))["streams"] == 0
 
 
 def test_keys_are_made_once_and_for_their_owner_only(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from contracts.permissions import OPERATOR
 from contracts.requests import RunCancel
+from contracts.rights import OPERATOR
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER, STREAMS
 from contracts.subjects import ROOT
 from services.runtime import provision

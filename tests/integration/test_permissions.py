@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from contracts.channels import CHANNELS
-from contracts.permissions import BY_NAME, NODES, OPERATOR, USERS, inbox
-from contracts.rights import User, may_publish, may_subscribe
+from contracts.permissions import BY_NAME, USERS
+from contracts.rights import NODES, OPERATOR, User, inbox, may_publish, may_subscribe
 from contracts.streams import CONSUMERS, STREAMS
 from contracts.subjects import ROOT, SERVICES
 from contracts.task import ROLES

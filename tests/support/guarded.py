@@ -5,7 +5,8 @@ from pathlib import Path
 
 from nats.aio.client import Client
 
-from contracts.permissions import OPERATOR, USERS, inbox
+from contracts.permissions import USERS
+from contracts.rights import OPERATOR, inbox
 from services.console.supervision.users import users_conf
 from services.runtime import nats_client, nkeys
 from services.runtime.bus import Bus

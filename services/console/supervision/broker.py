@@ -14,7 +14,8 @@ from urllib.parse import quote, urlsplit
 
 from contracts.errors import Rejected
 from contracts.limits import REQUEST_BYTES_MAX
-from contracts.permissions import BOOTSTRAP, OPERATOR, USERS, inbox
+from contracts.permissions import USERS
+from contracts.rights import BOOTSTRAP, OPERATOR, inbox
 from services.console.home import Home, cannot_write, write_private
 from services.console.supervision.users import users_conf
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from contracts.permissions import NODES, OPERATOR
+from contracts.rights import NODES, OPERATOR
 from services.runtime import logs, provision
 from services.runtime.app import App
 from services.runtime.bus import Bus
