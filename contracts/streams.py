@@ -163,7 +163,10 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         meaning="tokens as they come, for 15 minutes",
         config={
             "subjects": [f"{ROOT}.llm.tokens.*.*"],
-            "storage": "memory",
+            # Written to the disk behind the acknowledgement: nobody waits for a token, but the stream itself, which
+            # feeds the public edge, must be there again when the broker is.
+            "storage": "file",
+            "persist_mode": "async",
             "retention": "limits",
             "discard": "old",
             "allow_direct": True,

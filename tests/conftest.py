@@ -1,7 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
 from tests.support import docker_engine as engines
 from tests.support.docker_engine import DockerEngine
+from tests.support.guarded import Guarded
 from tests.support.nats_server import NatsServer
 
 # Whatever the developer's shell is configured for: no test reaches a real broker, home or paid provider.
@@ -79,6 +80,14 @@ def start_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
 def nats_server(start_nats_server: Callable[..., NatsServer]) -> NatsServer:
     """A private, running server with JetStream that fsyncs every message, as the embedded default does."""
     return start_nats_server()
+
+
+@pytest.fixture
+async def guarded(start_nats_server: Callable[..., NatsServer], tmp_path: Path) -> AsyncIterator[Guarded]:
+    """A private, running server with htdag's users and their rights."""
+    made = Guarded(start_nats_server, tmp_path / "keys")
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
+from contracts.rights import OPERATOR
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
 from services.console import principal
@@ -93,6 +95,8 @@ async def bus_at(url: str) -> AsyncIterator["Bus"]:
 
     # A URL with a user in it says who we are; the environment speaks only when it does not.
     user, password = (None, None) if "@" in url else (os.environ.get("NATS_USER"), _password())
+    if "@" not in url and user is None:
+        user, password = _operator()
     if "," not in url and not url.startswith("ws"):
         # A look at the port first: a refused connection is said at once, not after every try has failed.
         await greeting(url, timeout_s=CONNECT_S)
@@ -112,15 +116,22 @@ async def bus_at(url: str) -> AsyncIterator["Bus"]:
         await bus.close()
 
 
+def _operator() -> tuple[str | None, str | None]:
+    """The operator of the folder that NATS_NKEY names, if `htdag bus keys` made it; services find their seeds there."""
+    path = Path(os.environ.get("NATS_NKEY") or "/dev/null") / OPERATOR
+    return (OPERATOR, _content("NATS_NKEY", path)) if path.is_file() else (None, None)
+
+
 def _password() -> str | None:
     """NATS_PASSWORD, else the content of NATS_PASSWORD_FILE."""
     if os.environ.get("NATS_PASSWORD"):
         return os.environ["NATS_PASSWORD"]
     path = os.environ.get("NATS_PASSWORD_FILE")
-    if not path:
-        return None
+    return _content("NATS_PASSWORD_FILE", Path(path)) if path else None
+
+
+def _content(variable: str, path: Path) -> str:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
+        return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Rejected("bad_config", f"NATS_PASSWORD_FILE cannot be read: {error}") from error
+        raise Rejected("bad_config", f"{variable} cannot be read: {error}") from error

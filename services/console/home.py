@@ -154,6 +154,7 @@ def write_private(path: Path, text: str) -> None:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> Rejected:
+def cannot_write(path: Path, error: Exception) -> Rejected:
     """The refusal for a path that cannot be written."""
-    return Rejected("bad_config", f"cannot write {path}: {error.strerror}", hint="choose another place with --home")
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return Rejected("bad_config", f"cannot write {path}: {reason}", hint="choose another place with --home")

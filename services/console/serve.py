@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from contracts.errors import OK, Rejected
 from services.console.home import Home
-from services.console.supervision.broker import SERVICES as SERVICES_USER
 
 SERVICES: Final[dict[str, str]] = {
     "planner": "services.planner",
@@ -42,8 +41,8 @@ def _broker_of(home: Home) -> dict[str, str]:
     if os.environ.get("NATS_URL") or os.environ.get("HTDAG_CORE__NATS_URL") or record is None or not record.running:
         return {}
     parts = urlsplit(record.operator_url)
-    os.environ.setdefault("NATS_USER", SERVICES_USER)
-    os.environ.setdefault("NATS_PASSWORD_FILE", str(home.keys / SERVICES_USER))
+    if record.broker is not None and "NATS_USER" not in os.environ:
+        os.environ.setdefault("NATS_NKEY", str(home.keys))
     return {"core.nats_url": f"nats://{parts.hostname}:{parts.port}"}
 
 

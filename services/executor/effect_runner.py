@@ -79,13 +79,15 @@ class RunEffects:
 
     At most `bodies_max` NATS calls and as many tool calls are under way at once. Of Lua bodies and of Lua stages, as
     many as there are children each: the rest waits here, where a line has no end, so that neither is refused and
-    neither starves.
+    neither starves. NATS calls go over `nodes`, a connection that may not speak where htdag itself does; without one,
+    over `bus`.
     """
 
     def __init__(
         self,
         *,
         bus: Broker,
+        nodes: Broker | None = None,
         lua: Lua,
         book: StrategyBook,
         clock: Clock,
@@ -95,6 +97,7 @@ class RunEffects:
         lua_children: int = 2,
     ) -> None:
         self._bus, self._lua, self._book, self._clock, self._log = bus, lua, book, clock, log
+        self._nodes = nodes or bus
         self._observe = observe
         self._calls = asyncio.Semaphore(bodies_max)
         self._tool_calls = asyncio.Semaphore(bodies_max)
@@ -250,13 +253,13 @@ class RunEffects:
         payload = b"{}" if effect.payload is None else _ENCODE(effect.payload)
         headers = {"Nats-Msg-Id": effect.msg_id}
         if effect.publish_only:
-            self._bus.publish(effect.subject, payload, headers=headers)
+            self._nodes.publish(effect.subject, payload, headers=headers)
             try:
-                await self._bus.flush(min(effect.timeout_ms / 1000, FLUSH_S))
+                await self._nodes.flush(min(effect.timeout_ms / 1000, FLUSH_S))
             except TimeoutError:
                 raise Rejected("nats_unavailable", "the broker did not confirm the message") from None
             return None
-        reply = await self._bus.request(effect.subject, payload, timeout_s=effect.timeout_ms / 1000, headers=headers)
+        reply = await self._nodes.request(effect.subject, payload, timeout_s=effect.timeout_ms / 1000, headers=headers)
         if "Nats-Service-Error" in reply.headers:
             raise Rejected("bad_reply", f"the responder refused: {reply.headers['Nats-Service-Error'][:200]}")
         if not reply.data:

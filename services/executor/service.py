@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from contracts.codec import CommitCodec
+from contracts.rights import NODES
 from contracts.run import (
     RunCommand,
     RunEnded,
@@ -66,6 +67,7 @@ async def build(app: App) -> None:
     app.on_stop(lua.stop)
     effects = RunEffects(
         bus=bus,
+        nodes=await app.bus_as(NODES),
         lua=lua,
         book=book,
         clock=clock,

@@ -18,7 +18,8 @@ import nats.errors
 from nats.aio.client import Client
 
 from contracts.errors import CATALOGUE, UNAVAILABLE, Rejected
-from services.runtime import event_loop, faults, logs, nats_client, provision, telemetry
+from contracts.rights import inbox
+from services.runtime import event_loop, faults, logs, nats_client, nkeys, provision, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock, SystemClock, rfc3339
 from services.runtime.config import Config, mask_url
@@ -115,9 +116,9 @@ class App:
             client, sync=self.core.nats_sync, log=self._bus_said, on_failure=self._bus_failed,
             on_batch=lambda stream, size: self.metrics.observe("htdag_commit_batch_size", size, stream=stream),
         )  # fmt: skip
-        self.on_stop(self._close_bus)
+        self.on_stop(lambda: self._close(self.bus))
         await self.bus.start()
-        await self._provision()
+        await (self._provision() if self.core.provisions else self._await_streams())
         self.rpc = Rpc(
             client, service=self.name, version=self.version, metrics=self.metrics, log=self.log, clock=self.clock,
             ids=self.ids, metadata={"instance": self.instance},
@@ -129,9 +130,22 @@ class App:
         self.on_drain(self._drain_requests)
         self._waits_for = None
 
-    async def _close_bus(self) -> None:
+    async def bus_as(self, user: str) -> Bus:
+        """A second connection, with the rights of another user of `contracts.permissions`; closed at the end.
+
+        Where there are no users with rights of their own, it is the one there is.
+        """
+        if self.core.nats_nkey_file is None:
+            return self.bus
+        client = await self._login(user, lambda: None)
+        bus = Bus(client, log=self._bus_said, on_failure=self._bus_failed)
+        self.on_stop(lambda: self._close(bus))
+        await bus.start()
+        return bus
+
+    async def _close(self, bus: Bus) -> None:
         try:
-            await self.bus.close()
+            await bus.close()
         except (nats.errors.Error, OSError) as error:
             # nats-py sends its last bytes into a connection that may be gone: no failure of ours.
             self.log.warning("nats_closed", reason=type(error).__name__)
@@ -159,20 +173,49 @@ class App:
         self._waits_for = f"no NATS server answers at {mask_url(self.core.nats_url)}"
         while True:
             try:
-                return await nats_client.connect(
-                    self.core.nats_url,
-                    name=self.instance,
-                    user=self.core.nats_user,
-                    password=self.core.nats_password,
-                    on_reconnect=self._reconnected,
-                    on_closed=self._closed,
-                    log=self._bus_said,
-                    deadline_s=CONNECT_LOG_S,
-                )
+                return await self._login(self.name, self._reconnected)
             except Rejected as error:
                 if error.code != "nats_unavailable":
                     raise
                 self.log.warning("nats_unavailable", url=mask_url(self.core.nats_url), hint=error.kind.hint)
+
+    def _key(self, user: str) -> nkeys.KeyPair | None:
+        if self.core.nats_nkey_file is None:
+            return None
+        place = Path(self.core.nats_nkey_file).expanduser()
+        # A single file is this service's own; keys of other users stand beside it.
+        beside = user != self.name and not place.is_dir()
+        return nkeys.load(place.parent if beside else place, user)
+
+    async def _login(self, user: str, on_reconnect: Callable[[], None]) -> Client:
+        return await nats_client.connect(
+            self.core.nats_url,
+            name=self.instance,
+            user=self.core.nats_user,
+            password=self.core.nats_password,
+            key=self._key(user),
+            inbox=inbox(user),
+            on_reconnect=on_reconnect,
+            on_closed=self._closed,
+            log=self._bus_said,
+            deadline_s=CONNECT_LOG_S,
+        )
+
+    async def _await_streams(self) -> None:
+        """Somebody with the right makes the streams: `htdag up`, or a person with `htdag bus apply`."""
+        while True:
+            try:
+                missing = await provision.missing(self.bus, self.name)
+                if not missing:
+                    return
+                code, reason = "streams_missing", f"there is no {', '.join(missing)}: `htdag bus apply` makes it"
+            except Rejected as error:
+                if error.code not in ("jetstream_unavailable", "nats_unavailable", "timeout"):
+                    raise
+                code, reason = error.code, error.message
+            self._waits_for = reason
+            self.log.warning(code, reason=reason)
+            await asyncio.sleep(CONNECT_LOG_S / 5)
 
     async def _provision(self) -> None:
         """A cluster that is still electing gets some time; a broker without JetStream is an error after it."""
@@ -210,7 +253,7 @@ class App:
         self._refused_logins = 0
         self.metrics.inc("htdag_nats_reconnects_total")
         self.log.info("nats_reconnected")
-        if hasattr(self, "bus") and self.life.phase is Phase.READY and not self._mending:
+        if hasattr(self, "bus") and self.life.phase is Phase.READY and self.core.provisions and not self._mending:
             self._mending = True
             _ = self.spawn(self._mend_streams(), "mend-streams")
 
@@ -231,6 +274,10 @@ class App:
         self.log.error("handler_failed", said=text)
 
     def _bus_said(self, text: str) -> None:
+        if "permissions violation" in text.lower():
+            # Nobody is told who published; without this line it looks like silence.
+            self.log.error("nats_forbidden", said=text)
+            return
         self.log.debug("nats", said=text)
         if "authorization" not in text.lower() or not hasattr(self, "bus"):
             return

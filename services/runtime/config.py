@@ -61,13 +61,17 @@ class Core(msgspec.Struct, frozen=True, kw_only=True):
     `nats_sync` is the broker's `sync_interval`: with "always" each commit is fsynced and batches pay off early.
     `http_port` is the first of the block of health ports; each service has its fixed place in it and 0 means any free
     port. A soft stop may take `drain_s`; what is cut then gets `grace_s` to end.
+    `nats_nkey_file` is a seed file, or a folder that holds one per user. Streams are made by whoever may do everything;
+    with an NKey that is somebody else, unless `provision` says otherwise.
     """
 
     home: Annotated[str, _known_as("HTDAG_HOME")] = ""
     nats_url: Annotated[str, _known_as("NATS_URL")] = "nats://127.0.0.1:4222"
     nats_user: Annotated[str | None, _known_as("NATS_USER")] = None
     nats_password: Annotated[Secret | None, _known_as("NATS_PASSWORD")] = None
+    nats_nkey_file: Annotated[str | None, _known_as("NATS_NKEY")] = None
     nats_sync: str = "always"
+    provision: bool | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
     http_host: str = "127.0.0.1"
@@ -79,6 +83,11 @@ class Core(msgspec.Struct, frozen=True, kw_only=True):
     def home_path(self) -> Path:
         """The instance's folder."""
         return Path(self.home)
+
+    @property
+    def provisions(self) -> bool:
+        """Whether services make streams and consumers themselves."""
+        return self.nats_nkey_file is None if self.provision is None else self.provision
 
     def http_port_of(self, service: str) -> int:
         """The health port of a service; 0 is any free one."""

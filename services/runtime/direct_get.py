@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
+from services.runtime.genuine import genuine
 from services.runtime.link import Link, status_of
 
 BATCH: Final = 1000
@@ -57,9 +58,12 @@ async def _ask(link: Link, stream: str, body: dict[str, Any]) -> tuple[list[Msg]
     raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream) from last_error
 
 
-def recorded(message: Msg) -> Recorded:
-    """A direct get answer as a Recorded."""
+def recorded(link: Link, stream: str, message: Msg) -> Recorded | None:
+    """A direct get answer as a Recorded; None for one that nobody could have put there rightly."""
     headers = message.headers or {}
+    if not genuine(stream, headers):
+        link.on_failure(f"{headers['Nats-Subject']} at {headers['Nats-Sequence']} of {stream} is forged: not read")
+        return None
     return Recorded(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data, headers)
 
 
@@ -72,7 +76,10 @@ async def history(
             link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch, "max_bytes": BATCH_BYTES}
         )
         for message in messages:
-            record = recorded(message)
+            record = recorded(link, stream, message)
+            if record is None:
+                after = int((message.headers or {})["Nats-Sequence"])
+                continue
             after = record.seq
             yield record
         headers = end.headers or {}
@@ -83,7 +90,7 @@ async def history(
 async def first_since(link: Link, stream: str, pattern: str, at: str) -> int:
     """The sequence of the first message that matches `pattern` and was stored at `at` (RFC 3339) or later, else 0."""
     messages, _ = await _ask(link, stream, {"start_time": at, "next_by_subj": pattern, "batch": 1})
-    return recorded(messages[0]).seq if messages else 0
+    return int((messages[0].headers or {})["Nats-Sequence"]) if messages else 0
 
 
 async def last(link: Link, stream: str, subject: str) -> Recorded | None:
@@ -112,7 +119,7 @@ async def _one(link: Link, stream: str, api: str, body: bytes) -> Recorded | Non
         if status == "404":
             return None
         if status is None:
-            return recorded(message)
+            return recorded(link, stream, message)
         await asyncio.sleep(0.1)
     raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream)
 
@@ -128,15 +135,18 @@ def _first(future: asyncio.Future[Msg]) -> Callable[[Msg], None]:
 async def last_of_many(link: Link, stream: str, subjects: Sequence[str]) -> dict[str, Recorded]:
     """The newest message of each subject that has one."""
     found: dict[str, Recorded] = {}
+    seen: set[str] = set()
     for start in range(0, len(subjects), SUBJECTS_PER_REQUEST_MAX):
         missing = list(subjects[start : start + SUBJECTS_PER_REQUEST_MAX])
         while missing:
             messages, end = await _ask(link, stream, {"multi_last": missing, "batch": len(missing)})
             for message in messages:
-                record = recorded(message)
-                found[record.subject] = record
+                seen.add((message.headers or {})["Nats-Subject"])
+                record = recorded(link, stream, message)
+                if record is not None:
+                    found[record.subject] = record
             # The broker ends an answer that grows too big; what is left is asked for again.
             if not messages or (end.headers or {}).get("Nats-Num-Pending", "0") == "0":
                 break
-            missing = [subject for subject in missing if subject not in found]
+            missing = [subject for subject in missing if subject not in seen]
     return found

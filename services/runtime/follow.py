@@ -10,6 +10,7 @@ from nats.js.errors import NotFoundError
 
 from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
+from services.runtime.genuine import genuine
 from services.runtime.link import Link
 
 
@@ -59,8 +60,12 @@ class Follower:
         seq = meta.sequence.stream
         if seq <= self.last_seq:
             return
+        headers = message.headers or {}
         try:
-            self._handler(Recorded(seq, message.subject, message.data, message.headers or {}))
+            if genuine(self._stream, headers):
+                self._handler(Recorded(seq, message.subject, message.data, headers))
+            else:
+                self._link.on_failure(f"{message.subject} at {seq} of {self._stream} is forged: not read")
         except Exception as error:  # one bad message must not freeze a view of all the others
             self._link.on_failure(f"{message.subject} at {seq} was not taken in: {type(error).__name__}: {error}")
         finally:

@@ -1,11 +1,13 @@
 """Making the broker fit `contracts.streams`: create what is missing, show and mend what differs. Idempotent."""
 
 import asyncio
+import contextlib
 from typing import Any, Literal
 
 import msgspec
 
 from contracts.errors import Rejected
+from contracts.permissions import owned
 from contracts.streams import CONSUMERS, STREAMS, ConsumerSpec, StreamSpec
 from services.runtime.bus import Bus
 
@@ -27,7 +29,7 @@ async def apply(bus: Bus, *, dry: bool = False) -> list[Change]:
 
     Raises Rejected jetstream_unavailable when the broker has no JetStream, storage_full when it has no room.
     """
-    await _await_jetstream(bus)
+    await await_jetstream(bus)
     changes = [await _stream(bus, spec, dry) for spec in STREAMS]
     missing = {change.name for change in changes if change.action == "create"} if dry else set()
     for consumer in CONSUMERS:
@@ -38,7 +40,19 @@ async def apply(bus: Bus, *, dry: bool = False) -> list[Change]:
     return changes
 
 
-async def _await_jetstream(bus: Bus) -> None:
+async def missing(bus: Bus, service: str) -> list[str]:
+    """The streams and consumers that a service needs as its own and that nobody has made yet."""
+    await await_jetstream(bus)
+    wanted = {name: f"STREAM.INFO.{name}" for name in owned(service)}
+    wanted |= {
+        f"{one.stream}/{one.name}": f"CONSUMER.INFO.{one.stream}.{one.name}"
+        for one in CONSUMERS
+        if one.owner == service
+    }
+    return [name for name, verb in wanted.items() if await _existing(bus, verb) is None]
+
+
+async def await_jetstream(bus: Bus) -> None:
     """A cluster without a leader is silent for some seconds; a server without JetStream says so at once."""
     end = asyncio.get_running_loop().time() + READY_TIMEOUT_S
     while True:
@@ -81,7 +95,12 @@ async def _stream(bus: Bus, spec: StreamSpec, dry: bool) -> Change:
     differs = _differences(wanted, existing)
     if not differs:
         return Change("stream", spec.name, "same")
-    if not dry:
+    if not dry and "storage" in differs and existing["storage"] == "memory":
+        # A stream cannot move to the disk; what is kept in memory may be lost at any time, so it may be now.
+        with contextlib.suppress(Rejected):  # another service was faster
+            await bus.api(f"STREAM.DELETE.{spec.name}")
+        await bus.api(f"STREAM.CREATE.{spec.name}", wanted)
+    elif not dry:
         # What the operator set and we do not care about (replicas, placement, size limits) stays.
         try:
             await bus.api(f"STREAM.UPDATE.{spec.name}", {**existing, **wanted})

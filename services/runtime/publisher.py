@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from contracts.errors import Rejected
 from services.runtime import direct_get
 from services.runtime.event_store import Conflict
+from services.runtime.genuine import HEADER_STREAM
 from services.runtime.link import Link, status_of
 
 ACK_TIMEOUT_S: Final = 3.0
@@ -200,7 +201,7 @@ class StreamWriter:
     def _headers(self, write: Write, index: int) -> dict[str, str]:
         headers = dict(write.headers)
         headers["Nats-Msg-Id"] = write.msg_id if index == 0 else f"{write.msg_id}.{index}"
-        headers["Nats-Expected-Stream"] = self.stream
+        headers[HEADER_STREAM] = self.stream
         if write.expect is not None and index == 0:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(write.expect)
         return headers

@@ -22,6 +22,7 @@ from contracts.errors import CATALOGUE, Rejected, failure
 from contracts.verbs import BY_SUBJECT, VerbSpec, verbs_of
 from services.runtime import intake, telemetry
 from services.runtime.clock import Clock
+from services.runtime.genuine import redirected
 from services.runtime.ids import Ids
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
@@ -187,6 +188,9 @@ class Rpc:
 
     def _receiver(self, endpoint: _Endpoint) -> Callable[[Msg], Awaitable[None]]:
         async def receive(message: Msg) -> None:
+            if redirected(message.headers or {}, message.reply):
+                self._log.error("request_redirected", verb=endpoint.name)
+                return
             size = len(message.data)
             full = len(self._tasks) >= REQUESTS_HELD_MAX or (self._tasks and self._bytes_held + size > BYTES_HELD_MAX)
             if full:

@@ -67,6 +67,12 @@ class Instance:
         document: dict[str, Any] = said.document
         return document
 
+    def refusals(self) -> list[str]:
+        """What the broker of this home refused to somebody for want of rights."""
+        log = self.home / "logs" / "nats.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        return [line for line in lines if "Violation" in line]
+
     def pids(self) -> list[int]:
         """Every process of the instance: supervisor first, broker last."""
         said = self("ps", "--pids")

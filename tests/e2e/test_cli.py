@@ -21,6 +21,7 @@ def htdag(tmp_path_factory):
     instance.up("--model", "mock")
     yield instance
     instance("down")
+    assert instance.refusals() == []
 
 
 @pytest.fixture

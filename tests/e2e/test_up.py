@@ -24,6 +24,7 @@ def instance(tmp_path):
     if (made.home / "instance.json").exists():
         made("down")
     assert left_behind(made.home) == []
+    assert made.refusals() == []
 
 
 def left_behind(home: Path) -> list[int]:

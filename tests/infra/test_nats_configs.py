@@ -3,9 +3,13 @@
 import asyncio
 import json
 import os
+import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import nats
 import pytest
@@ -14,11 +18,17 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from contracts.limits import REQUEST_BYTES_MAX
+from contracts.permissions import USERS
+from contracts.subjects import rpc
+from services.console import key_files
+from services.console.connection import bus_at
+from services.runtime import nats_client, nkeys, provision
+from services.runtime.bus import Bus
 from tests.support.eventually import eventually
 from tests.support.nats_server import answers, free_port, nats_server_binary
+from tests.support.service_process import ServiceProcess
 
 INFRA = Path(__file__).parents[2] / "infra" / "nats"
-PASSWORDS = {"HTDAG_OPERATOR_PASSWORD": "op", "HTDAG_SERVICES_PASSWORD": "sv"}
 
 
 class Started:
@@ -26,6 +36,9 @@ class Started:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.keys = folder / "keys"
+        key_files.write(self.keys)
+        shutil.copy(INFRA / "permissions.conf", folder)
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, conf: str, changes: dict[str, str]) -> None:
@@ -35,7 +48,9 @@ class Started:
             text = text.replace(old, new)
         path = self._folder / conf
         path.write_text(text)
-        environment = {**os.environ, **PASSWORDS, "HTDAG_STORE": str(self._folder / f"store-{conf}")}
+        lines = (self.keys / key_files.ENVIRONMENT).read_text().splitlines()
+        given = dict(line.split("=", 1) for line in lines)
+        environment = {**os.environ, **given, "HTDAG_STORE": str(self._folder / f"store-{conf}")}
         with (self._folder / f"{conf}.log").open("wb") as log:
             self.processes.append(
                 subprocess.Popen([nats_server_binary(), "-c", str(path)], env=environment, stdout=log, stderr=log)
@@ -51,9 +66,10 @@ def started(tmp_path: Path) -> Iterator[Started]:
         process.wait(10)
 
 
-async def operator_of(port: int) -> Client:
+async def operator_of(started: Started, port: int) -> Client:
     await eventually(lambda: answers(port), timeout_s=15)
-    return await nats.connect(f"nats://127.0.0.1:{port}", user="operator", password="op")
+    password = (started.keys / "operator").read_text().strip()
+    return await nats.connect(f"nats://127.0.0.1:{port}", user="operator", password=password)
 
 
 async def greeting_of(port: int, user: str, password: str) -> bytes:
@@ -71,12 +87,59 @@ async def greeting_of(port: int, user: str, password: str) -> bytes:
 async def test_the_single_server_takes_htdags_users_and_messages(started: Started) -> None:
     port = free_port()
     started.start("server.conf", {"127.0.0.1:4222": f"127.0.0.1:{port}"})
-    operator = await operator_of(port)
+    operator = await operator_of(started, port)
     assert operator.max_payload == REQUEST_BYTES_MAX
     assert (await operator.jetstream().account_info()).streams == 0
     await operator.close()
-    assert await greeting_of(port, "services", "sv") == b"PONG"
     assert await greeting_of(port, "operator", "sv") == b"-ERR 'Authorization Violation'"
+    for user in USERS:
+        if not user.password:
+            client = await nats_client.connect(
+                f"nats://127.0.0.1:{port}", name=user.name, key=nkeys.load(started.keys, user.name)
+            )
+            await client.close()
+
+
+async def test_the_operator_makes_the_streams_and_a_service_finds_them_on_its_own(
+    started: Started, tmp_path: Path
+) -> None:
+    port = free_port()
+    started.start("server.conf", {"127.0.0.1:4222": f"127.0.0.1:{port}"})
+    operator = Bus(await operator_of(started, port))
+    await operator.start()
+    url = SimpleNamespace(url=f"nats://127.0.0.1:{port}")
+    planner = ServiceProcess("planner", cast(Any, url), tmp_path / "home", NATS_NKEY=str(started.keys / "planner.nk"))
+    planner.start()
+    try:
+        # Until somebody with the right makes them, it waits and says for what.
+        await eventually(lambda: "streams_missing" in planner.tail(), timeout_s=20)
+        await provision.apply(operator)
+        await planner.ready()
+        strategies = await operator.call(rpc("planner", "strategy", "list"), {})
+        assert [one["name"] for one in strategies][:1] == ["standard"]
+        assert "nats_forbidden" not in planner.tail()
+    finally:
+        planner.kill()
+        await operator.close()
+
+
+async def test_the_console_finds_the_operator_among_the_keys(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    started.start("server.conf", {"127.0.0.1:4222": f"127.0.0.1:{port}"})
+    await eventually(lambda: answers(port), timeout_s=15)
+    monkeypatch.setenv("NATS_NKEY", str(started.keys))
+    async with bus_at(f"nats://127.0.0.1:{port}") as bus:
+        assert (await bus.api("INFO"))["streams"] == 0
+
+
+def test_keys_are_made_once_and_for_their_owner_only(tmp_path: Path) -> None:
+    files = key_files.write(tmp_path / "keys")
+    before = {path: path.read_text() for path in files}
+    assert {path.name for path in files} >= {"nats.env", "operator", "planner.nk", "agent-coder.nk", "bootstrap.nk"}
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
+    assert key_files.write(tmp_path / "keys") == files
+    assert {path: path.read_text() for path in files} == before
+    assert not any(line.partition("=")[2][:2] == "SU" for line in before[files[0]].splitlines())
 
 
 async def test_three_servers_are_one_cluster_that_keeps_a_stream_three_times(started: Started) -> None:
@@ -85,7 +148,7 @@ async def test_three_servers_are_one_cluster_that_keeps_a_stream_three_times(sta
     for number, (client, route) in ports.items():
         listens = {"0.0.0.0:4222": f"127.0.0.1:{client}", "0.0.0.0:6222": f"127.0.0.1:{route}"}
         started.start(f"cluster-{number}.conf", {**listens, **routes})
-    operator = await operator_of(ports[1][0])
+    operator = await operator_of(started, ports[1][0])
 
     async def replicas() -> int:
         try:

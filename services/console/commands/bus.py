@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -83,6 +84,28 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
     same = f"{len(changes) - len(changed)} of {len(changes)} streams and consumers are as they should be"
     common.output.value(changes, "\n".join([*lines, same]))
     return CONFLICT if diff and changed else OK
+
+
+@app.command
+def keys(*, out: Path, common: Common = DEFAULTS) -> None:
+    """Make the keys of all users of a broker that is not htdag's own, each in a file
+    for its owner only; what is there stays.
+
+    nats.env is for the broker: public keys, and the operator's password. Services
+    find their seed when NATS_NKEY names the folder or the file.
+
+    For example:
+        htdag bus keys --out /etc/htdag/keys
+
+    Parameters
+    ----------
+    out
+        The folder for the keys.
+    """
+    from services.console import key_files
+
+    files = key_files.write(out.expanduser().absolute())
+    common.output.value([str(path) for path in files], "\n".join(map(str, files)))
 
 
 @app.command

@@ -11,6 +11,8 @@ from typing import Any, Final
 from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.processes import Process, ended, identify, stop
+from services.console.supervision.broker import EmbeddedBroker, greeting, provision
+from services.console.supervision.fleet import BROKER_START_S
 from services.console.supervision.foreground import find_broker
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, environment, program
 from services.console.supervision.readiness import probe
@@ -91,7 +93,7 @@ async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> Instan
         record = InstanceRecord(str(home.root), "background", supervisor, url)
         home.write_record(record)
         try:
-            return await _start_programs(home, record, names, deadline_s)
+            return await _start_programs(home, record, names, deadline_s, broker)
         except BaseException:
             await down(home, record)
             raise
@@ -152,7 +154,9 @@ async def _start_supervisor(home: Home, conf: Path, env: dict[str, str]) -> Proc
         raise Rejected("internal", "supervisord does not start", hint=f"look at {home.logs}/supervisord.log") from None
 
 
-async def _start_programs(home: Home, record: InstanceRecord, names: list[str], deadline_s: float) -> InstanceRecord:
+async def _start_programs(
+    home: Home, record: InstanceRecord, names: list[str], deadline_s: float, broker: EmbeddedBroker | None
+) -> InstanceRecord:
     """Start each program and wait until all are ready; supervisord itself restarts what falls."""
     supervisor = Supervisor(home)
     known = await supervisor.processes()
@@ -162,6 +166,8 @@ async def _start_programs(home: Home, record: InstanceRecord, names: list[str], 
     for name in names:
         if known[name]["statename"] not in _UP_STATES:
             await supervisor.call("supervisor.startProcess", name, False)
+        if name == BROKER and broker is not None:
+            await _make_streams(home, broker)
     record = InstanceRecord(
         record.home,
         record.mode,
@@ -182,6 +188,22 @@ async def _start_programs(home: Home, record: InstanceRecord, names: list[str], 
         if loop.time() > end or any(service.state == "failed" for service in waiting.values()):
             raise await _why_not(home, waiting)
         await asyncio.sleep(_POLL_S)
+
+
+async def _make_streams(home: Home, broker: EmbeddedBroker) -> None:
+    """Wait for the broker, then make the streams: no service has the right to."""
+    end = asyncio.get_running_loop().time() + BROKER_START_S
+    while True:
+        try:
+            await greeting(broker.url, timeout_s=1.0)
+        except Rejected as error:
+            if asyncio.get_running_loop().time() > end:
+                words = _last_words(home.logs / f"{BROKER}.log")
+                raise Rejected("nats_unavailable", f"the embedded broker does not start{words}") from error
+            await asyncio.sleep(_POLL_S)
+        else:
+            break
+    await provision(broker)
 
 
 async def _service(home: Home, name: str, info: dict[str, Any], old: ServiceRecord | None) -> ServiceRecord:

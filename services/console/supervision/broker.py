@@ -1,4 +1,4 @@
-"""The embedded broker: its program, port, passwords, configuration file, and whether one answers at a URL."""
+"""The embedded broker: its program, port, users, configuration file, streams, and whether one answers at a URL."""
 
 import asyncio
 import json
@@ -7,19 +7,23 @@ import secrets
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from contracts.errors import Rejected
 from contracts.limits import REQUEST_BYTES_MAX
-from services.console.home import Home, write_private
+from contracts.permissions import USERS
+from contracts.rights import BOOTSTRAP, OPERATOR, inbox
+from services.console.home import Home, cannot_write, write_private
+from services.console.supervision.users import users_conf
 
 DEFAULT_PORT: Final = 4222
 PORTS: Final = range(10_000, 32_000)
 PORT_TRIES_MAX: Final = 100
-OPERATOR: Final = "operator"
-SERVICES: Final = "services"
+PASSWORD_OF_OLD: Final = "services"
+"""What all services logged in with before each had a key: it opens nothing any more."""
 Sync = Literal["always", "1s"]
 _ANSWER_S: Final = 3.0
 
@@ -31,8 +35,8 @@ class EmbeddedBroker(NamedTuple):
     conf: Path
     port: int
     operator_url: str
-    services_user: str
-    services_password_file: Path
+    keys: Path
+    """The folder with the seed of every user but the operator."""
 
     @property
     def url(self) -> str:
@@ -44,19 +48,44 @@ def prepare(home: Home, *, port: int, sync: Sync) -> EmbeddedBroker:
     """Write the configuration of the broker of `home`. Raises port_in_use, missing_dependency or bad_config."""
     program = find_program()
     chosen = free_port() if port == 0 else claim_port(port)
-    operator, services = home.secret(OPERATOR), home.secret(SERVICES)
-    write_private(home.nats_conf, server_conf(chosen, home.nats_store, sync, {OPERATOR: operator, SERVICES: services}))
-    return EmbeddedBroker(
-        program, home.nats_conf, chosen, url_of(OPERATOR, operator, chosen), SERVICES, home.keys / SERVICES
-    )
+    operator = home.secret(OPERATOR)
+    write_private(home.nats_conf, server_conf(chosen, home.nats_store, sync, operator, public_keys(home.keys)))
+    (home.keys / PASSWORD_OF_OLD).unlink(missing_ok=True)
+    return EmbeddedBroker(program, home.nats_conf, chosen, url_of(OPERATOR, operator, chosen), home.keys)
 
 
-def server_conf(port: int, store: Path, sync: Sync, passwords: dict[str, str]) -> str:
-    """The configuration file of the embedded broker: loopback only, JetStream, two users."""
-    users = "\n".join(
-        f'    {{ user: "{user}", password: {json.dumps(password)} }}' for user, password in passwords.items()
-    )
-    return f"""# Written by `htdag up` at every start; changes here are lost. Holds passwords: keep it 0600.
+def public_keys(folder: Path) -> dict[str, str]:
+    """The public key of every user that has one; seeds that are missing in `folder` are made."""
+    from services.runtime import nkeys
+
+    try:
+        return {user.name: nkeys.keep(folder, user.name).public for user in USERS if not user.password}
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+async def provision(broker: EmbeddedBroker) -> None:
+    """Make the streams and consumers, as the one user that may. Raises Rejected."""
+    from services.runtime import nats_client, nkeys
+    from services.runtime.bus import Bus
+    from services.runtime.provision import apply
+
+    key = nkeys.load(broker.keys, BOOTSTRAP)
+    bus = Bus(await nats_client.connect(broker.url, name=f"htdag-{BOOTSTRAP}", key=key, inbox=inbox(BOOTSTRAP)))
+    try:
+        await bus.start()
+        await apply(bus)
+    finally:
+        await bus.close()
+
+
+def server_conf(port: int, store: Path, sync: Sync, password: str, keys: Mapping[str, str]) -> str:
+    """The configuration file of the embedded broker: loopback only, JetStream, one user per service.
+
+    `password` is the operator's, `keys` are the public keys of the others.
+    """
+    users = users_conf(lambda user: json.dumps(password if user.password else keys[user.name]), "  ")
+    return f"""# Written by `htdag up` at every start; changes here are lost. Holds a password: keep it 0600.
 listen: "127.0.0.1:{port}"
 server_name: "htdag"
 max_payload: {REQUEST_BYTES_MAX}
@@ -66,10 +95,7 @@ jetstream {{
   sync_interval: {sync}
 }}
 authorization {{
-  users: [
-{users}
-  ]
-}}
+{users}}}
 """
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord, Mode, ServiceRecord
 from services.console.processes import Process
-from services.console.supervision.broker import EmbeddedBroker, greeting
+from services.console.supervision.broker import EmbeddedBroker, greeting, provision
 from services.console.supervision.child import Child
 from services.console.supervision.plan import UpPlan, broker_spec, environment, service_specs
 from services.console.supervision.readiness import probe
@@ -24,6 +24,7 @@ class Fleet:
         self, home: Home, broker: EmbeddedBroker | None, url: str, plan: UpPlan, changed: Callable[[], None]
     ) -> None:
         self.home, self.url, self._changed = home, url, changed
+        self._embedded = broker
         self.broker = Child(broker_spec(home, broker), changed) if broker else None
         env = environment(home, broker, plan)
         self.services = [Child(spec, changed) for spec in service_specs(home, plan.services, env)]
@@ -50,6 +51,8 @@ class Fleet:
         if self.broker is not None:
             self._start(self.broker)
             await self._broker_answers(self.broker)
+            await self._make_streams()
+            self.broker.ready(None)
             self._probes.add(asyncio.create_task(self._watch_broker(self.broker), name="watch nats"))
         for child in self.services:
             self._start(child)
@@ -98,14 +101,19 @@ class Fleet:
                     raise Rejected("nats_unavailable", f"the embedded broker does not start: {words}") from None
                 await asyncio.sleep(_PROBE_STARTING_S)
             else:
-                child.ready(None)
                 return
+
+    async def _make_streams(self) -> None:
+        if self._embedded is not None:
+            await provision(self._embedded)
 
     async def _watch_broker(self, child: Child) -> None:
         while True:
             if child.state == "starting":
                 try:
                     await greeting(self.url, timeout_s=1.0)
+                    # Somebody may have emptied its store meanwhile.
+                    await self._make_streams()
                     child.ready(None)
                 except Rejected as error:
                     child.not_ready(error.message, None)

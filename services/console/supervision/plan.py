@@ -65,14 +65,10 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
     # An agent's workspace may hold its own `services/`: never import from the working folder.
     env |= {"HTDAG_HOME": str(home.root), MARK: str(home.root), "PYTHONSAFEPATH": "1", "HTDAG_CORE__HTTP_PORT": "0"}
     if broker is not None:
-        env |= {
-            "NATS_URL": broker.url,
-            "NATS_USER": broker.services_user,
-            "NATS_PASSWORD_FILE": str(broker.services_password_file),
-        }
-        env.pop("NATS_PASSWORD", None)
-    if broker is not None:
-        env["HTDAG_CORE__NATS_SYNC"] = plan.sync
+        # Each service finds its own seed in the folder.
+        env |= {"NATS_URL": broker.url, "NATS_NKEY": str(broker.keys), "HTDAG_CORE__NATS_SYNC": plan.sync}
+        for name in ("NATS_USER", "NATS_PASSWORD", "NATS_PASSWORD_FILE"):
+            env.pop(name, None)
     if plan.model is not None:
         env["HTDAG_LLM_WORKER__ALIASES"] = json.dumps(dict.fromkeys(FALLBACK_MODELS, plan.model))
     return env

@@ -13,19 +13,20 @@ from contracts import reply as envelope
 from contracts.commit import HEADER_BY, HEADER_CORRELATION
 from contracts.errors import Rejected
 from contracts.policy import ToolCall
+from contracts.rights import INBOX
 from contracts.subjects import TOOL_CALLS, parse_tool_call
 from services.policy_gateway.calls.answers import Answer, failed
 from services.policy_gateway.calls.call import Call, id_of
 from services.policy_gateway.calls.calls import Calls
 from services.runtime import intake, telemetry
 from services.runtime.bus import Bus, Message, Subscription
+from services.runtime.genuine import redirected
 from services.runtime.ids import Ids
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import HEADER_CHARS_MAX, PRINCIPAL_DEFAULT
 
 BYTES_HELD_MAX: Final = 128 << 20
-INBOX: Final = "_INBOX."
 UNSUBSCRIBE_S: Final = 2.0
 _TOOLS: Final = frozenset({"fs", "shell", "git", "http", "docker", "lua"})
 _DECODER: Final = msgspec.json.Decoder(ToolCall)
@@ -66,6 +67,9 @@ class Door:
             await asyncio.wait(self._tasks, timeout=within_s)
 
     def _take(self, message: Message) -> None:
+        if redirected(message.headers, message.reply):
+            self._log.error("call_redirected", subject=message.subject)
+            return
         if not message.reply.startswith(INBOX):
             # Nobody could be told what came of it, and what it did would be anybody's.
             self._log.warning("reply_not_inbox", subject=message.subject, reply=message.reply[:200])

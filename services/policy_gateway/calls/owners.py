@@ -8,6 +8,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.policy import CallAsk, CallStanding
+from contracts.rights import INBOX
 from contracts.subjects import ID, tool_owner
 from services.runtime.bus import Bus, Message
 
@@ -69,7 +70,7 @@ class Owners:
         return None
 
     def _hear(self, message: Message) -> None:
-        if not message.reply.startswith("_INBOX."):
+        if not message.reply.startswith(INBOX):
             return
         task = asyncio.get_running_loop().create_task(self._answer(message), name="call-owner")
         self._answering.add(task)

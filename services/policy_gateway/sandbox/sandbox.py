@@ -225,7 +225,7 @@ class Sandbox:
         for shape in self._shapes:
             try:
                 async with asyncio.timeout(PROBE_S):
-                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"], None)
+                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"])
             except (SetupFailed, TimeoutError, KeyError) as why:
                 self._why_not = str(why) or type(why).__name__
                 continue

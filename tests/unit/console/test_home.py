@@ -6,9 +6,10 @@ import stat
 import pytest
 
 from contracts.errors import Rejected
+from contracts.permissions import USERS
 from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.processes import Process, alive, identify
-from services.console.supervision.broker import claim_port, free_port, masked, server_conf
+from services.console.supervision.broker import claim_port, free_port, masked, prepare, public_keys, server_conf
 from services.console.supervision.plan import UpPlan, chosen_services, environment
 from services.console.supervision.status import document, state_of
 
@@ -102,8 +103,29 @@ def test_a_taken_port_is_refused():
     assert refused.value.code == "port_in_use"
 
 
+def test_a_home_of_an_older_version_gets_keys_and_loses_the_password_of_all_services(home):
+    password = home.secret("operator")
+    home.secret("services")
+    broker = prepare(home, port=0, sync="always")
+    assert not (home.keys / "services").exists()
+    assert password in broker.operator_url
+    conf = home.nats_conf.read_text()
+    for user in USERS:
+        if user.password:
+            continue
+        seed = home.keys / f"{user.name}.nk"
+        assert stat.S_IMODE(seed.stat().st_mode) == 0o600
+        assert seed.read_text().strip() not in conf
+    env = environment(home, broker, UpPlan())
+    assert env["NATS_NKEY"] == str(home.keys)
+    assert not {"NATS_USER", "NATS_PASSWORD", "NATS_PASSWORD_FILE"} & set(env)
+    before = public_keys(home.keys)
+    prepare(home, port=0, sync="always")
+    assert public_keys(home.keys) == before
+
+
 def test_the_broker_listens_on_loopback_and_fsyncs(home):
-    conf = server_conf(4222, home.nats_store, "always", {"operator": "a", "services": "b"})
+    conf = server_conf(4222, home.nats_store, "always", "secret", public_keys(home.keys))
     assert 'listen: "127.0.0.1:4222"' in conf
     assert "sync_interval: always" in conf
     assert "max_payload: 8388608" in conf

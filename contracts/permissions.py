@@ -1,0 +1,262 @@
+"""Who may say what at the broker, and who may hear it: every user of htdag with its rights, as data.
+
+The rights follow from the streams, consumers, verbs and channels of the contracts; `USES` adds what those do not say.
+A service may publish what it is the publisher of, ask the broker about the streams it reads and no others, settle the
+messages of its own consumers, answer its callers, and hear its own inbox. What is not named here is refused.
+
+`infra/nats/permissions.conf` is made from this table, and `htdag up` starts its broker with it.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from contracts.channels import CHANNELS, ChannelSpec
+from contracts.rights import AGENT_PREFIX, BOOTSTRAP, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
+from contracts.streams import (
+    CONSUMERS,
+    EVENTS_EXECUTOR,
+    EVENTS_PLANNER,
+    LLM_REQUESTS,
+    LLM_TOKENS,
+    STREAMS,
+    TIMERS,
+    ConsumerSpec,
+)
+from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, ROOT, SERVICES, rpc
+from contracts.task import ROLES
+from contracts.verbs import VERBS
+
+TOOLS: Final = f"{ROOT}.tool"
+API: Final = "$JS.API"
+TRUTH: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
+"""The streams that nobody may cut or remove."""
+_DISCOVERY: Final = ("PING", "INFO", "STATS")
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
+_WORD: Final = re.compile(r"[a-z][a-z-]+")
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service needs beside what streams, consumers and channels say of it.
+
+    `calls` are verbs whose answer it waits for, `tells` verbs whose answer it does not want; `says` and `hears` are
+    subjects; it reads the streams `reads` by sequence and subject, asks `newest` of them, and `follows` them live.
+    With the streams that it alone writes it may do all three.
+    """
+
+    calls: tuple[str, ...] = ()
+    tells: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+    hears: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    newest: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
+    purges: tuple[str, ...] = ()
+
+
+_BEAT: Final = f"{ROOT}.beat.executor"
+_EVENTS: Final = tuple(spec.name for spec in STREAMS if spec.config["subjects"][0].startswith(f"{ROOT}.evt."))
+
+USES: Final[dict[str, Use]] = {
+    "planner": Use(newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)),
+    "executor": Use(
+        calls=(rpc("policy-gateway", "policy", "decide"), rpc("policy-gateway", "policy", "roles"), f"{TOOLS}.*.*"),
+        tells=(rpc("llm-worker", "llm", "cancel"),),
+        says=(_BEAT,),
+        hears=(_BEAT,),
+        reads=(TIMERS,),
+        follows=(EVENTS_PLANNER,),
+        purges=(TIMERS,),
+    ),
+    "llm-worker": Use(
+        # A request that is refused was never stored: its answer cannot come from the journal.
+        says=(f"{LLM_RESPONSE_EDGE}.*.*",),
+        hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
+        reads=(LLM_REQUESTS,),
+    ),
+    "policy-gateway": Use(hears=(f"{TOOLS}.*.*",), newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)),
+    "identity": Use(),
+    "evolution": Use(),
+    "console": Use(
+        calls=tuple(sorted({f"{ROOT}.{verb.service}.*.*" for verb in VERBS})),
+        says=("$SRV.>",),
+        newest=(LLM_TOKENS,),
+        follows=(*_EVENTS, LLM_TOKENS),
+    ),
+}
+
+
+def parties(text: str) -> frozenset[str]:
+    """The services that the words of a channel or a stream name; "anybody" and "everyone" are people."""
+    words = set(_WORD.findall(text))
+    return frozenset(SERVICES) & words
+
+
+def owned(service: str) -> tuple[str, ...]:
+    """The streams that one service alone writes."""
+    return tuple(spec.name for spec in STREAMS if parties(spec.owner) == {service})
+
+
+def _unique(*groups: Iterable[str]) -> tuple[str, ...]:
+    """All of them once, without those that another one covers."""
+    found = dict.fromkeys(subject for group in groups for subject in group)
+    wide = [one for one in found if one.endswith(">") or "*" in one]
+    return tuple(one for one in found if not any(other != one and covers(other, one) for other in wide))
+
+
+def _pattern(channel: ChannelSpec, service: str) -> str:
+    """A channel's address as one service may use it: its own aggregates, all ids."""
+
+    def wildcard(found: "re.Match[str]") -> str:
+        return {"service": service, "model_id": ">"}.get(found[1], "*")
+
+    return _PARAMETER.sub(wildcard, channel.address)
+
+
+def _read(stream: str) -> tuple[str, ...]:
+    return f"{API}.STREAM.INFO.{stream}", f"{API}.DIRECT.GET.{stream}", f"{API}.DIRECT.GET.{stream}.>"
+
+
+def _follow(stream: str) -> tuple[str, ...]:
+    # An ordered consumer lives in the broker's memory, under a name that the broker chooses.
+    return f"{API}.CONSUMER.CREATE.{stream}", f"{API}.CONSUMER.INFO.{stream}.*", f"$JS.FC.{stream}.>"
+
+
+def _pull(consumer: ConsumerSpec) -> tuple[str, ...]:
+    return (
+        f"{API}.CONSUMER.INFO.{consumer.stream}.{consumer.name}",
+        f"{API}.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}",
+        f"$JS.ACK.{consumer.stream}.{consumer.name}.>",
+    )
+
+
+def _answers(service: str) -> bool:
+    return any(verb.service == service for verb in VERBS) or bool(USES[service].hears)
+
+
+def callers(service: str) -> tuple[str, ...]:
+    """The users whose inboxes a service may write to: who asks it for something."""
+    if not _answers(service):
+        return ()
+    asking = [name for name, use in USES.items() if any(_asks(call, service) for call in use.calls)]
+    # Workers of one service ask each other.
+    asking += [service for one in CHANNELS if one.stream is None and {service} <= _both(one)]
+    agents = [f"{AGENT_PREFIX}{role}" for role in ROLES] if service == "policy-gateway" else []
+    return tuple(dict.fromkeys([OPERATOR, *asking, *agents]))
+
+
+def _both(channel: ChannelSpec) -> frozenset[str]:
+    return parties(channel.publishers) & parties(channel.consumers)
+
+
+def _asks(call: str, service: str) -> bool:
+    return call.startswith((f"{ROOT}.{service}.",)) or (service == "policy-gateway" and call.startswith(f"{TOOLS}."))
+
+
+def _service(name: str) -> User:
+    use = USES[name]
+    pulled = [one for one in CONSUMERS if one.owner == name]
+    put_aside = {one.stream for one in pulled}
+    newest, follows = (_unique(owned(name), streams) for streams in (use.newest, use.follows))
+    reads = _unique(use.reads, newest, follows)
+    publish = _unique(
+        [f"{ROOT}.evt.{name}.>"],
+        [_pattern(one, name) for one in CHANNELS if name in parties(one.publishers)],
+        [f"{ROOT}.dlq.{stream}" for stream in sorted(put_aside)],
+        (*use.says, *use.calls, *use.tells),
+        [f"{inbox(caller)}.>" for caller in callers(name)],
+        [f"{API}.INFO"],
+        *(_read(stream) for stream in reads),
+        [f"{API}.STREAM.MSG.GET.{stream}" for stream in newest],
+        *(_follow(stream) for stream in follows),
+        *(_pull(consumer) for consumer in pulled),
+        [f"{API}.STREAM.PURGE.{stream}" for stream in use.purges],
+    )
+    verbs = sorted({f"{ROOT}.{name}.{verb.noun}.*" for verb in VERBS if verb.service == name})
+    discovery = [
+        subject for word in _DISCOVERY for subject in (f"$SRV.{word}", f"$SRV.{word}.{name}", f"$SRV.{word}.{name}.*")
+    ]
+    hears = _unique(
+        [f"{inbox(name)}.>"],
+        verbs,
+        [_pattern(one, name) for one in CHANNELS if one.stream is None and name in parties(one.consumers)],
+        use.hears,
+        discovery,
+    )
+    return User(name=name, meaning=f"htdag's {name}", rights=Rights(publish=publish, subscribe=hears))
+
+
+def _bootstrap() -> User:
+    publish = [f"{API}.INFO"]
+    for spec in STREAMS:
+        publish += [f"{API}.STREAM.{verb}.{spec.name}" for verb in ("INFO", "CREATE", "UPDATE")]
+    for one in CONSUMERS:
+        publish.append(f"{API}.CONSUMER.INFO.{one.stream}.{one.name}")
+        tail = f".{one.config['filter_subject']}" if "filter_subject" in one.config else ""
+        publish.append(f"{API}.CONSUMER.CREATE.{one.stream}.{one.name}{tail}")
+    return User(
+        name=BOOTSTRAP,
+        meaning="makes streams and consumers, before any service starts",
+        rights=Rights(publish=tuple(publish), subscribe=(f"{inbox(BOOTSTRAP)}.>",)),
+    )
+
+
+def _agents() -> list[User]:
+    return [
+        User(
+            name=f"{AGENT_PREFIX}{role}",
+            meaning=f"an agent outside of htdag that calls tools in the role {role}",
+            rights=Rights(publish=(f"{TOOLS}.{role}.*",), subscribe=(f"{inbox(AGENT_PREFIX + role)}.>",)),
+        )
+        for role in ROLES
+    ]
+
+
+def _nodes(private: Iterable[str]) -> User:
+    closed = (f"{ROOT.partition('.')[0]}.>", "llm.>", "ai.>", "$JS.>", "$SYS.>", "$SRV.>", "$KV.>", "$O.>", "_R_.>")
+    return User(
+        name=NODES,
+        meaning="nats nodes of runs: everything that is not htdag's or the broker's own",
+        rights=Rights(
+            publish=(">",),
+            publish_not=(*closed, f"{INBOX}.>", *private),
+            subscribe=(f"{inbox(NODES)}.>",),
+        ),
+    )
+
+
+def _operator(private: Iterable[str]) -> User:
+    """Everything but what would be a lie or a loss: facts that only a service may state, and the log of what was."""
+    written_by_one = _unique(
+        [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
+        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>"],
+    )
+    losses = [f"{API}.STREAM.{verb}.{name}" for name in TRUTH for verb in ("DELETE", "PURGE", "MSG.DELETE")]
+    heard = tuple(private)
+    # Who answers a nats node of a run is the operator, too.
+    forged = [subject for subject in heard if subject != f"{inbox(NODES)}.>"]
+    return User(
+        name=OPERATOR,
+        meaning="people, and programs that are not htdag's own",
+        password=True,
+        rights=Rights(
+            publish=(">",),
+            publish_not=(*written_by_one, *forged, *losses, "$SYS.>"),
+            subscribe=(">",),
+            subscribe_not=(*heard, "$SYS.>"),
+        ),
+    )
+
+
+def _users() -> tuple[User, ...]:
+    services = [_service(name) for name in SERVICES]
+    keyed = [*services, _bootstrap(), *_agents()]
+    private = [f"{inbox(user.name)}.>" for user in keyed]
+    nodes = _nodes(private)
+    return (_operator([*private, f"{inbox(NODES)}.>"]), *services, nodes, *keyed[len(services) :])
+
+
+USERS: Final[tuple[User, ...]] = _users()
+BY_NAME: Final[dict[str, User]] = {user.name: user for user in USERS}

@@ -1,0 +1,131 @@
+"""What a service that an attacker runs can do to the others: nothing."""
+
+import json
+from typing import Any
+
+from contracts.requests import RunCancel
+from contracts.rights import OPERATOR
+from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER, STREAMS
+from contracts.subjects import ROOT
+from services.runtime import provision
+from services.runtime.clock import SystemClock
+from services.runtime.genuine import HEADER_STREAM
+from services.runtime.ids import RandomIds
+from services.runtime.metrics import Metrics
+from services.runtime.rpc import Caller, Rpc
+from tests.support.eventually import eventually
+from tests.support.guarded import Guarded, settle
+
+API = "$JS.API"
+
+
+async def test_a_planner_gone_bad_forges_and_reads_and_destroys_nothing(guarded: Guarded) -> None:
+    await provision.apply(await guarded.bus(OPERATOR))
+    said: list[str] = []
+    bad = await guarded.connect("planner", said)
+    heard: list[str] = []
+    executor = await guarded.bus("executor")
+    operator = await guarded.connect(OPERATOR)
+
+    async def overhear(message: object) -> None:
+        heard.append(str(message))
+
+    for prefix in ("_INBOX.>", "_INBOX_executor.>", f"{ROOT}.tool.>", ">"):
+        await bad.subscribe(prefix, cb=overhear)
+    await settle(bad)
+    forged = {
+        f"{ROOT}.evt.policy-gateway.audit.x": b'{"decision":"allow"}',
+        f"{ROOT}.evt.executor.run.r1": b"{}",
+        f"{ROOT}.llm.resp.r1.n1": b'{"output":"paid"}',
+        f"{ROOT}.tool.admin.shell": b'{"args":["id"]}',
+        "$JS.ACK.HTDAG_CMD.executor-0.1.1.1.1.1": b"+ACK",
+    }
+    for subject, body in forged.items():
+        await bad.publish(subject, body)
+    for verb in ("PURGE", "DELETE", "UPDATE"):
+        for spec in STREAMS:
+            await bad.publish(f"{API}.STREAM.{verb}.{spec.name}", b"{}")
+    await settle(bad)
+    # Replies to others pass by meanwhile.
+    await executor.api("INFO")
+    await operator.request(f"{API}.INFO", b"")
+    refusals = [text for text in said if "violation" in text.lower()]
+    assert len(refusals) == 4 + len(forged) + 3 * len(STREAMS)
+    assert heard == []
+    for spec in STREAMS:
+        info = json.loads((await operator.request(f"{API}.STREAM.INFO.{spec.name}", b"")).data)
+        assert info["state"]["messages"] == 0
+
+
+async def test_a_lie_that_the_broker_was_made_to_carry_is_not_believed(guarded: Guarded) -> None:
+    """Where an answer goes is checked against nobody's rights: a service may send a message of its own stream anywhere.
+
+    So it gets into the executor's log; but what it can say of itself is not what the executor's own messages say.
+    """
+    await provision.apply(await guarded.bus(OPERATOR))
+    bad, executor = await guarded.bus("planner"), await guarded.bus("executor")
+    own, target = f"{ROOT}.evt.planner.epic.e1", f"{ROOT}.evt.executor.run.r1"
+    heard: list[str] = []
+    planner = await guarded.bus("planner")
+    follower = await planner.follow(EVENTS_EXECUTOR, target, lambda record: heard.append(record.data.decode()))
+    for headers in ({}, {HEADER_STREAM: EVENTS_PLANNER}):
+        await bad.client.request(own, b"a lie", headers=headers)
+    refusal = json.loads((await bad.client.request(own, b"a lie", headers={HEADER_STREAM: EVENTS_EXECUTOR})).data)
+    assert refusal["error"]["err_code"] == 10060
+    for seq in (1, 2):
+        bad.publish(f"{API}.DIRECT.GET.{EVENTS_PLANNER}", b'{"seq":%d}' % seq, reply=target)
+    config = {"deliver_subject": f"{ROOT}.evt.executor.run.r2", "ack_policy": "none", "deliver_policy": "all"}
+    await bad.api(f"CONSUMER.CREATE.{EVENTS_PLANNER}", {"stream_name": EVENTS_PLANNER, "config": config})
+    await bad.flush()
+    operator = await guarded.bus(OPERATOR)
+
+    async def arrived() -> bool:
+        return int((await operator.api(f"STREAM.INFO.{EVENTS_EXECUTOR}"))["state"]["messages"]) > 0
+
+    assert await eventually(arrived), "the broker checks replies now: services.runtime.genuine can go"
+    true = await executor.store(target, b"a fact", stream=EVENTS_EXECUTOR, msg_id="m1")
+    await eventually(lambda: follower.last_seq >= true.seq)
+    assert heard == ["a fact"]
+    assert [one.data async for one in executor.history(EVENTS_EXECUTOR, f"{ROOT}.evt.executor.>")] == [b"a fact"]
+    found = await executor.last_of_many(EVENTS_EXECUTOR, [target, f"{ROOT}.evt.executor.run.r2"])
+    assert [one.data for one in found.values()] == [b"a fact"]
+    for seq in range(1, true.seq):
+        assert await executor.at(EVENTS_EXECUTOR, seq) is None
+
+
+async def test_a_request_that_the_broker_was_made_to_carry_is_not_answered(guarded: Guarded) -> None:
+    await provision.apply(await guarded.bus(OPERATOR))
+    asked: list[str] = []
+
+    async def cancel(request: RunCancel, _caller: Caller) -> None:
+        asked.append(request.run_id)
+
+    bad, client = await guarded.bus("planner"), await guarded.connect("executor")
+    rpc = Rpc(
+        client,
+        service="executor",
+        version="1.0.0",
+        metrics=Metrics(),
+        log=Silent(),
+        clock=SystemClock(),
+        ids=RandomIds(),
+    )
+    rpc.handle("run", "cancel", cancel)
+    await rpc.start()
+    own, verb = f"{ROOT}.evt.planner.epic.e1", f"{ROOT}.executor.run.cancel"
+    await bad.client.request(own, b'{"run_id":"wrong"}')
+    bad.publish(f"{API}.DIRECT.GET.{EVENTS_PLANNER}", b'{"seq":1}', reply=verb)
+    await bad.flush()
+    people = await guarded.connect(OPERATOR)
+    await people.request(verb, b'{"run_id":"right"}', timeout=5)
+    assert asked == ["right"]
+    await rpc.stop()
+
+
+class Silent:
+    """A log that keeps nothing."""
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Nothing."""
+
+    debug = warning = error = info
