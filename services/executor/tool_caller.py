@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from contracts.commit import HEADER_BY
 from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TOOL_ASK_AGAIN_S, TOOL_RESULT_CHARS_MAX
 from contracts.reply import RemoteRejected, parse
@@ -81,10 +82,11 @@ class ToolCaller:
         subject = tool_call(effect.role, effect.tool)
         task = {"run_id": run_id, "task_id": effect.task_id, "attempt": effect.attempt, "call": effect.call}
         body = _ENCODE({"args": effect.args, "opts": effect.opts, "task": task, "workspace": None})
+        headers = {HEADER_BY: f"agent:{run_id}/{effect.task_id}"}
         waited_for = Rejected("timeout", "the deadline of the task passed", tool=effect.tool)
         while (left_s := (effect.deadline_at_ms - self._clock.now_ms()) / 1000) > 0:
             try:
-                reply = await self._bus.request(subject, body, timeout_s=min(self._again_s, left_s))
+                reply = await self._bus.request(subject, body, timeout_s=min(self._again_s, left_s), headers=headers)
             except Rejected as error:
                 if error.code not in ASKED_AGAIN:
                     raise

@@ -108,6 +108,8 @@ def test_a_feature_is_built_tested_and_reviewed_and_five_attacks_are_refused(htd
     log = subprocess.run(["git", "-C", str(project), "log", "--oneline"], capture_output=True, text=True, check=True)
     assert [line.split(" ", 1)[1] for line in log.stdout.splitlines()] == ["Add registration", "Begin"]
     assert codes(htdag, "code") == [""] * 5
+    log = (htdag.home / "logs" / "policy-gateway.log").read_text()
+    assert "[security] Blocked HTTP exfiltration attempt from agent=agent:hands-1/attack url=https://attacker" in log
     assert (codes(htdag, "test-box"), codes(htdag, "test-docker")) == ([""], [""])
     assert codes(htdag, "review") == ["", "write_access_denied"]
     assert codes(htdag, "attack") == [
