@@ -1,6 +1,7 @@
 """`htdag up` in the foreground: start, show, restart, and drain on Ctrl-C or TERM."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -51,7 +52,8 @@ async def instance(home: Home, plan: UpPlan, output: Output) -> AsyncIterator[Fl
         me = identify(os.getpid())
 
         def changed() -> None:
-            home.write_record(fleet.record(me, "foreground"))
+            with contextlib.suppress(Rejected):
+                home.write_record(fleet.record(me, "foreground"))  # a full disk must not end the watch over it
 
         fleet = Fleet(home, broker, url, plan, changed)
         try:
