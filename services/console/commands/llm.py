@@ -165,6 +165,10 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
     body = {"run_id": subjects.check_id(run_id, "run_id"), "node_id": subjects.check_id(node_id, "node_id")}
     async with connected(common) as console:
         tokens = plain(await console.call("llm-worker.llm.tail", {**body, "from_seq": from_seq}))
+    if not tokens:
+        text = f"no tokens of {node} are kept"
+        hint = "they are kept for 15 minutes, and only of calls with `stream`"
+        raise Rejected("not_found", text, hint=hint, node=node)
     if common.json:
         for token in tokens:
             common.output.value(token)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from contracts.errors import FAILED, OK, Rejected
-from contracts.limits import GOAL_CHARS_MAX
+from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX
 from services.console import not_yet, task_file
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
@@ -112,6 +112,10 @@ async def run(
 async def _submit_goal(
     console: Console, goal: str, flags: RunFlags, output: Output, *, watched: bool, plan_only: bool
 ) -> Any:
+    if flags.complexity is not None and not 0 <= flags.complexity <= COMPLEXITY_MAX:
+        text = f"complexity must be 0 to {COMPLEXITY_MAX:g}"
+        # As text: JSON has no NaN.
+        raise Rejected("bad_request", text, field="complexity", max=COMPLEXITY_MAX, requested=str(flags.complexity))
     if len(goal) > GOAL_CHARS_MAX:
         raise Rejected("too_large", f"the goal has {len(goal)} characters", max=GOAL_CHARS_MAX, hint="say it shorter")
     wishes = {

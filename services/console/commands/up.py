@@ -3,7 +3,7 @@
 import contextlib
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from contracts.errors import NOT_FOUND, OK, Rejected
 from services.console.home import Home, InstanceRecord
@@ -21,7 +21,7 @@ ps_app = App(name="ps", help_format="plaintext")
 async def up(
     *,
     detach: Annotated[bool, Parameter(alias="-d", negative="")] = False,
-    port: int = 4222,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 4222,
     sync: Literal["always", "1s"] = "always",
     only: str | None = None,
     model: str | None = None,

@@ -58,6 +58,8 @@ def test_the_help_of_all_commands_needs_no_command_module(capsys):
         ["runs", "show"],
         ["run"],
         ["up", "--port", "x"],
+        ["up", "--port", "99999"],
+        ["up", "--port=-3"],
         ["up", "--sync", "2s"],
         ["ps", "-x"],
     ],
