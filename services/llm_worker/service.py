@@ -30,6 +30,7 @@ async def build(app: App) -> None:
     config = app.config.section(SECTION, Config)
     environ = dict(os.environ)
     models = ModelTable(config, environ)
+    models.check()
     providers = ProviderTable(config, models, environ)
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)

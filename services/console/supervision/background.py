@@ -12,7 +12,7 @@ from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.processes import Process, ended, identify, stop
 from services.console.supervision.foreground import find_broker
-from services.console.supervision.plan import BROKER, READY_S, UpPlan, environment, program
+from services.console.supervision.plan import BROKER, READY_S, UpPlan, check_configuration, environment, program
 from services.console.supervision.readiness import probe
 from services.console.supervision.strays import TERM_S, strays, sweep
 
@@ -77,6 +77,7 @@ async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> Instan
     if len(os.fsencode(home.supervisor_socket)) > _SOCKET_PATH_BYTES_MAX:
         raise Rejected("bad_config", "the path of this home is too long for a socket", hint="choose a shorter --home")
     conf = configuration()
+    check_configuration(home, plan)
     with home.lock():
         await sweep(home)
         broker, url = await find_broker(home, plan)

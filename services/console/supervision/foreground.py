@@ -16,7 +16,7 @@ from services.console.processes import identify
 from services.console.supervision import status
 from services.console.supervision.broker import EmbeddedBroker, masked, prepare
 from services.console.supervision.fleet import Fleet
-from services.console.supervision.plan import READY_S, UpPlan
+from services.console.supervision.plan import READY_S, UpPlan, check_configuration
 from services.console.supervision.strays import sweep
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ async def find_broker(home: Home, plan: UpPlan) -> tuple[EmbeddedBroker | None, 
 @asynccontextmanager
 async def instance(home: Home, plan: UpPlan, output: Output) -> AsyncIterator[Fleet]:
     """An instance for as long as the block runs: started before it, drained behind it, recorded all the time."""
+    check_configuration(home, plan)
     with home.lock():
         left = await sweep(home)
         if left:
