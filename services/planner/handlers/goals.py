@@ -2,7 +2,7 @@
 
 import asyncio
 
-from contracts.epic import EpicEvent, GoalPlanned, Plan
+from contracts.epic import DEFAULT_EPIC, EpicEvent, GoalPlanned, Plan
 from contracts.errors import Rejected
 from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX, ROOT_COMPLEXITY
 from contracts.requests import GoalSubmit
@@ -10,7 +10,7 @@ from contracts.subjects import EPIC_RUN_PREFIX, check_id
 from services.planner.decompose import LuaCalls, decompose
 from services.planner.epic.decider import EPIC, EpicCommand, PlanGoal
 from services.planner.epic.hand_over import hand_over
-from services.planner.epic.state import DEFAULT_EPIC, Epic
+from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
 from services.planner.epic_reading import plan_of
 from services.planner.hand_overs import HandOvers
