@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from services.runtime.bus import Message
     from services.runtime.event_store import Recorded
 
-app = App(name="bus", help="Streams, consumers, messages and dead letters.", help_format="plaintext")
-dlq = App(name="dlq", help="Dead letters: messages that were put aside, with the reason.", help_format="plaintext")
+app = App(
+    name="bus",
+    help="Streams, consumers, messages and dead letters.\n\nFor example:\n    htdag bus ls",
+    help_format="plaintext",
+)
+dlq = App(
+    name="dlq",
+    help="Dead letters: messages that were put aside, with the reason.\n\nFor example:\n    htdag bus dlq ls",
+    help_format="plaintext",
+)
 app.command(dlq)
 _PAGE = 1024
 

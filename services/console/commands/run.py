@@ -9,7 +9,7 @@ from contracts.errors import FAILED, OK, Rejected
 from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX
 from services.console import not_yet, task_file
 from services.console.connection import Console, connected
-from services.console.options import DEFAULTS, Common
+from services.console.options import DEFAULTS, Common, Wish
 from services.console.output import Output, plain
 from services.console.plan_text import plan_text
 
@@ -45,7 +45,7 @@ class RunFlags:
     """Longest answer of a model, in tokens."""
     temperature: float | None = None
     """Temperature of every model call."""
-    stream: bool | None = None
+    stream: Wish = None
     """Stream the answers; on by default when the run is watched."""
     evolve: Annotated[bool, Parameter(negative="")] = False
     """Has no effect yet: evolution is a later part of htdag."""
@@ -72,7 +72,7 @@ async def run(
     /,
     *,
     plan_only: Annotated[bool, Parameter(negative="")] = False,
-    follow: bool | None = None,
+    follow: Wish = None,
     flags: RunFlags = RunFlags(),
     common: Common = DEFAULTS,
 ) -> int:
