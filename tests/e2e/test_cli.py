@@ -128,11 +128,21 @@ def test_tasks_come_from_standard_input(htdag):
     assert said.document["results"] == {"only": None}
 
 
+def test_a_finished_run_is_not_told_to_be_resumed(htdag, plan):
+    assert htdag("run", plan(NOOPS), "--run-id", "over-1").code == 0
+    again = htdag("runs", "resume", "over-1")
+    refused(again, "already_finished", 5)
+    assert "start a new run" in again.err
+
+
 def test_a_failing_run_exits_1_and_says_why(htdag, plan):
     said = htdag("run", plan(BROKEN), "--run-id", "bad-1")
     assert said.code == 1
     assert "task b blocked  blocked by a" in said.out
     assert "task a failed" in said.out
+    why = htdag("tasks", "result", "a", "--run", "bad-1")
+    refused(why, "not_completed", 5)
+    assert "htdag runs resume bad-1" in why.err
     assert htdag("runs", "resume", "bad-1").code == 0
     assert htdag("runs", "watch", "bad-1").code == 1
 

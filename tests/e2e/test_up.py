@@ -202,6 +202,20 @@ def test_a_model_that_is_none_and_a_bad_file_are_refused_as_well(tmp_path):
     assert (answer.code, "core.log_level" in answer.err) == (78, True)
 
 
+def test_the_doctor_asks_the_running_worker_what_it_can_call(tmp_path):
+    started = Instance(tmp_path / "h", HTDAG_LOCAL_MODEL=str(tmp_path / "nowhere.gguf"))
+    started.up("--only", "llm-worker")
+    try:
+        # Another shell, in which everything is well.
+        said = Instance(tmp_path / "h")("doctor", "--mend", "--json")
+        checks = {check["name"]: check for check in said.document["checks"]}
+        assert (said.code, checks["models"]["status"]) == (1, "fail")
+        assert "smollm2 cannot answer" in checks["models"]["message"]
+        assert "nothing to mend" in said.err
+    finally:
+        assert started("down").code == 0
+
+
 def test_nats_url_means_start_no_broker(tmp_path, nats_server):
     own = Instance(tmp_path / "h", NATS_URL=nats_server.url)
     try:
