@@ -1,10 +1,13 @@
 """The epic aggregate: a goal that people and agents work on, and the tasks enqueued under it."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from contracts.task import TaskSpec
+
+DEFAULT_EPIC: Final = "default"
+"""The epic of everything that names none; it comes into being with its first goal or task."""
 
 
 class EpicCreated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="epic.created.v1"):

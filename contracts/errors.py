@@ -164,7 +164,7 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "storage_full": ErrorKind(
         "unavailable",
         "the broker cannot store more",
-        "free disk space, then `htdag down` and `htdag up`; nothing is lost",
+        "free disk space, then `htdag doctor --mend` (a broker that was full must be started anew)",
         FAILED,
     ),
     "stream_differs": ErrorKind(

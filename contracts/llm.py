@@ -12,7 +12,7 @@ from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT,
 HEADER_ANSWER_TO: Final = "Htdag-Answer-To"
 """On a durable request: the mailbox subject of a run that takes the answer as `run.answer.v1`."""
 HEADER_DEADLINE: Final = "Htdag-Deadline"
-"""On a durable request: UTC epoch milliseconds after which nobody wants the answer; the call is not begun then."""
+"""On a request, durable or of the edge: UTC epoch milliseconds after which the call is not begun any more."""
 HEADER_MODEL: Final = "Htdag-Model"
 """On a journaled answer: the model that answered."""
 HEADER_OUTCOME: Final = "Htdag-Outcome"

@@ -48,6 +48,9 @@ def describe(board: Board, event: RunEvent) -> str | None:
             return _ending(board, event.task_id)
         case events.TaskRetryScheduled():
             return f"task {event.task_id} retry after attempt {event.attempt}  {error_text(event.error)}"
+        case events.TaskJudged():
+            why = f"  {shorten(event.reasoning, _ERROR_CHARS_MAX)}" if event.reasoning else ""
+            return f"task {event.task_id} judged {event.status} {event.confidence:.2f}{why}"
         case events.TaskReworked():
             return f"task {event.task_id} rework {event.rework}  {'; '.join(event.fixes)}"
         case ToolAnswered():
@@ -97,6 +100,9 @@ def facts(task: TaskLine, now_ms: int) -> str:
 def error_text(error: dict[str, Any]) -> str:
     """An error of the log in one short line."""
     text = f"{error.get('code', 'error')}: {error.get('message', '')}".replace("\n", " ")
+    hint = str(error.get("hint") or "")
+    if hint and len(text) + len(hint) < _ERROR_CHARS_MAX:
+        text = f"{text} ({hint})"
     return text if len(text) <= _ERROR_CHARS_MAX else text[: _ERROR_CHARS_MAX - 1] + "…"
 
 

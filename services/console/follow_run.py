@@ -14,6 +14,7 @@ from contracts.errors import Rejected
 from contracts.llm import LlmToken
 from contracts.run import RunCreated, RunEvent, RunResumed
 from contracts.streams import EVENTS_EXECUTOR, LLM_TOKENS
+from services.console.absence import Absence
 from services.console.board_text import describe, summary, tree_text
 from services.console.output import Output, plain
 from services.console.run_board import Board, at_ms, take, take_chunk
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from services.runtime.event_store import Recorded
     from services.runtime.follow import Follower
 
-AWAY_S: Final = 30.0
 START_S: Final = 30.0
 """How long an accepted run may take until its first event."""
 OVERTIME_S: Final = 60.0
 """How long past the run's own deadline its end is waited for."""
+FIRST_LOOK_S: Final = 2.0
 TOKENS_END_S: Final = 2.0
 """How long the tokens of a run that has ended are waited for: all of them are stored before its last answer is."""
 EARLY_TOKENS_MAX: Final = 20_000
@@ -169,7 +170,7 @@ class RunFollower:
         self._console, self._show = console, show
         self.board = Board(run_id)
         self._deadline_at_ms = 0
-        self._away_since_ms = 0
+        self._absence = Absence(f"`htdag runs watch {run_id}` when it is back; the run is in its log")
         self._moved = asyncio.Event()
         self._error: Exception | None = None
         self._early: deque[tuple[str, LlmToken]] = deque(maxlen=EARLY_TOKENS_MAX)
@@ -218,21 +219,24 @@ class RunFollower:
     async def until_end(self, clock: Clock) -> Board:
         """Follow to the end. Raises service_unavailable when it never starts, timeout long past its deadline."""
         bus, run_id, started_ms = self._console.bus, self.board.run_id, clock.now_ms()
-        log = await bus.follow(EVENTS_EXECUTOR, subjects.events("executor", "run", run_id), self.take)
-        tokens = None
+        log = tokens = None
         try:
             if not isinstance(self._show, Quiet):
+                # Tokens first: they wait for the event that names their task, so that a run that is over is told in
+                # order.
                 tokens = await bus.follow(LLM_TOKENS, subjects.llm_tokens(run_id, "*"), self.take_token)
+                await self._caught_up(tokens)
+            log = await bus.follow(EVENTS_EXECUTOR, subjects.events("executor", "run", run_id), self.take)
             while not (self.board.ended and log.caught_up.is_set()):
                 self._check(clock.now_ms(), started_ms)
-                self._check_connection(bus.connected, clock.now_ms())
+                self._absence.check(bus.connected, clock.now_ms() / 1000)
                 await self._pause()
             if tokens is not None:
                 await self._last_tokens(tokens)
         finally:
-            await log.stop()
-            if tokens is not None:
-                await tokens.stop()
+            for follower in (log, tokens):
+                if follower is not None:
+                    await follower.stop()
             self._show.end(self.board)
         return self.board
 
@@ -246,15 +250,13 @@ class RunFollower:
         if self._deadline_at_ms and now_ms > self._deadline_at_ms + OVERTIME_S * 1000:
             raise Rejected("timeout", f"run {self.board.run_id} is past its deadline and has not ended")
 
-    def _check_connection(self, connected: bool, now_ms: int) -> None:
-        """A broker that restarts is back in seconds; one that was stopped is not waited for without end."""
-        if connected:
-            self._away_since_ms = 0
-        elif not self._away_since_ms:
-            self._away_since_ms = now_ms
-        elif now_ms - self._away_since_ms > AWAY_S * 1000:
-            again = f"`htdag runs watch {self.board.run_id}` when it is back; the run is in its log"
-            raise Rejected("nats_unavailable", f"the broker has been away for {AWAY_S:g} s", hint=again)
+    @staticmethod
+    async def _caught_up(tokens: "Follower") -> None:
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await tokens.caught_up.wait()
+        except TimeoutError:
+            pass  # they are for watching only, and go on by themselves
 
     async def _last_tokens(self, tokens: "Follower") -> None:
         """A run that ends quickly has said more than was shown by then."""

@@ -12,6 +12,10 @@ from services.console.output import Output
 _COMMON = "Common options"
 
 
+Wish = Annotated[bool | None, Parameter(n_tokens=0)]
+"""A flag with three states: --x, --no-x, or nothing said. It takes no value, which completion must know too."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Common:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -46,11 +47,17 @@ def _broker_of(home: Home) -> dict[str, str]:
     return {"core.nats_url": f"nats://{parts.hostname}:{parts.port}"}
 
 
-def load_sections(config: Any) -> None:
-    """Read the configuration section of every service that is installed, so that all of it can be shown."""
-    for package in SERVICES.values():
+def load_sections(config: Any, names: Iterable[str] = tuple(SERVICES), *, check: bool = False) -> None:
+    """Read the configuration section of each service that is installed. Raises Rejected("bad_config").
+
+    With `check` also what a service itself finds wrong with it, by the `check` of its config module, if it has one.
+    """
+    for name in names:
+        package = SERVICES[name]
         try:
             module = importlib.import_module(f"{package}.config")
         except ModuleNotFoundError:
             continue  # this installation does not have that service
-        config.section(getattr(module, "SECTION", package.rpartition(".")[2]), module.Config)
+        section = config.section(getattr(module, "SECTION", package.rpartition(".")[2]), module.Config)
+        if check and hasattr(module, "check"):
+            module.check(section)

@@ -12,6 +12,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
+    COMPLEXITY_MAX,
     DEPENDENCIES_PER_TASK_MAX,
     GOAL_CHARS_MAX,
     LLM_MESSAGES_MAX,
@@ -125,6 +126,8 @@ def check_task(spec: TaskSpec) -> None:
         _out_of_bounds("max_attempts", spec.max_attempts, ATTEMPTS_PER_TASK_MAX, spec.id)
     if spec.timeout_ms is not None and not 1 <= spec.timeout_ms <= TASK_TIMEOUT_MAX_MS:
         _out_of_bounds("timeout_ms", spec.timeout_ms, TASK_TIMEOUT_MAX_MS, spec.id)
+    if not 0 <= spec.estimated_complexity <= COMPLEXITY_MAX:
+        _out_of_bounds("estimated_complexity", spec.estimated_complexity, COMPLEXITY_MAX, spec.id)
     if not 0 <= spec.depth <= TASK_DEPTH_MAX:
         _out_of_bounds("depth", spec.depth, TASK_DEPTH_MAX, spec.id)
     node = spec.node

@@ -8,6 +8,7 @@ import msgspec
 
 from contracts.codec import CommitCodec
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY, HEADER_SUMMARY
+from contracts.epic import DEFAULT_EPIC
 from contracts.errors import Rejected
 from contracts.limits import ID_CHARS_MAX
 from contracts.requests import Page, RunCancel, RunRef, RunStart, RunWaits
@@ -22,8 +23,8 @@ from contracts.run import (
     Wait,
 )
 from contracts.run_proofs import ReplayReport, RunAudit
-from contracts.streams import COMMANDS
-from contracts.subjects import EPIC_RUN_PREFIX, check_id, command, events
+from contracts.streams import COMMANDS, EVENTS_PLANNER
+from contracts.subjects import EPIC_RUN_PREFIX, ID, check_id, command, events
 from services.executor import views
 from services.executor.mailboxes import Host
 from services.executor.replay import Replay
@@ -81,9 +82,7 @@ class RunVerbs:
     async def start(self, request: RunStart, caller: Caller) -> Deferred:
         """Check the plan and put it into the run's mailbox; the run itself answers when it has begun."""
         run_id = request.run_id if request.run_id is not None else self._ids.new()
-        strategy = self._book.resolve(request.strategy) if request.strategy else None
-        if strategy is not None:
-            await self._book.find(strategy, STRATEGY_WAIT_S)
+        strategy = await self._strategy(request.strategy) if request.strategy else None
         if run_id.startswith(EPIC_RUN_PREFIX):
             text = f"run ids that begin with {EPIC_RUN_PREFIX} belong to the open runs of epics"
             raise Rejected("bad_id", text, field="run_id", value=run_id[:ID_CHARS_MAX])
@@ -97,6 +96,7 @@ class RunVerbs:
             open=request.open,
         )
         check_start(begin)
+        await self._check_epic(request.epic_id)
         return await self._say(run_id, "start", begin, caller)
 
     async def cancel(self, request: RunCancel, caller: Caller) -> Deferred:
@@ -109,6 +109,22 @@ class RunVerbs:
         """Try again what ended badly."""
         run, _ = await self._read(request.run_id)
         return await self._say(request.run_id, "resume", ResumeRun(aimed_at=run.ended + 1), caller)
+
+    async def _strategy(self, reference: str) -> str:
+        """`name@version`. One that was stored just now may still be on its way; of a name that is none, nothing is."""
+        strategy = self._book.resolve(reference)
+        if not self._book.has(strategy):
+            name = strategy.partition("@")[0]
+            stored = ID.match(name) and await self._bus.last(EVENTS_PLANNER, events("planner", "strategy", name))
+            await self._book.find(strategy, STRATEGY_WAIT_S if stored else 0)
+        return strategy
+
+    async def _check_epic(self, epic_id: str | None) -> None:
+        """The planner's log says which epics there are; the default one may come with its first task."""
+        if epic_id is None or epic_id == DEFAULT_EPIC:
+            return
+        if await self._bus.last(EVENTS_PLANNER, events("planner", "epic", check_id(epic_id, "epic_id"))) is None:
+            raise Rejected("epic_not_found", f"there is no epic {epic_id}", epic_id=epic_id)
 
     async def _say(self, run_id: str, verb: str, said: StartRun | CancelRun | ResumeRun, caller: Caller) -> Deferred:
         data = _ENCODE(said)

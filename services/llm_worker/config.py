@@ -1,5 +1,6 @@
 """Configuration of llm-worker: its model table, its keys and its bounds. Section `llm_worker` of `htdag.toml`."""
 
+import os
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -71,3 +72,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     anthropic_api_key: Annotated[Secret | None, _known_as("ANTHROPIC_API_KEY")] = None
     anthropic_base_url: Annotated[str, _known_as("ANTHROPIC_BASE_URL")] = ""
     gemini_api_key: Annotated[Secret | None, _known_as("GEMINI_API_KEY")] = None
+
+
+def check(config: Config) -> None:
+    """Refuse with bad_config a model or alias that can never answer: a name that is none, or that stands for none."""
+    from services.llm_worker.models import ModelTable
+
+    ModelTable(config, os.environ).check()

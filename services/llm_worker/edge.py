@@ -14,11 +14,12 @@ import msgspec
 from contracts.commit import HEADER_REPLY
 from contracts.errors import Rejected
 from contracts.limits import LLM_TIMEOUT_GRACE_MS
-from contracts.llm import LlmError, LlmRequest
+from contracts.llm import HEADER_DEADLINE, LlmError, LlmRequest
 from contracts.streams import LLM_REQUESTS
 from contracts.subjects import ID, LLM_LEGACY, LLM_REQUEST_EDGE, LLM_RESPONSE_EDGE, llm_request, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker.config import Config
+from services.llm_worker.flight import DEADLINE_DIGITS_MAX
 from services.llm_worker.journal import Journal, Key, corr_of, settles
 from services.llm_worker.replies import may_hear, reply
 from services.llm_worker.resolving import Resolver
@@ -148,6 +149,9 @@ class Edge:
         headers = {HEADER_WRITE: write}
         if message.reply:
             headers[HEADER_REPLY] = message.reply
+        deadline = message.headers.get(HEADER_DEADLINE, "")
+        if deadline.isdecimal() and len(deadline) <= DEADLINE_DIGITS_MAX:
+            headers[HEADER_DEADLINE] = deadline
         trace = telemetry.extract(message.headers)
         if trace:
             headers[telemetry.TRACEPARENT] = trace
@@ -222,6 +226,9 @@ class Edge:
             answer = LlmError(request.run_id, request.node_id, request.corr_id, model_id, error.to_wire())
         else:
             answer = compiler.refusal(message.data, error, model_id=model_id)
+            if not answer.corr_id:  # always out, also where none came in or none could be read
+                corr_id = message.headers.get("Nats-Msg-Id") or self._ids.new()
+                answer = LlmError(answer.run_id, answer.node_id, corr_id, answer.model_id, answer.error)
         self._log.info("llm_refused", code=error.code, model=model_id, corr_id=answer.corr_id)
         data = _ENCODE(_Refusal(False, answer.run_id, answer.node_id, answer.corr_id, answer.model_id, answer.error))
         if message.reply:

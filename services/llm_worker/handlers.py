@@ -93,7 +93,10 @@ class Handlers:
             self._bus.publish(message.reply, b"true")
 
     def _view(self, name: str) -> ModelView:
-        resolved = self._models.resolve(name)
+        try:
+            resolved = self._models.resolve(name)
+        except Rejected as error:
+            return ModelView(id=name, provider="", note=error.message, available=False)
         missing = self._providers.of(resolved).missing(resolved)
         config = resolved.config
         return ModelView(

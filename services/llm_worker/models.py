@@ -87,6 +87,20 @@ class ModelTable:
                 self._cache[model_id] = found
         return found
 
+    def check(self) -> None:
+        """Raise Rejected("bad_config") for a configured model or alias that no request can ever reach."""
+        for name in self.ids():
+            try:
+                self.resolve(name)
+            except Rejected as error:
+                if error.code == "provider_missing":
+                    continue  # its key may come later
+                target = self._aliases.get(name)
+                what = f"alias {name} stands for {target}" if target else f"model {name}"
+                key = f"llm_worker.{'aliases' if target else 'models'}.{name}"
+                hint = "`htdag config show`; with `htdag up --model` it is that name"
+                raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
+
     def key_of(self, config: ModelConfig) -> str:
         """The key of a provider, or an empty string."""
         return self._keys.get(config.api_key_env, "") if config.api_key_env else ""
@@ -136,4 +150,4 @@ class ModelTable:
                 raise Rejected("provider_missing", model=asked, needs="ANTHROPIC_API_KEY")
             url = self._config.anthropic_base_url
             return ModelConfig(provider="anthropic", model=model, base_url=url, api_key_env="ANTHROPIC_API_KEY")
-        raise Rejected("unknown_model", model=asked)
+        raise Rejected("unknown_model", f"no such model: {asked}", model=asked)

@@ -18,6 +18,7 @@ from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.worker import Worker
 from services.runtime.app import App
+from services.runtime.bus import Message
 
 SERVICE: Final = "llm-worker"
 DRAIN_SHARE: Final = 0.8
@@ -30,6 +31,7 @@ async def build(app: App) -> None:
     config = app.config.section(SECTION, Config)
     environ = dict(os.environ)
     models = ModelTable(config, environ)
+    models.check()
     providers = ProviderTable(config, models, environ)
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)
@@ -82,7 +84,12 @@ async def _begin(
     app.handle("llm", "tail", handlers.tail)
     app.handle("llm", "cancel", handlers.cancel)
     await app.bus.subscribe(LLM_CANCEL, handlers.cancel_here)
-    await app.bus.subscribe(LLM_HEALTH, registry.take)
+
+    def hear(message: Message) -> None:
+        if registry.take(message):
+            heart.answer()
+
+    await app.bus.subscribe(LLM_HEALTH, hear)
     await worker.start()
     await edge.start()
     # A beat says "up" only when requests are really taken.

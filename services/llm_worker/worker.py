@@ -13,7 +13,7 @@ import msgspec
 from contracts.errors import Rejected, failure
 from contracts.limits import DEAD_LETTER_DELIVERIES_MAX
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
-from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, ConsumerSpec
+from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, ConsumerSpec
 from contracts.subjects import ID, llm_request, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker import crowd
@@ -21,7 +21,8 @@ from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
-from services.llm_worker.journal import OK, Journal, Key, settles
+from services.llm_worker.journal import Journal, Key, settles
+from services.llm_worker.keeping import Keeper
 from services.llm_worker.mailbox import take_of
 from services.llm_worker.models import Resolved
 from services.llm_worker.replies import reply
@@ -40,7 +41,7 @@ IN_PROGRESS_S: Final = 3.0
 LOOK_UP_MAX: Final = 256
 LATER_S: Final = 1.0
 CUT_S: Final = 2.0
-JOURNAL_PATIENCE_S: Final = 600.0
+NO_ROOM_S: Final = 5.0
 HEADROOM_BYTES: Final = 16_384
 """An answer must fit into a commit of its run too, beside that commit's own words and headers."""
 ELSEWHERE_S: Final = 5.0
@@ -71,6 +72,7 @@ class Worker:
         self._config, self._clock, self._ids, self._metrics, self._log = config, clock, ids, metrics, log
         self.flights = Flights()
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
+        self._keeper = Keeper(bus=bus, journal=journal, log=log)
         self._crowd = crowd.Crowd(config.waiting_per_model_max)
         self._broke: OrderedDict[int, int] = OrderedDict()
         self._arrived: list[Delivery] = []
@@ -156,7 +158,7 @@ class Worker:
         except Rejected as error:
             self._refuse(delivery, error, model_id)
             return None
-        waiter = Waiter.of(delivery, request.run_id)
+        waiter = self._keeper.waiter(delivery, request.run_id)
         under_way = self.flights.of(request.corr_id)
         if under_way is not None:
             under_way.waiters.append(waiter)
@@ -186,6 +188,10 @@ class Worker:
             return
         if flight.expired(self._clock.now_ms()):
             self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
+        elif self._bus.stopped_now(LLM_RESPONSES) and not flight.cancelled:
+            # Its answer could not be kept: it is not paid for now.
+            self._keeper.tell_full(flight, "the broker has no room to keep an answer; the call waits")
+            self._give_back(flight, NO_ROOM_S)
         elif self._crowd.full(flight.resolved) and not flight.cancelled:
             self._put_off(flight)
         else:
@@ -290,27 +296,7 @@ class Worker:
             wire = failure("too_large", "the answer is larger than the broker carries", bytes=len(data))
             answer = LlmError(*flight.key, flight.request.model_id, wire)
             data = _ENCODE(answer)
-        outcome = str(answer.error["code"]) if isinstance(answer, LlmError) else OK
-        used = "" if isinstance(answer, LlmError) else answer.model_used
-        loop = asyncio.get_running_loop()
-        last_s = loop.time() + JOURNAL_PATIENCE_S
-        while True:
-            try:
-                stored = await self._journal.store(
-                    flight.key,
-                    data,
-                    outcome=outcome,
-                    model_used=used,
-                    request_seq=flight.request_seq,
-                    trace=flight.trace,
-                )
-                break
-            except Rejected as error:
-                # It is paid: rather wait for the disk or the broker than pay again.
-                self._log.warning("journal_unwritable", code=error.code, corr_id=flight.key.corr_id)
-                if loop.time() > last_s:
-                    raise
-                await asyncio.sleep(LATER_S)
+        stored = await self._keeper.keep(flight, answer, data)
         faults.point("llm_worker.after_journal")
         if stored.duplicate:
             # Another worker was first: its answer is the one that everybody gets.

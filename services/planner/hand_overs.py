@@ -29,6 +29,7 @@ class HandOvers:
         self._bus = bus
         self._log = log
         self._open: dict[str, asyncio.Task[bool]] = {}
+        self._waiting: dict[str, set[asyncio.Future[str]]] = {}
         self._last_of_run: dict[str, asyncio.Task[bool]] = {}
 
     def start(self, actor_id: str, effect: HandOver, done: Callable[[Any], None]) -> None:
@@ -52,17 +53,26 @@ class HandOvers:
         return hand_over.msg_id in self._open
 
     async def wait(self, run_id: str) -> None:
-        """Wait until what is under way for a run is handed over. Raises Rejected("nats_unavailable") if it is not.
+        """Wait until what is under way for a run is handed over.
 
-        What was accepted stays accepted: it is handed over later.
+        Raises Rejected("nats_unavailable") when it is not in time, and storage_full as soon as that is known. What was
+        accepted stays accepted: it is handed over later.
         """
         task = self._last_of_run.get(run_id)
         if task is None:
             return
-        ended, _ = await asyncio.wait((task,), timeout=WAIT_S)
-        if not ended or task.cancelled() or not task.result():
+        full: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(run_id, set())
+        waiting.add(full)
+        try:
+            await asyncio.wait((task, full), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.discard(full)
+            if not waiting:
+                self._waiting.pop(run_id, None)
+        if not task.done() or task.cancelled() or not task.result():
             raise Rejected(
-                "nats_unavailable",
+                full.result() if full.done() else "nats_unavailable",
                 "accepted and stored, but the executor's mailbox has it not yet; it is tried again by itself",
                 run_id=run_id,
             )
@@ -95,7 +105,15 @@ class HandOvers:
                 report("hand_over_failed", run_id=hand_over.run_id, code=error.code, reason=error.message)
                 if error.code not in _TEMPORARY:
                     return False
+                if error.code == "storage_full":
+                    self._tell_full(hand_over.run_id, error.code)
             else:
                 return True
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+    def _tell_full(self, run_id: str, code: str) -> None:
+        """A full disk does not pass by itself soon: whoever waits is told now."""
+        for waiting in self._waiting.get(run_id, ()):
+            if not waiting.done():
+                waiting.set_result(code)

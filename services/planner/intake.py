@@ -28,12 +28,27 @@ _ENCODE: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 def accept_tasks(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
-    """The tasks with roles and complexities put right. Raises Rejected for the first that is not acceptable."""
+    """The tasks of a person, with roles put right. Raises Rejected for the first that is not acceptable."""
     if not tasks:
         raise Rejected("bad_request", "there is no task to enqueue", field="tasks")
     if len(tasks) > TASKS_PER_RUN_MAX:
         raise Rejected("too_large", f"more than {TASKS_PER_RUN_MAX} tasks", max=TASKS_PER_RUN_MAX, requested=len(tasks))
+    for task in tasks:
+        _check_complexity(task)
     return [accept_task(task) for task in tasks]
+
+
+def _check_complexity(task: TaskSpec) -> None:
+    """What people say is taken as it stands or refused; only what a strategy says is put right."""
+    if not 0 <= task.estimated_complexity <= COMPLEXITY_MAX:
+        raise Rejected(
+            "bad_request",
+            f"task {task.id[:64]}: estimated_complexity must be 0 to {COMPLEXITY_MAX:g}",
+            task_id=task.id[:64],
+            field="estimated_complexity",
+            max=COMPLEXITY_MAX,
+            requested=task.estimated_complexity,
+        )
 
 
 def accept_task(task: TaskSpec) -> TaskSpec:

@@ -3,11 +3,11 @@
 from collections import OrderedDict
 from typing import Any, Final
 
-from contracts.epic import GoalPlanned
+from contracts.epic import DEFAULT_EPIC, GoalPlanned
 from contracts.errors import Rejected
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
 from contracts.subjects import events as event_subject
-from services.planner.epic.state import DEFAULT_EPIC, open_run_of
+from services.planner.epic.state import open_run_of
 from services.planner.epic_list import EpicList
 from services.planner.epic_reading import EpicReading, planned_in
 from services.planner.task_board import BoardTask, TaskBoard, result_in

@@ -31,6 +31,8 @@ from services.runtime.rpc import Handler, Rpc
 
 CONNECT_LOG_S: Final = 5.0
 """While the broker is away, one line per so many seconds says so."""
+STORAGE: Final = "storage"
+"""The check of `/readyz` that fails when the broker has stopped writing streams."""
 JETSTREAM_WAIT_S: Final = 15.0
 REFUSED_LOGINS_MAX: Final = 5
 PRIVATE: Final = 0o077
@@ -244,6 +246,8 @@ class App:
         if hasattr(self, "bus"):
             connected = self.bus.connected
             checks.append(Check("nats", connected, None if connected else "the connection is lost; trying again"))
+            if stopped := self.bus.stopped:
+                checks.append(Check(STORAGE, False, f"the broker stores nothing in {', '.join(stopped)}"))
         for name, check in self._readiness.items():
             reason = check()
             checks.append(Check(name, reason is None, reason))
@@ -253,6 +257,8 @@ class App:
         self._refused_logins = 0
         self.metrics.inc("htdag_nats_reconnects_total")
         self.log.info("nats_reconnected")
+        if hasattr(self, "bus"):
+            self.bus.reconnected()
         if hasattr(self, "bus") and self.life.phase is Phase.READY and self.core.provisions and not self._mending:
             self._mending = True
             _ = self.spawn(self._mend_streams(), "mend-streams")

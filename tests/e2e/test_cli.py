@@ -129,11 +129,21 @@ def test_tasks_come_from_standard_input(htdag):
     assert said.document["results"] == {"only": None}
 
 
+def test_a_finished_run_is_not_told_to_be_resumed(htdag, plan):
+    assert htdag("run", plan(NOOPS), "--run-id", "over-1").code == 0
+    again = htdag("runs", "resume", "over-1")
+    refused(again, "already_finished", 5)
+    assert "start a new run" in again.err
+
+
 def test_a_failing_run_exits_1_and_says_why(htdag, plan):
     said = htdag("run", plan(BROKEN), "--run-id", "bad-1")
     assert said.code == 1
     assert "task b blocked  blocked by a" in said.out
     assert "task a failed" in said.out
+    why = htdag("tasks", "result", "a", "--run", "bad-1")
+    refused(why, "not_completed", 5)
+    assert "htdag runs resume bad-1" in why.err
     assert htdag("runs", "resume", "bad-1").code == 0
     assert htdag("runs", "watch", "bad-1").code == 1
 
@@ -172,6 +182,8 @@ def test_ctrl_c_leaves_the_run_and_exits_130(htdag, plan):
         ([{"id": "a", "role": "chef"}], "unknown_role", 2),
         ([{"id": 5}], "bad_request", 2),
         ([], "bad_request", 2),
+        ([{"id": "a", "estimated_complexity": -1}], "bad_request", 2),
+        ([{"id": "a", "estimated_complexity": 1e9}], "bad_request", 2),
         ('[{"id": "a",]', "bad_json", 2),
         (" " * (REQUEST_BYTES_MAX + 1), "too_large", 2),
     ],
@@ -188,6 +200,8 @@ def test_a_bad_graph_is_refused_whole(htdag, plan, command, content, code, exit_
         (("run", "x" * 100_000), "too_large", 2),
         (("run", "x", "--run-id", "a b"), "bad_id", 2),
         (("run", "nowhere.json"), "not_found", 3),
+        (("run", "x", "--complexity", "1000"), "bad_request", 2),
+        (("run", "x", "--complexity", "nan"), "bad_request", 2),
         (("runs", "show", "nobody"), "run_not_found", 3),
         (("runs", "watch", "nobody"), "run_not_found", 3),
         (("runs", "cancel", "nobody"), "run_not_found", 3),
@@ -199,6 +213,12 @@ def test_a_bad_graph_is_refused_whole(htdag, plan, command, content, code, exit_
         (("llm", "ask", "a b", "hi"), "bad_id", 2),
         (("llm", "replay", "nobody"), "not_found", 3),
         (("bus", "history", "htdag.v1.evt.executor.run.nobody"), "not_found", 3),
+        (("bus", "history", "htdag.>", "--limit", "0"), "bad_request", 2),
+        (("bus", "tail", ""), "bad_request", 2),
+        (("bus", "tail", "a b"), "bad_request", 2),
+        (("bus", "tail", "a..b"), "bad_request", 2),
+        (("bus", "tail", "a.>.b"), "bad_request", 2),
+        (("llm", "tail", "nobody.nothing"), "not_found", 3),
         (("bus", "dlq", "show", "77"), "not_found", 3),
         (("models", "pull", "nosuch"), "not_found", 3),
     ],
@@ -211,7 +231,7 @@ def test_every_wrong_word_has_its_code(htdag, words, code, exit_code):
 def test_an_unknown_model_fails_the_run_with_its_code(htdag):
     said = htdag("run", "Do it", "--complexity", "1", "--model", "nosuch")
     assert said.code == 1
-    assert "unknown_model" in said.out
+    assert "unknown_model: no such model: nosuch (`htdag llm models` lists them)" in said.out
 
 
 def test_tasks_are_enqueued_once_and_looked_at(htdag, plan):
@@ -310,6 +330,14 @@ def test_without_a_broker_every_command_says_so_in_time(tmp_path):
     doctor = nobody("doctor", "--json", timeout_s=20)
     assert doctor.code == 1
     assert {"name": "broker", "status": "fail"}.items() <= doctor.document["checks"][-1].items()
+
+
+@pytest.mark.parametrize("words", [("runs", "list"), ("serve", "planner")], ids=lambda words: words[0])
+def test_a_url_that_is_none_is_wrong_configuration(tmp_path, words):
+    lost = Instance(tmp_path, NATS_URL="nats://256.1.1.1:zz", HTDAG_CORE__HTTP_PORT="0")
+    said = lost(*words, timeout_s=20)
+    assert said.code == 78, said
+    assert "URL cannot be read" in said.err
 
 
 def test_without_services_the_missing_one_is_named(tmp_path, nats_server):

@@ -166,11 +166,55 @@ def test_a_taken_port_is_said_at_once(instance):
 
 
 def test_a_service_that_cannot_start_is_named_and_nothing_stays(tmp_path):
-    broken = Instance(tmp_path / "h", HTDAG_PLANNER__LUA_CHILDREN="many")
+    # An address for documentation: nobody can open a port there.
+    broken = Instance(tmp_path / "h", HTDAG_CORE__HTTP_HOST="192.0.2.1")
     said = broken("up", "-d", "--json", "--port", "0", "--only", "planner", "--ready-timeout", "3")
     assert said.code == 69
     assert "planner" in said.document["error"]["services"]
     assert broken("ps").code == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HTDAG_CORE__DRAIN_S", "abc", "core.drain_s"),
+        ("HTDAG_CORE__FOO", "1", "core.foo"),
+        ("HTDAG_EXECUTOR__LUA_CHILDREN", "x", "executor.lua_children"),
+        ("HTDAG_LLM_WORKER__FOO", "1", "llm_worker.foo"),
+        ("HTDAG_LLM_WORKER__ALIASES", '{"a": "nope"}', "nope"),
+    ],
+)
+@pytest.mark.parametrize("words", [("up",), ("up", "-d")], ids=" ".join)
+def test_wrong_configuration_is_named_before_anything_is_started(tmp_path, words, variable, value, said):
+    wrong = Instance(tmp_path / "h", **{variable: value})
+    answer = wrong(*words, "--port", "0", timeout_s=10)
+    assert (answer.code, answer.err.startswith("error: bad_config: ")) == (78, True), answer
+    assert said in answer.err
+    assert not (tmp_path / "h" / "logs").exists()
+
+
+def test_a_model_that_is_none_and_a_bad_file_are_refused_as_well(tmp_path):
+    instance = Instance(tmp_path / "h")
+    answer = instance("up", "-d", "--port", "0", "--model", "nope", timeout_s=10)
+    assert (answer.code, "nope" in answer.err) == (78, True)
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h" / "htdag.toml").write_text("[core]\nlog_level = 7\n")
+    answer = instance("up", "-d", "--port", "0", timeout_s=10)
+    assert (answer.code, "core.log_level" in answer.err) == (78, True)
+
+
+def test_the_doctor_asks_the_running_worker_what_it_can_call(tmp_path):
+    started = Instance(tmp_path / "h", HTDAG_LOCAL_MODEL=str(tmp_path / "nowhere.gguf"))
+    started.up("--only", "llm-worker")
+    try:
+        # Another shell, in which everything is well.
+        said = Instance(tmp_path / "h")("doctor", "--mend", "--json")
+        checks = {check["name"]: check for check in said.document["checks"]}
+        assert (said.code, checks["models"]["status"]) == (1, "fail")
+        assert "smollm2 cannot answer" in checks["models"]["message"]
+        assert "nothing to mend" in said.err
+    finally:
+        assert started("down").code == 0
 
 
 def test_nats_url_means_start_no_broker(tmp_path, nats_server):

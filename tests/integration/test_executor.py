@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from contracts.subjects import partition
+from services.executor.handlers import STRATEGY_WAIT_S
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
@@ -150,6 +151,9 @@ async def test_the_same_start_attaches_and_another_plan_is_refused(caller: Calle
         ("start", {"run_id": "a.b", "tasks": [{"id": "a"}]}, "bad_id"),
         ("start", {"run_id": "epic-foo", "tasks": [{"id": "a", "node": NOOP}]}, "bad_id"),
         ("start", {"tasks": [{"id": "a"}], "strategy": "nobody"}, "strategy_not_found"),
+        ("start", {"tasks": [{"id": "a"}], "strategy": "a b@1"}, "strategy_not_found"),
+        ("start", {"tasks": [{"id": "a"}], "epic_id": "nobody"}, "epic_not_found"),
+        ("start", {"tasks": [{"id": "a"}], "epic_id": "a.b"}, "bad_id"),
         ("start", {"tasks": [{"id": "a", "node": {"type": "nats", "subject": "htdag.v1.x"}}]}, "forbidden_subject"),
         ("start", b"no json", "bad_json"),
         ("get", {"run_id": "nobody"}, "run_not_found"),
@@ -164,6 +168,18 @@ async def test_the_same_start_attaches_and_another_plan_is_refused(caller: Calle
 )
 async def test_refusals(caller: Caller, verb: str, body: Any, code: str):
     assert await caller.code(verb, body) == code
+
+
+async def test_a_strategy_of_no_name_at_all_is_refused_at_once(caller: Caller):
+    async with asyncio.timeout(STRATEGY_WAIT_S / 2):
+        assert await caller.code("start", {"tasks": [{"id": "a"}], "strategy": "zz@9"}) == "strategy_not_found"
+
+
+async def test_a_run_of_an_epic_that_the_planner_has_written_begins(caller: Caller):
+    await caller.client.jetstream().publish("htdag.v1.evt.planner.epic.auth", b"{}")
+    for epic_id in ("auth", "default"):
+        start = {"run_id": epic_id, "epic_id": epic_id, "tasks": [{"id": "a", "node": NOOP}]}
+        assert (await caller.value("start", start))["run_id"] == epic_id
 
 
 async def test_a_run_waits_visibly_is_cancelled_and_resumed(caller: Caller, responder: Callable[[float], list[str]]):

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from contracts.commit import HEADER_REASON
 from contracts.errors import CONFLICT, OK, Rejected
 from contracts.streams import CONSUMERS, DEAD_LETTERS, STREAMS
+from services.console.absence import while_there
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, size
@@ -19,8 +20,16 @@ if TYPE_CHECKING:
     from services.runtime.bus import Message
     from services.runtime.event_store import Recorded
 
-app = App(name="bus", help="Streams, consumers, messages and dead letters.", help_format="plaintext")
-dlq = App(name="dlq", help="Dead letters: messages that were put aside, with the reason.", help_format="plaintext")
+app = App(
+    name="bus",
+    help="Streams, consumers, messages and dead letters.\n\nFor example:\n    htdag bus ls",
+    help_format="plaintext",
+)
+dlq = App(
+    name="dlq",
+    help="Dead letters: messages that were put aside, with the reason.\n\nFor example:\n    htdag bus dlq ls",
+    help_format="plaintext",
+)
 app.command(dlq)
 _PAGE = 1024
 
@@ -133,6 +142,9 @@ async def tail(
     count
         End after so many messages.
     """
+    _check_subject(subject)
+    if count is not None and count < 1:
+        raise Rejected("bad_request", "count must be at least 1", field="count", min=1, requested=count)
     done = asyncio.Event()
     printed = 0
 
@@ -152,7 +164,7 @@ async def tail(
         else:
             await console.bus.subscribe(subject, show)
         common.output.note(f"listening to {subject}" + (f" in {stream}" if stream else "") + "; Ctrl-C ends it")
-        await done.wait()
+        await while_there(console.bus, done, "`htdag bus tail` again when it is back")
 
 
 @app.command
@@ -170,6 +182,9 @@ async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAUL
     limit
         How many messages at most.
     """
+    _check_subject(subject)
+    if limit < 1:
+        raise Rejected("bad_request", "limit must be at least 1", field="limit", min=1, requested=limit)
     async with connected(common) as console:
         stream = await _stream_of(console, subject)
         if stream is None:
@@ -255,6 +270,14 @@ async def _stream(console: Console, info: dict[str, Any]) -> dict[str, Any]:
         "meaning": spec.meaning if spec else "not of htdag",
         "consumers": sorted(consumers, key=lambda consumer: str(consumer["name"])),
     }
+
+
+def _check_subject(subject: str) -> None:
+    tokens = subject.split(".")
+    printable = all(not char.isspace() and char.isprintable() for char in subject)
+    if not all(tokens) or not printable or ">" in tokens[:-1]:
+        hint = "tokens between dots, none empty, no spaces; > only at the end"
+        raise Rejected("bad_request", f"{subject!r} is no subject", hint=hint, field="subject")
 
 
 async def _stream_of(console: Console, subject: str) -> str | None:

@@ -5,7 +5,11 @@ from cyclopts import App
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns
 
-app = App(name="config", help="Show the configuration and where each value is from.", help_format="plaintext")
+app = App(
+    name="config",
+    help="Show the configuration and where each value is from.\n\nFor example:\n    htdag config show",
+    help_format="plaintext",
+)
 
 
 @app.command

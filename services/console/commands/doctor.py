@@ -1,10 +1,12 @@
 """`htdag doctor`: what is wrong, and what to do."""
 
 import asyncio
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from contracts.errors import FAILED, OK
+from services.console.home import Home
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, plain
 
@@ -12,7 +14,7 @@ app = App(name="doctor", help_format="plaintext")
 
 
 @app.default
-async def doctor(*, common: Common = DEFAULTS) -> int:
+async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
     """Find what is wrong and say what to do: machine, home, broker, streams,
     services, sandbox, model, open waits.
 
@@ -21,10 +23,18 @@ async def doctor(*, common: Common = DEFAULTS) -> int:
     For example:
         htdag doctor
         htdag doctor waits
+
+    Parameters
+    ----------
+    mend
+        First start the broker anew if it has stopped storing on a full disk that has room again. The services stay,
+        and store what they hold.
     """
     from services.console.doctor import machine, system
 
     home = common.place
+    if mend:
+        await _mend(home, common.output)
     near = [
         machine.python(),
         machine.clock(),
@@ -57,6 +67,14 @@ async def waits(*, common: Common = DEFAULTS) -> None:
     from services.console.commands.runs import waits as runs_waits
 
     await runs_waits(None, common=common)
+
+
+async def _mend(home: Home, output: Output) -> None:
+    from services.console.commands.up import current
+    from services.console.supervision.mending import mend_broker
+
+    mended = await mend_broker(home, await current(home))
+    output.note("the broker was started anew and stores again" if mended else "the broker stores: nothing to mend")
 
 
 def _print(output: Output, name: str, status: str, message: str, mend: str) -> None:

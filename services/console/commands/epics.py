@@ -11,7 +11,11 @@ from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, money, plain
 
-app = App(name="epics", help="Create epics and look at their progress.", help_format="plaintext")
+app = App(
+    name="epics",
+    help="Create epics and look at their progress.\n\nFor example:\n    htdag epics list",
+    help_format="plaintext",
+)
 
 
 @app.command

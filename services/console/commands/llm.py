@@ -13,17 +13,22 @@ from cyclopts import App, Parameter
 from contracts import subjects
 from contracts.errors import Rejected
 from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT, LLM_TIMEOUT_GRACE_MS
-from contracts.llm import LlmToken
+from contracts.llm import HEADER_DEADLINE, LlmToken
 from contracts.reply import RemoteRejected
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
 from services.console.task_file import STDIN
+from services.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from services.runtime.bus import Message
 
-app = App(name="llm", help="Ask a model; look at models, workers, tokens and paid answers.", help_format="plaintext")
+app = App(
+    name="llm",
+    help="Ask a model; look at models, workers, tokens and paid answers.\n\nFor example:\n    htdag llm models",
+    help_format="plaintext",
+)
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 
 
@@ -165,6 +170,10 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
     body = {"run_id": subjects.check_id(run_id, "run_id"), "node_id": subjects.check_id(node_id, "node_id")}
     async with connected(common) as console:
         tokens = plain(await console.call("llm-worker.llm.tail", {**body, "from_seq": from_seq}))
+    if not tokens:
+        text = f"no tokens of {node} are kept"
+        hint = "they are kept for 15 minutes, and only of calls with `stream`"
+        raise Rejected("not_found", text, hint=hint, node=node)
     if common.json:
         for token in tokens:
             common.output.value(token)
@@ -222,9 +231,11 @@ async def _ask(
         where = f"{subjects.LLM_TOKENS_EDGE}.{request['run_id']}.{request['node_id']}"
         subscription = await console.bus.subscribe(where, take)
     patience_s = timeout_s + LLM_TIMEOUT_GRACE_MS / 1000
+    # Once nobody listens any more, the call is not worth its price: no worker begins it then.
+    headers = {HEADER_DEADLINE: str(SystemClock().now_ms() + int(patience_s * 1000))}
     try:
         reply = await console.bus.request(
-            f"{subjects.LLM_REQUEST_EDGE}.{model}", msgspec.json.encode(request), timeout_s=patience_s
+            f"{subjects.LLM_REQUEST_EDGE}.{model}", msgspec.json.encode(request), timeout_s=patience_s, headers=headers
         )
     except Rejected as error:
         raise (Rejected("llm_unavailable") if error.code == "no_responders" else error) from error

@@ -6,7 +6,11 @@ from contracts.errors import Rejected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, size
 
-app = App(name="models", help="Local models: what is here, and get one.", help_format="plaintext")
+app = App(
+    name="models",
+    help="Local models: what is here, and get one.\n\nFor example:\n    htdag models list",
+    help_format="plaintext",
+)
 
 
 @app.command(name="list")

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from contracts.errors import FAILED, OK, Rejected
-from contracts.limits import GOAL_CHARS_MAX
+from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX
 from services.console import not_yet, task_file
 from services.console.connection import Console, connected
 from services.console.home import Home
-from services.console.options import DEFAULTS, Common
+from services.console.options import DEFAULTS, Common, Wish
 from services.console.output import Output, plain
 from services.console.plan_text import plan_text
 from services.console.workspace import Profile, workspace_of
@@ -51,7 +51,7 @@ class RunFlags:
     """Directory (or name of a workspace) that agents get tools for; without one they have none."""
     profile: Profile | None = None
     """What the directory is made with, seed (mix, cargo, npm, …) or python; its files tell when not given."""
-    stream: bool | None = None
+    stream: Wish = None
     """Stream the answers; on by default when the run is watched."""
     evolve: Annotated[bool, Parameter(negative="")] = False
     """Has no effect yet: evolution is a later part of htdag."""
@@ -86,7 +86,7 @@ async def run(
     /,
     *,
     plan_only: Annotated[bool, Parameter(negative="")] = False,
-    follow: bool | None = None,
+    follow: Wish = None,
     flags: RunFlags = RunFlags(),
     common: Common = DEFAULTS,
 ) -> int:
@@ -128,6 +128,10 @@ async def run(
 async def _submit_goal(
     console: Console, goal: str, flags: RunFlags, output: Output, options: dict[str, Any], *, plan_only: bool
 ) -> Any:
+    if flags.complexity is not None and not 0 <= flags.complexity <= COMPLEXITY_MAX:
+        text = f"complexity must be 0 to {COMPLEXITY_MAX:g}"
+        # As text: JSON has no NaN.
+        raise Rejected("bad_request", text, field="complexity", max=COMPLEXITY_MAX, requested=str(flags.complexity))
     if len(goal) > GOAL_CHARS_MAX:
         raise Rejected("too_large", f"the goal has {len(goal)} characters", max=GOAL_CHARS_MAX, hint="say it shorter")
     wishes = {

@@ -11,7 +11,11 @@ from services.console.options import DEFAULTS, Common
 from services.console.output import columns, duration, money, plain
 from services.runtime.clock import SystemClock, rfc3339
 
-app = App(name="runs", help="Look at runs; cancel, resume, replay and audit them.", help_format="plaintext")
+app = App(
+    name="runs",
+    help="Look at runs; cancel, resume, replay and audit them.\n\nFor example:\n    htdag runs list",
+    help_format="plaintext",
+)
 
 
 @app.command(name="list")

@@ -15,7 +15,7 @@ from services.console.strategy_file import read_strategy
 
 app = App(
     name="strategies",
-    help="Lua strategies: store, try, activate and roll back, without restart.",
+    help="Lua strategies: store, try, activate, roll back.\n\nFor example:\n    htdag strategies list",
     help_format="plaintext",
 )
 

@@ -9,7 +9,11 @@ from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
 
-app = App(name="tasks", help="Enqueue tasks and look at them.", help_format="plaintext")
+app = App(
+    name="tasks",
+    help="Enqueue tasks and look at them.\n\nFor example:\n    htdag tasks graph --run auth-build-1",
+    help_format="plaintext",
+)
 
 
 @app.command

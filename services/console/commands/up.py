@@ -3,11 +3,12 @@
 import contextlib
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from contracts.errors import NOT_FOUND, OK, Rejected
 from services.console.home import Home, InstanceRecord
 from services.console.options import DEFAULTS, Common
+from services.console.output import Output
 from services.console.processes import stop
 from services.console.supervision import status
 
@@ -20,7 +21,7 @@ ps_app = App(name="ps", help_format="plaintext")
 async def up(
     *,
     detach: Annotated[bool, Parameter(alias="-d", negative="")] = False,
-    port: int = 4222,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 4222,
     sync: Literal["always", "1s"] = "always",
     only: str | None = None,
     model: str | None = None,
@@ -77,6 +78,8 @@ async def down(*, common: Common = DEFAULTS) -> int:
     if record is None:
         raise Rejected("not_running", home=str(home.root))
     was_running = record.running
+    if was_running:
+        await _make_room(home, output)
     left = await _end(home, record)
     if left:
         raise Rejected("internal", "some processes cannot be ended", pids=left)
@@ -100,7 +103,7 @@ async def ps(*, pids: Annotated[bool, Parameter(negative="")] = False, common: C
         Only process ids, one per line: the supervising process first, the broker last.
     """
     output = common.output
-    record = await _current(common.place)
+    record = await current(common.place)
     if pids:
         numbers = [process.pid for process in record.processes if process.start_ticks]
         output.value(numbers, "\n".join(map(str, numbers)))
@@ -110,7 +113,8 @@ async def ps(*, pids: Annotated[bool, Parameter(negative="")] = False, common: C
     return OK if all(status.state_of(service) == "ready" for service in everything) else NOT_FOUND
 
 
-async def _current(home: Home) -> InstanceRecord:
+async def current(home: Home) -> InstanceRecord:
+    """What runs in this home now. Raises Rejected("not_running")."""
     record = home.running()
     if record.mode == "foreground":
         return record
@@ -120,6 +124,19 @@ async def _current(home: Home) -> InstanceRecord:
     with contextlib.suppress(Rejected):
         home.write_record(fresh)  # a full disk must not keep anybody from looking
     return fresh
+
+
+async def _make_room(home: Home, output: Output) -> None:
+    """A broker that was full stores nothing, so a drain would lose what services hold: it is started anew first."""
+    from services.console.supervision.mending import mend_broker
+
+    try:
+        if await mend_broker(home, await current(home)):
+            output.note("the broker had stopped storing on a full disk; it was started anew before the drain")
+    except Rejected as error:
+        if error.code not in ("storage_full", "nats_unavailable", "not_running", "internal"):
+            raise
+        output.note(f"warning: {error.message}; answers that are held and not stored may have to be paid again")
 
 
 async def _end(home: Home, record: InstanceRecord) -> list[int]:

@@ -14,10 +14,13 @@ from services.console.output import duration, plain
 from services.console.processes import alive
 from services.console.serve import SERVICES
 from services.console.supervision.broker import greeting, masked
+from services.console.supervision.plan import FALLBACK_MODELS
 from services.console.supervision.readiness import probe
 
 BROKER_VERSION_MIN: Final = (2, 12, 0)
 SKEW_MAX_S: Final = 2.0
+ESSENTIAL_MODELS: Final = frozenset({"smollm2", *FALLBACK_MODELS})
+"""Without these a goal cannot be carried out with the shipped strategies."""
 _DISCOVERY_S: Final = 2.0
 
 
@@ -31,7 +34,7 @@ async def examine(common: Common) -> list[Finding]:
                 return findings
             findings.append(await _streams(console))
             findings += await _services(console, common)
-            findings.append(await _workers(console))
+            findings += [await _workers(console), await _models(console)]
             findings += [await _policy(console), await _audit(console)]
             findings += [await _dead_letters(console), await _waits(console)]
             return findings
@@ -96,9 +99,9 @@ async def _services(console: Console, common: Common) -> list[Finding]:
         if local is not None and alive(local.process):
             state = await probe(common.place.run, name, local.process.pid)
             if not state.ready:
-                found.append(
-                    Finding(name, "fail", f"not ready: {state.reason}", f"look at {common.place.logs / name}.log")
-                )
+                full = "free disk space, then `htdag doctor --mend`" if "storage:" in state.reason else ""
+                mend = full or f"look at {common.place.logs / name}.log"
+                found.append(Finding(name, "fail", f"not ready: {state.reason}", mend))
                 continue
         found.append(Finding(name, "ok", f"answers, version {version}"))
     return found
@@ -132,6 +135,20 @@ async def _audit(console: Console) -> Finding:
         return Finding("audit", "fail" if broken else "warn", found.message, found.mend)
     message = f"the chain of {found['entries']} entries holds, signed up to {found['signed_up_to']}"
     return Finding("audit", "ok", message)
+
+
+async def _models(console: Console) -> Finding:
+    """What the running worker can call: it was started with an environment that may not be this shell's."""
+    models = await _ask(console, "llm-worker.llm.models", {})
+    if isinstance(models, Finding):
+        return Finding("models", "warn", models.message, models.mend)
+    missing = {model["id"]: model["note"] for model in models if not model["available"]}
+    if not missing:
+        return Finding("models", "ok", f"{len(models)} can answer")
+    message = "; ".join(f"{name} cannot answer: {note}" for name, note in missing.items())
+    needed = any(name in ESSENTIAL_MODELS for name in missing)
+    mend = "start llm-worker with what is missing: HTDAG_LOCAL_MODEL, a key, or a program; see `htdag llm models`"
+    return Finding("models", "fail" if needed else "warn", message, mend)
 
 
 async def _dead_letters(console: Console) -> Finding:

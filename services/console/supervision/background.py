@@ -14,7 +14,7 @@ from services.console.processes import Process, ended, identify, stop
 from services.console.supervision.broker import EmbeddedBroker, greeting, provision
 from services.console.supervision.fleet import BROKER_START_S
 from services.console.supervision.foreground import find_broker
-from services.console.supervision.plan import BROKER, READY_S, UpPlan, environment, program
+from services.console.supervision.plan import BROKER, READY_S, UpPlan, check_configuration, environment, program
 from services.console.supervision.readiness import probe
 from services.console.supervision.strays import TERM_S, strays, sweep
 
@@ -79,6 +79,7 @@ async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> Instan
     if len(os.fsencode(home.supervisor_socket)) > _SOCKET_PATH_BYTES_MAX:
         raise Rejected("bad_config", "the path of this home is too long for a socket", hint="choose a shorter --home")
     conf = configuration()
+    check_configuration(home, plan)
     with home.lock():
         await sweep(home)
         broker, url = await find_broker(home, plan)
@@ -115,8 +116,10 @@ async def current(home: Home, record: InstanceRecord) -> InstanceRecord:
 
 async def down(home: Home, record: InstanceRecord) -> list[Process]:
     """Drain and end everything; what is left after the deadline is killed. The processes that even that left."""
+    supervisor = Supervisor(home)
     try:
-        await Supervisor(home).call("supervisor.shutdown")
+        await _drain(supervisor, record)
+        await supervisor.call("supervisor.shutdown")
     except Rejected:
         pass  # it does not answer: then it is ended by signal below
     else:
@@ -125,6 +128,24 @@ async def down(home: Home, record: InstanceRecord) -> list[Process]:
     if not left:
         home.instance_file.unlink(missing_ok=True)
     return left
+
+
+async def _drain(supervisor: Supervisor, record: InstanceRecord) -> None:
+    """End the services side by side, while the broker is there: supervisord itself would drain one after another."""
+    for name in record.services:
+        try:
+            await supervisor.call("supervisor.stopProcess", name, False)
+        except Rejected as error:
+            if error.code != "internal":
+                raise
+            # it does not run
+    loop = asyncio.get_running_loop()
+    end = loop.time() + STOP_S
+    while loop.time() < end:
+        infos = await supervisor.processes()
+        if not any(infos[name]["pid"] for name in record.services if name in infos):
+            return
+        await asyncio.sleep(_POLL_S)
 
 
 async def _start_supervisor(home: Home, conf: Path, env: dict[str, str]) -> Process:

@@ -156,10 +156,20 @@ def masked(url: str) -> str:
     return parts._replace(netloc=f"{parts.username or ''}:***@{where}").geturl()
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a broker URL; raises Rejected("bad_config") for what is none."""
+    try:
+        parts = urlsplit(url if "//" in url else f"nats://{url}")
+        port = parts.port
+    except ValueError as error:
+        hint = "it looks like nats://HOST:PORT; look at NATS_URL"
+        raise Rejected("bad_config", f"the broker's URL cannot be read: {error}", key="NATS_URL", hint=hint) from error
+    return parts.hostname or "127.0.0.1", port or DEFAULT_PORT
+
+
 async def greeting(url: str, *, timeout_s: float = _ANSWER_S) -> dict[str, Any]:
     """What the broker at `url` says of itself (its INFO line); raises Rejected("nats_unavailable")."""
-    parts = urlsplit(url if "//" in url else f"nats://{url}")
-    host, port = parts.hostname or "127.0.0.1", parts.port or DEFAULT_PORT
+    host, port = address_of(url)
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host, port, limit=1 << 20)

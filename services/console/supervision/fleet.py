@@ -1,4 +1,4 @@
-"""All processes of one instance together: broker first, services behind it, drained in reverse order."""
+"""All processes of one instance together: broker first, services behind it; they are drained before it ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -59,12 +59,13 @@ class Fleet:
             self._probes.add(asyncio.create_task(self._watch(child), name=f"watch {child.spec.name}"))
 
     async def stop(self) -> None:
-        """Drain in reverse order; each child has its grace time, then it is killed."""
+        """Drain the services side by side, then end the broker; each child has its grace time, then it is killed."""
         for task in self._probes:
             task.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
-        for child in reversed(self.children):
-            await child.stop()
+        await asyncio.gather(*(child.stop() for child in self.services))
+        if self.broker is not None:
+            await self.broker.stop()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def kill(self) -> None:

@@ -1,6 +1,7 @@
 """`htdag up` in the foreground: start, show, restart, and drain on Ctrl-C or TERM."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from services.console.processes import identify
 from services.console.supervision import status
 from services.console.supervision.broker import EmbeddedBroker, masked, prepare
 from services.console.supervision.fleet import Fleet
-from services.console.supervision.plan import READY_S, UpPlan
+from services.console.supervision.plan import READY_S, UpPlan, check_configuration
 from services.console.supervision.strays import sweep
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ async def find_broker(home: Home, plan: UpPlan) -> tuple[EmbeddedBroker | None, 
 @asynccontextmanager
 async def instance(home: Home, plan: UpPlan, output: Output) -> AsyncIterator[Fleet]:
     """An instance for as long as the block runs: started before it, drained behind it, recorded all the time."""
+    check_configuration(home, plan)
     with home.lock():
         left = await sweep(home)
         if left:
@@ -51,7 +53,8 @@ async def instance(home: Home, plan: UpPlan, output: Output) -> AsyncIterator[Fl
         me = identify(os.getpid())
 
         def changed() -> None:
-            home.write_record(fleet.record(me, "foreground"))
+            with contextlib.suppress(Rejected):
+                home.write_record(fleet.record(me, "foreground"))  # a full disk must not end the watch over it
 
         fleet = Fleet(home, broker, url, plan, changed)
         try:

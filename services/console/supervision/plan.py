@@ -11,7 +11,7 @@ from typing import Final
 
 from contracts.errors import Rejected
 from services.console.home import Home
-from services.console.serve import SERVICES
+from services.console.serve import SERVICES, load_sections
 from services.console.supervision.broker import DEFAULT_PORT, EmbeddedBroker, Sync
 from services.console.supervision.child import ChildSpec
 
@@ -72,6 +72,15 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
     if plan.model is not None:
         env["HTDAG_LLM_WORKER__ALIASES"] = json.dumps(dict.fromkeys(FALLBACK_MODELS, plan.model))
     return env
+
+
+def check_configuration(home: Home, plan: UpPlan) -> None:
+    """Read what every service of the plan will read, before anything is started. Raises Rejected("bad_config")."""
+    from services.runtime.config import Config
+
+    config = Config.load({"core.home": str(home.root)}, env=environment(home, None, plan))
+    _ = config.core
+    load_sections(config, plan.services, check=True)
 
 
 def service_specs(home: Home, names: Sequence[str], env: dict[str, str]) -> list[ChildSpec]:

@@ -196,7 +196,8 @@ def _cancel_task(run: Run, task_id: str, reason: str) -> Sequence[RunEvent]:
     if task.status == "cancelled":
         return ()
     if task.status in TASK_STATES_FINAL or is_terminal(run):
-        raise Rejected("already_finished", "the task has ended", task_id=task_id, status=task.status)
+        hint = "`htdag runs show` says how it ended"
+        raise Rejected("already_finished", "the task has ended", task_id=task_id, status=task.status, hint=hint)
     return (TaskCancelled(task_id, reason),)
 
 
@@ -210,7 +211,8 @@ def _resume(command: ResumeRun, run: Run, now_ms: int) -> Sequence[RunEvent]:
         TaskReset(t.spec.id) for t in run.tasks.values() if t.status in TASK_STATES_FINAL and t.status != "completed"
     ]
     if not again:
-        raise Rejected("already_finished", "every task completed", run_id=run.run_id)
+        hint = "start a new run: there is nothing to try again"
+        raise Rejected("already_finished", "every task completed", run_id=run.run_id, hint=hint)
     return [RunResumed(now_ms + run.options.timeout_ms, command.reason), *again]
 
 

@@ -28,7 +28,7 @@ class EmbeddedProvider:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._key = secrets.token_urlsafe(16)
-        self._client = OpenAiProvider(lambda _: self._key)
+        self._client = OpenAiProvider(lambda _: self._key, "embedded")
         self._lock = asyncio.Lock()
         self._server: Any = None
         self._base_url = ""
@@ -66,8 +66,15 @@ class EmbeddedProvider:
         url = await self.load()
         config = msgspec.structs.replace(call.resolved.config, base_url=url, model=LOCAL)
         local = call._replace(resolved=call.resolved._replace(config=config))
-        async for piece in self._client.stream(local):
-            yield piece
+        try:
+            async for piece in self._client.stream(local):
+                yield piece
+        except Rejected as error:
+            if error.code == "provider_rejected" and "context size" in str(error.detail.get("detail")):
+                most = self._config.embedded_context_tokens // self._config.embedded_slots
+                text = f"the conversation is longer than the {most} tokens of the model's context"
+                raise Rejected("too_large", text, provider="embedded", max=most, hint="say it shorter") from error
+            raise
 
 
 def _serve(path: str, key: str, config: Config) -> Any:

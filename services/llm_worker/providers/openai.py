@@ -22,10 +22,10 @@ OFFICIAL_HOST: Final = "api.openai.com"
 
 
 class OpenAiProvider:
-    """One client per base URL and key. `key_of` finds a model's key."""
+    """One client per base URL and key. `key_of` finds a model's key; `name` is whose failures they are."""
 
-    def __init__(self, key_of: Callable[[Resolved], str]) -> None:
-        self._key_of = key_of
+    def __init__(self, key_of: Callable[[Resolved], str], name: str = "openai") -> None:
+        self._key_of, self._name = key_of, name
         self._clients: dict[tuple[str, str], AsyncOpenAI] = {}
 
     def missing(self, resolved: Resolved) -> str:
@@ -50,21 +50,21 @@ class OpenAiProvider:
         try:
             chunks = await client.chat.completions.create(**_arguments(call))
             try:
-                async for piece in _pieces(chunks):
+                async for piece in _pieces(chunks, self._name):
                     yield piece
             finally:
                 await chunks.close()
         except openai.APITimeoutError as error:
-            raise Rejected("timeout", "the provider did not answer in time", provider="openai") from error
+            raise Rejected("timeout", "the provider did not answer in time", provider=self._name) from error
         except openai.APIStatusError as error:
-            raise of_status(error.status_code, error.body, "openai") from error
+            raise of_status(error.status_code, error.body, self._name) from error
         except openai.APIConnectionError as error:
-            raise of_connection(error, "openai") from error
+            raise of_connection(error, self._name) from error
         except openai.APIError as error:
             # Also what a stream says after it began: an error event has no status.
-            raise of_status(500, error.body or str(error), "openai") from error
+            raise of_status(500, error.body or str(error), self._name) from error
         except ValueError as error:
-            raise Rejected("provider_malformed", provider="openai") from error
+            raise Rejected("provider_malformed", provider=self._name) from error
 
     def _client(self, base_url: str, key: str) -> "AsyncOpenAI":
         found = self._clients.get((base_url, key))
@@ -104,7 +104,7 @@ def _arguments(call: Call) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None and name not in config.drop_params}
 
 
-async def _pieces(chunks: Any) -> AsyncIterator[Piece]:
+async def _pieces(chunks: Any, name: str) -> AsyncIterator[Piece]:
     calls: dict[int, dict[str, Any]] = {}
     reason = ""
     async for chunk in chunks:
@@ -119,7 +119,7 @@ async def _pieces(chunks: Any) -> AsyncIterator[Piece]:
     if calls:
         yield ToolCalls([calls[index] for index in sorted(calls)])
     if not reason:
-        raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="openai")
+        raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
     yield Finish(reason)
 
 

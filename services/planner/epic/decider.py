@@ -6,13 +6,13 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from contracts.epic import EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
+from contracts.epic import DEFAULT_EPIC, EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
 from contracts.errors import Rejected
 from contracts.limits import TASKS_PER_RUN_MAX
 from contracts.run import AddTasks, RunOptions
 from contracts.task import TaskSpec
 from services.planner.epic.hand_over import HandOver, hand_over
-from services.planner.epic.state import DEFAULT_EPIC, Epic, evolve, goal_digest
+from services.planner.epic.state import Epic, evolve, goal_digest
 from services.planner.graph import check_graph, in_order
 from services.planner.intake import body_digest, encoded_bytes
 from services.runtime.decider import Decider

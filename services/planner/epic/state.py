@@ -8,9 +8,6 @@ from contracts.epic import EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
 from contracts.subjects import EPIC_RUN_PREFIX
 from services.planner.intake import body_digest
 
-DEFAULT_EPIC: Final = "default"
-"""The epic of everything that names none; it comes into being with its first goal or task."""
-
 EPIC_IN_RUN_CHARS_MAX: Final = 59
 
 

@@ -1,9 +1,8 @@
 """`goal.plan` and `goal.submit`: from a sentence to a graph, and on to the executor."""
 
 import asyncio
-import math
 
-from contracts.epic import EpicEvent, GoalPlanned, Plan
+from contracts.epic import DEFAULT_EPIC, EpicEvent, GoalPlanned, Plan
 from contracts.errors import Rejected
 from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX, ROOT_COMPLEXITY
 from contracts.requests import GoalSubmit
@@ -11,7 +10,7 @@ from contracts.subjects import EPIC_RUN_PREFIX, check_id
 from services.planner.decompose import LuaCalls, decompose
 from services.planner.epic.decider import EPIC, EpicCommand, PlanGoal
 from services.planner.epic.hand_over import hand_over
-from services.planner.epic.state import DEFAULT_EPIC, Epic
+from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
 from services.planner.epic_reading import plan_of
 from services.planner.hand_overs import HandOvers
@@ -100,9 +99,7 @@ class GoalHandlers:
     async def _decompose(self, request: GoalSubmit) -> Plan:
         choice = self._choose(request)
         script = choice.body.scripts.get("decomposition") if choice else None
-        complexity = min(
-            max(ROOT_COMPLEXITY if request.complexity is None else request.complexity, 0.0), COMPLEXITY_MAX
-        )
+        complexity = ROOT_COMPLEXITY if request.complexity is None else request.complexity
         try:
             async with asyncio.timeout(self._plan_timeout_s):
                 made = await decompose(request.goal, complexity, script, self._lua)
@@ -138,8 +135,9 @@ def check_goal(request: GoalSubmit) -> None:
             max=GOAL_CHARS_MAX,
             requested=len(request.goal),
         )
-    if request.complexity is not None and not math.isfinite(request.complexity):
-        raise Rejected("bad_request", "complexity is no number", field="complexity")
+    if request.complexity is not None and not 0 <= request.complexity <= COMPLEXITY_MAX:
+        text = f"complexity must be 0 to {COMPLEXITY_MAX:g}"
+        raise Rejected("bad_request", text, field="complexity", max=COMPLEXITY_MAX, requested=request.complexity)
 
 
 def check_run_id(run_id: str) -> None:

@@ -6,7 +6,7 @@ from contracts.epic import EpicEvent
 from contracts.errors import Rejected
 from contracts.requests import GraphRef, TaskEnqueue, TaskRef
 from contracts.subjects import check_id
-from contracts.task import AgentNode, TaskSpec
+from contracts.task import TASK_STATES_FINAL, AgentNode, TaskSpec
 from services.planner.epic.decider import EPIC, EnqueueTasks, EpicCommand
 from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
@@ -63,6 +63,8 @@ class TaskHandlers:
             detail["error"] = task.error
         if task.blocked_by is not None:
             detail["blocked_by"] = task.blocked_by
+        if task.state in TASK_STATES_FINAL:
+            detail["hint"] = f"it has ended without one: `htdag runs resume {run_id}` tries it again"
         raise Rejected("not_completed", f"task {request.task_id} is {task.state}", **detail)
 
     async def graph(self, request: GraphRef, _caller: Caller) -> dict[str, str]:

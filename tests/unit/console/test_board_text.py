@@ -61,7 +61,7 @@ def test_one_line_per_event(event, line):
 
 def test_events_for_machines_are_not_printed():
     board = started(TaskSpec("a"))
-    assert describe(board, events.TaskJudged("a", 1, "completed")) is None
+    assert describe(board, events.LlmAwaited("a", "c", AT)) is None
 
 
 def test_the_tree_shows_children_indented_and_what_a_task_waits_for():
@@ -101,3 +101,17 @@ def test_a_big_run_shows_what_matters_now():
 def test_long_text_is_cut_to_one_line():
     assert shorten("a\n  b") == "a b"
     assert len(shorten("x" * 500)) == 60
+
+
+def test_the_verdict_of_the_gate_is_a_line():
+    board = started(TaskSpec("spec"))
+    assert describe(board, events.TaskJudged("spec", 1, "completed", 0.95)) == "task spec judged completed 0.95"
+    again = events.TaskJudged("spec", 1, "needs_rework", 0.4, reasoning="no\ntests")
+    assert describe(board, again) == "task spec judged needs_rework 0.40  no tests"
+
+
+def test_an_error_says_what_to_do():
+    board = started(TaskSpec("a"))
+    failed = events.TaskFailed("a", 1, {"code": "unknown_model", "message": "no such model: x", "hint": "look"})
+    take(board, failed, AT)
+    assert "unknown_model: no such model: x (look)" in (describe(board, failed) or "")

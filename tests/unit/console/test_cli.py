@@ -1,6 +1,8 @@
 """The command line: parsing, help, usage errors. No broker is needed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -58,6 +60,8 @@ def test_the_help_of_all_commands_needs_no_command_module(capsys):
         ["runs", "show"],
         ["run"],
         ["up", "--port", "x"],
+        ["up", "--port", "99999"],
+        ["up", "--port=-3"],
         ["up", "--sync", "2s"],
         ["ps", "-x"],
     ],
@@ -94,7 +98,8 @@ def test_completion_knows_the_commands(capsys):
 
 def test_an_unknown_service_is_refused(capsys):
     assert cli.run(["serve", "nobody"]) == 2
-    assert "there are planner, policy-gateway, executor, llm-worker" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(f'"{name}"' in said for name in ("planner", "policy-gateway", "executor", "llm-worker")), said
 
 
 def test_a_service_list_with_a_stranger_is_refused(capsys):
@@ -125,3 +130,21 @@ def test_a_closed_pipe_ends_quietly(monkeypatch):
     monkeypatch.setattr("sys.stdout", Closed())
     monkeypatch.setattr("os.dup2", lambda *_: None)
     assert cli.run(["version"]) == 141
+
+
+def test_every_group_of_commands_has_an_example():
+    # In a process of its own: a command that was listed keeps the help of the list.
+    script = "import sys; from services.console import cli; sys.exit(cli.run(sys.argv[1:]))"
+    for name in ("bus", "config", "epics", "llm", "models", "runs", "strategies", "tasks"):
+        argv = [sys.executable, "-c", script, name, "--help"]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        assert f"htdag {name} " in said.partition("For example:")[2], said
+
+
+def test_completion_knows_the_services_and_which_options_take_no_value(capsys):
+    assert cli.run(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    taking = next(line for line in script.splitlines() if "options_with_values=" in line).split("'")[1].split()
+    assert {"--follow", "--stream"}.isdisjoint(taking)
+    assert {"--run-id", "--home"} <= set(taking)
+    assert '"planner" "executor" "llm-worker"' in script

@@ -37,11 +37,15 @@ class Said:
 
     def __init__(self) -> None:
         self.chunks: list[tuple[str, str]] = []
+        self.after_the_end = 0
+        self._over = False
 
-    def event(self, board: Board, at: str, event: RunEvent) -> None: ...
+    def event(self, board: Board, at: str, event: RunEvent) -> None:
+        self._over = isinstance(event, events.RunEnded)
 
     def chunk(self, task_id: str, token: LlmToken) -> None:
         self.chunks.append((task_id, token.chunk))
+        self.after_the_end += self._over
 
     def end(self, board: Board) -> None: ...
 
@@ -69,16 +73,17 @@ def test_tokens_that_overtake_their_events_are_shown_once_the_task_is_known():
     assert show.chunks == WHOLE
 
 
-async def test_a_run_that_ended_at_once_has_said_what_it_said(nats_server: NatsServer):
+async def test_a_run_that_is_over_is_told_in_order(nats_server: NatsServer):
     bus = Bus(await connect(nats_server.url, name="test"))
     await bus.start()
     await provision.apply(bus)
     subject = event_subject("executor", "run", "r1")
-    await bus.store(subject, commit(*BEGUN, ENDED), stream=EVENTS_EXECUTOR, msg_id="m1")
+    await bus.store(subject, commit(*BEGUN), stream=EVENTS_EXECUTOR, msg_id="m1")
+    await bus.store(subject, commit(ENDED), stream=EVENTS_EXECUTOR, msg_id="m2")
     for token in TOKENS:
         await bus.store(llm_tokens("r1", "n1"), token_bytes(token), stream=LLM_TOKENS, msg_id=f"t{token.seq}")
     show = Said()
     board = await follow_run(Console(bus, 5), "r1", show)
     assert board.ended
-    assert show.chunks == WHOLE
+    assert (show.chunks, show.after_the_end) == (WHOLE, 0)
     await bus.close()

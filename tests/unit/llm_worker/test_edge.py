@@ -94,3 +94,37 @@ async def test_no_stranger_speaks_through_the_edge(bus, edge, reply):
     await edge.finish(5)
     await bus.flush()
     assert heard == []
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "corr_id"),
+    [
+        (b"no json", {}, None),
+        (b'{"input": {"messages": []}}', {"Nats-Msg-Id": "mine"}, "mine"),
+        (b'{"input": {"messages": []}, "corr_id": "c"}', {}, "c"),
+    ],
+)
+async def test_a_refused_answer_has_a_corr_id_too(bus, edge, data, headers, corr_id):
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    edge.take(Message("llm.req.mock", data, headers, inbox))
+    await eventually(lambda: heard)
+    said = msgspec.json.decode(heard[0].data)["corr_id"]
+    assert said if corr_id is None else said == corr_id
+
+
+@pytest.mark.parametrize(("deadline", "kept"), [("1700000000000", True), ("soon", False), ("9" * 40, False)])
+async def test_the_deadline_of_an_asker_goes_with_the_request(bus, edge, deadline, kept):
+    edge.take(Message("llm.req.mock", body("late"), {"Htdag-Deadline": deadline}, ""))
+    await edge.finish(5)
+    stored = await bus.last(LLM_REQUESTS, "htdag.v1.llm.req.mock")
+    assert stored.headers.get("Htdag-Deadline") == (deadline if kept else None)
+    if kept:
+
+        async def answered() -> bool:
+            return await bus.last("HTDAG_LLM_RESP", "htdag.v1.llm.resp.adhoc-late.call") is not None
+
+        await eventually(answered)
+        answer = await bus.last("HTDAG_LLM_RESP", "htdag.v1.llm.resp.adhoc-late.call")
+        assert msgspec.json.decode(answer.data)["error"]["code"] == "timeout"

@@ -1,11 +1,14 @@
 """Who is alive, by the beats of all workers."""
 
+from typing import cast
+
 import msgspec
 
 from contracts.llm import LlmHealth
-from services.llm_worker.health import Registry, Status
-from services.runtime.bus import Message
+from services.llm_worker.health import Heart, Registry, Status
+from services.runtime.bus import Bus, Message
 from services.runtime.clock import FixedClock
+from tests.support.eventually import eventually
 
 
 def beat(worker: str, status: Status = "up") -> Message:
@@ -36,3 +39,32 @@ def test_what_is_no_beat_is_not_counted(clock: FixedClock):
     for data in (b"", b"{}", b"[1]", b'{"worker_id":1}'):
         registry.take(Message("llm.health", data, {}, ""))
     assert registry.views() == []
+
+
+class Heard:
+    """A bus that keeps what is said on it."""
+
+    def __init__(self) -> None:
+        self.beats: list[str] = []
+
+    def publish(self, _subject: str, data: bytes) -> None:
+        """Keep the status."""
+        self.beats.append(msgspec.json.decode(data)["status"])
+
+
+def test_only_the_first_beat_of_a_worker_that_is_up_is_a_hello(clock: FixedClock):
+    registry = Registry(clock=clock, every_s=30.0)
+    hellos = [registry.take(message) for message in (beat("a"), beat("a"), beat("b", "down"), beat("c"))]
+    assert hellos == [True, False, False, True]
+
+
+async def test_a_crowd_of_newcomers_is_answered_with_one_beat_and_nobody_answers_after_the_goodbye(clock: FixedClock):
+    bus = Heard()
+    heart = Heart(bus=cast(Bus, bus), clock=clock, worker_id="w", models=[], in_flight=lambda: 0, every_s=30.0)
+    for _ in range(5):
+        heart.answer()
+    await eventually(lambda: bus.beats)
+    heart.answer()
+    heart.beat("down")
+    await eventually(lambda: heart._answering is None)
+    assert bus.beats == ["up", "down"]

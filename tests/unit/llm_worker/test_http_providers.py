@@ -72,7 +72,7 @@ async def test_the_embedded_model_streams_counts_obeys_a_schema_and_lets_go(embe
     async with asyncio.timeout(20):
         assert text_of(await pieces(embedded, call("smollm2", "List three colours", max_tokens=8, temperature=0.0)))
     too_long = await error_of(embedded, call("smollm2", "word " * 3000))
-    assert too_long.code == "provider_rejected"
+    assert (too_long.code, too_long.detail["max"], too_long.detail["provider"]) == ("too_large", 1024, "embedded")
     url = (await embedded.load()).removesuffix("/v1")
     # The same server speaks Anthropic's language; without its key it speaks to nobody.
     mine = AnthropicProvider(lambda _: embedded._key)

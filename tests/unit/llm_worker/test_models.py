@@ -92,3 +92,21 @@ def test_wrong_commands_of_the_mock_are_refused_before_the_call():
         with pytest.raises(Rejected) as caught:
             Resolver(table()).resolve(request(model_id, **params))
         assert caught.value.code == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"aliases": {"gpt": "nope"}}, "llm_worker.aliases.gpt"),
+        ({"aliases": {"a": "b", "b": "a"}}, "llm_worker.aliases.a"),
+        ({"models": {"a b": ModelConfig(provider="mock")}}, "llm_worker.models.a b"),
+    ],
+)
+def test_a_configured_name_that_can_never_answer_is_wrong_configuration(options, key):
+    with pytest.raises(Rejected) as refused:
+        table(**options).check()
+    assert (refused.value.code, refused.value.detail["key"]) == ("bad_config", key)
+
+
+def test_a_model_whose_key_is_not_there_yet_may_be_configured():
+    table(aliases={"gpt": "openai/gpt-4o", "m": "mock:delay=2s"}).check()

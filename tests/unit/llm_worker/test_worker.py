@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import Rejected
+from services.llm_worker import worker as worker_module
 from services.llm_worker.config import Config, ModelConfig
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
@@ -165,3 +166,43 @@ async def answered(crew: Crew, corr_id: str) -> dict[str, Any]:
 
 async def _settled(crew: Crew) -> bool:
     return await crew.unsettled() == 0
+
+
+async def test_while_the_disk_is_full_the_asker_hears_it_once_and_the_paid_answer_is_kept(crew, bus, monkeypatch):
+    store, full = crew.journal.store, True
+
+    def refuse(*args, **kwargs):
+        if full:
+            raise Rejected("storage_full")
+        return store(*args, **kwargs)
+
+    monkeypatch.setattr(crew.journal, "store", refuse)
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    crew.gate.open.set()
+    await crew.ask("c", headers={"Htdag-Reply-To": inbox})
+    await eventually(lambda: heard)
+    assert b"storage_full" in heard[0].data
+    full = False
+    await eventually(lambda: _settled(crew))
+    assert (await answered(crew, "c"))["output"] == "done"
+    assert (crew.gate.calls, len(heard)) == (["c"], 1)
+
+
+async def test_while_the_journal_stands_still_no_call_is_begun(crew, bus, monkeypatch):
+    full = True
+    monkeypatch.setattr(bus, "stopped_now", lambda _stream: full)
+    monkeypatch.setattr(worker_module, "NO_ROOM_S", 0.2)
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    crew.gate.open.set()
+    await crew.ask("c", headers={"Htdag-Reply-To": inbox})
+    await eventually(lambda: heard)
+    assert b"storage_full" in heard[0].data
+    assert crew.gate.calls == []
+    full = False
+    await eventually(lambda: _settled(crew))
+    assert (await answered(crew, "c"))["output"] == "done"
+    assert (crew.gate.calls, len(heard)) == (["c"], 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 import structlog
@@ -87,3 +88,27 @@ async def test_what_can_never_be_sent_does_not_let_what_follows_overtake_it(bus:
         await hand_overs.wait("r1")
     await hand_overs.drain()
     assert await stored(bus) == ["add:r2:t2"]
+
+
+class FullBus:
+    """A bus whose broker has no room until it is told to."""
+
+    def __init__(self) -> None:
+        self.full = True
+
+    async def store(self, *_args: object, **_named: object) -> None:
+        """Refuse, or store."""
+        if self.full:
+            raise Rejected("storage_full")
+
+
+async def test_who_waits_is_told_at_once_that_the_disk_is_full_and_it_is_handed_over_when_there_is_room():
+    bus = FullBus()
+    full = HandOvers(cast(Bus, bus), structlog.get_logger())
+    full.start("auth", added(1), lambda _: None)
+    async with asyncio.timeout(module.WAIT_S / 2):
+        with pytest.raises(Rejected) as refused:
+            await full.wait("epic-auth")
+    assert refused.value.code == "storage_full"
+    bus.full = False
+    await full.wait("epic-auth")

@@ -67,6 +67,13 @@ def test_puts_role_names_of_strategies_and_complexities_right():
     assert (accepted.role, accepted.estimated_complexity) == ("tester", 100.0)
 
 
+@pytest.mark.parametrize("complexity", [-1.0, 100.5, 1e9, math.nan])
+def test_what_a_person_says_of_complexity_is_taken_or_refused(complexity):
+    with pytest.raises(Rejected) as refused:
+        accept_tasks([msgspec.structs.replace(GOOD, estimated_complexity=complexity)])
+    assert (refused.value.code, refused.value.detail["field"]) == ("bad_request", "estimated_complexity")
+
+
 def test_refuses_no_tasks_and_too_many():
     for tasks, code in (([], "bad_request"), ([GOOD] * (TASKS_PER_RUN_MAX + 1), "too_large")):
         with pytest.raises(Rejected) as refused:

