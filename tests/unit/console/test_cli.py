@@ -147,4 +147,4 @@ def test_completion_knows_the_services_and_which_options_take_no_value(capsys):
     taking = next(line for line in script.splitlines() if "options_with_values=" in line).split("'")[1].split()
     assert {"--follow", "--stream"}.isdisjoint(taking)
     assert {"--run-id", "--home"} <= set(taking)
-    assert '"planner" "executor" "llm-worker"' in script
+    assert '"planner" "policy-gateway" "executor" "llm-worker"' in script
