@@ -168,6 +168,8 @@ def _service(name: str) -> User:
         (*use.says, *use.calls, *use.tells),
         [f"{inbox(caller)}.>" for caller in callers(name)],
         [f"{API}.INFO"],
+        # Whoever writes into a stream asks whether it still takes anything: a full disk answers nobody.
+        [f"{API}.STREAM.INFO.{one.stream}" for one in CHANNELS if one.stream and name in parties(one.publishers)],
         *(_read(stream) for stream in reads),
         [f"{API}.STREAM.MSG.GET.{stream}" for stream in newest],
         *(_follow(stream) for stream in follows),
