@@ -92,11 +92,7 @@ async def test_a_call_that_waits_in_line_for_too_long_is_told_so(one: LuaHost, m
     assert not blocker.done()
     with pytest.raises(Rejected):
         await blocker
-<<<<<<< HEAD
-    monkeypatch.undo()  # a fresh child may take longer than the line was short
-=======
     monkeypatch.undo()  # on a busy machine a new child takes longer than that to start
->>>>>>> mend2
     assert await one.call("return 1", {}) == 1
 
 
