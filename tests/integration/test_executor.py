@@ -176,7 +176,7 @@ async def test_a_strategy_of_no_name_at_all_is_refused_at_once(caller: Caller):
 
 
 async def test_a_run_of_an_epic_that_the_planner_has_written_begins(caller: Caller):
-    await caller.client.jetstream().publish("htdag.v1.evt.planner.epic.auth", b"{}")
+    await caller.client.jetstream().publish("htdag.v1.evt.planner.epic.auth", b"{}", stream="HTDAG_EVT_PLANNER")
     for epic_id in ("auth", "default"):
         start = {"run_id": epic_id, "epic_id": epic_id, "tasks": [{"id": "a", "node": NOOP}]}
         assert (await caller.value("start", start))["run_id"] == epic_id
