@@ -1,5 +1,6 @@
 """Checks of the running system: broker, streams, services, workers, waits."""
 
+import contextlib
 import time
 from typing import Any, Final
 
@@ -82,14 +83,7 @@ async def _services(console: Console, common: Common) -> list[Finding]:
             if not wanted:
                 found.append(Finding(name, "warn", "is not part of this instance", "`htdag up` without --only"))
                 continue
-            found.append(
-                Finding(
-                    name,
-                    "fail",
-                    "does not answer on the bus",
-                    f"`htdag ps`; start it: `htdag up`, or `htdag serve {name}`",
-                )
-            )
+            found.append(await _silent(common, name))
             continue
         local = record.services.get(name) if record and record.running else None
         if local is not None and alive(local.process):
@@ -101,6 +95,26 @@ async def _services(console: Console, common: Common) -> list[Finding]:
                 continue
         found.append(Finding(name, "ok", f"answers, version {version}"))
     return found
+
+
+async def _silent(common: Common, name: str) -> Finding:
+    """A service that does not answer: what its supervisor and its log say of it."""
+    record = common.place.record()
+    if record is None or not record.running or record.mode != "background":
+        return Finding(
+            name,
+            "fail",
+            "does not answer on the bus",
+            f"`htdag ps`; start it: `htdag up -d`, or `htdag serve {name}`",
+        )
+    from services.console.supervision import background
+
+    state = "not started"
+    with contextlib.suppress(Rejected, KeyError):  # then only the log can say more
+        state = (await background.current(common.place, record)).services[name].state
+    log = common.place.logs / f"{name}.log"
+    message = f"does not answer on the bus; it is {state}{background.last_words(log)}"
+    return Finding(name, "fail", message, f"look at {log}; `htdag up -d` starts what stands still at once")
 
 
 async def _workers(console: Console) -> Finding:
