@@ -45,6 +45,11 @@ class StrategyBook:
             raise Rejected("strategy_not_found", f"no version of {name[:64]} is active", name=name[:64])
         return f"{name}@{version}"
 
+    @property
+    def any_active(self) -> bool:
+        """Whether some strategy could match."""
+        return bool(self._active)
+
     async def find(self, reference: str, wait_s: float = VERSION_WAIT_S) -> StrategyBody:
         """The scripts of `name@version`, waiting for them if they are not here yet; raises strategy_not_found."""
         try:

@@ -4,8 +4,18 @@ from typing import Any, Final
 
 from contracts.errors import Rejected
 from contracts.limits import LUA_TIMEOUT_DEFAULT_MS
-from contracts.requests import Nothing, StrategyPutRequest, StrategyRef, StrategyTry
-from contracts.strategy import STAGE_ALIASES, STAGES, StrategyEvent, StrategyPut, StrategyTrial, StrategyView
+from contracts.requests import Nothing, StrategyChoose, StrategyPutRequest, StrategyRef, StrategyTry
+from contracts.strategy import (
+    CHOICE_TEXTS_MAX,
+    NO_STRATEGY,
+    STAGE_ALIASES,
+    STAGES,
+    StrategyChoice,
+    StrategyEvent,
+    StrategyPut,
+    StrategyTrial,
+    StrategyView,
+)
 from contracts.subjects import check_id
 from services.planner.pattern import Pattern
 from services.planner.shipped import shipped_strategies
@@ -43,6 +53,8 @@ class StrategyHandlers:
     async def put(self, request: StrategyPutRequest, caller: Caller) -> StrategyView:
         """Compile, then store as a new version and activate it; the same content again changes nothing."""
         name = check_id(request.name, "name")
+        if name == NO_STRATEGY:
+            raise Rejected("bad_id", f"{NO_STRATEGY} means no strategy: choose another name", field="name", value=name)
         if name not in self._book and len(self._book) >= STRATEGIES_MAX:
             raise Rejected("too_large", f"there are {STRATEGIES_MAX} strategies already", max=STRATEGIES_MAX)
         scripts = {_stage(stage): source for stage, source in request.scripts.items()}
@@ -59,6 +71,13 @@ class StrategyHandlers:
     async def show_all(self, _request: Nothing, _caller: Caller) -> list[StrategyView]:
         """All strategies by name; version 0 means that none is active."""
         return self._book.views()
+
+    async def choose(self, request: StrategyChoose, _caller: Caller) -> StrategyChoice:
+        """Which active strategy a plan with these texts gets."""
+        if len(request.texts) > CHOICE_TEXTS_MAX:
+            raise Rejected("too_large", field="texts", max=CHOICE_TEXTS_MAX, requested=len(request.texts))
+        choice = self._book.choose(*request.texts)
+        return StrategyChoice(choice.label if choice else None)
 
     async def activate(self, request: StrategyRef, caller: Caller) -> StrategyView:
         """Make a stored version active, the newest when none is named."""

@@ -5,8 +5,9 @@ from typing import Any
 from contracts.epic import EpicEvent
 from contracts.errors import Rejected
 from contracts.requests import GraphRef, TaskEnqueue, TaskRef
+from contracts.strategy import choice_texts
 from contracts.subjects import check_id
-from contracts.task import AgentNode, TaskSpec
+from contracts.task import TaskSpec
 from services.planner.epic.decider import EPIC, EnqueueTasks, EpicCommand
 from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
@@ -74,9 +75,11 @@ class TaskHandlers:
 
     def _strategy_for(self, tasks: list[TaskSpec], named: str | None) -> str | None:
         if named is not None:
-            return self._book.find(named).label
-        first = next((task for task in tasks if isinstance(task.node, AgentNode)), tasks[0])
-        choice = self._book.choose(f"{first.title} {first.description}")
+            choice = self._book.named(named)
+        else:
+            # A batch without agents may be the first of an epic whose agents come later.
+            texts = choice_texts(tasks) or [f"{tasks[0].title} {tasks[0].description}"]
+            choice = self._book.choose(*texts)
         return choice.label if choice else None
 
 
