@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
-from contracts.llm import LlmRequest, Usage
+from contracts.llm import LlmRequest, Usage, shown
 from contracts.task import RunState, TaskSpec, TaskState
 
 
@@ -193,7 +193,7 @@ class AgentsSpawned(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     attempt: int
     agents: list[dict[str, Any]]
     pattern: str
-    strategy: str | None = None
+    strategy: str | None = shown(None)
     fallback: bool = False
     duration_ms: float = 0.0
 
