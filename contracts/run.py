@@ -37,9 +37,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.start.v1"):
     """Begin a run. The same command again changes nothing; another plan under the same id is `duplicate_id`.
-
-    `strategy` is `name@version`, fixed for the whole run; None means the fallback (models by complexity).
-    """
+    `strategy` is `name@version`, fixed until the run is at rest; None means the fallback (models by complexity)."""
 
     run_id: str
     goal: str = ""
@@ -273,10 +271,11 @@ class RunCancelRequested(
 
 
 class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.resumed.v1"):
-    """The run goes on, with a new deadline."""
+    """The run goes on, with a new deadline; with another `strategy` (`none`: without one) if it was at rest."""
 
     deadline_at_ms: int
     reason: str = ""
+    strategy: str | None = None
 
 
 class RunEnded(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.ended.v1"):

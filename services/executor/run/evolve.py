@@ -26,6 +26,7 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
+from contracts.strategy import NO_STRATEGY
 from contracts.task import TASK_STATES_FINAL, TaskState
 from services.executor.run.state import Call, Run, TaskRecord, Work, is_group, make_ready, may_start
 
@@ -326,6 +327,8 @@ def _resumed(run: Run, event: RunResumed) -> None:
     run.cancel_reason = None
     run.recorded_digest = None
     run.error = None
+    if event.strategy is not None:
+        run.strategy = None if event.strategy == NO_STRATEGY else event.strategy
 
 
 def _ended(run: Run, event: RunEnded) -> None:

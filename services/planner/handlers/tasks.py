@@ -38,12 +38,16 @@ class TaskHandlers:
     async def enqueue(self, request: TaskEnqueue, caller: Caller) -> str | list[str]:
         """Accept one task or a batch, whole or not at all, and hand it over. Answers the id, or the ids.
 
-        An epic has one open run, and that has one strategy: the one of the first batch, named or found by its text.
+        An epic has one open run. While that is under way it has one strategy, and a batch that names another is
+        refused with `conflict`; a batch that finds it at rest brings its own, named or found by its text.
         """
         tasks = accept_tasks(_asked(request))
         accept_options(request.options)
         epic_id = check_id(request.epic_id, "epic_id")
-        command = EnqueueTasks(tasks, self._strategy_for(tasks, request.strategy), request.options, caller.by)
+        strategy = self._strategy_for(tasks, request.strategy)
+        if request.strategy is not None:
+            await self._check_named(strategy, tasks, epic_id)
+        command = EnqueueTasks(tasks, strategy, request.options, caller.by)
         outcome = await self._host.ask(epic_id, command, message_id=caller.message_id, by=caller.by, corr=caller.corr)
         self._list.note(epic_id, EPIC.summary(outcome.state), outcome.seq)
         await self._hand_overs.wait(outcome.state.run_id)
@@ -72,6 +76,23 @@ class TaskHandlers:
             if value is not None:
                 check_id(value, field)
         return await self._reads.states(request.run_id, request.epic_id)
+
+    async def _check_named(self, strategy: str | None, tasks: list[TaskSpec], epic_id: str) -> None:
+        """Raise conflict when the open run is under way with another strategy than the one that is named."""
+        epic = (await self._reads.epic(epic_id)).epic
+        if all(task.id in epic.bodies for task in tasks):
+            return  # said twice: nothing is added
+        board = await self._reads.board(epic.run_id)
+        arrived = not epic.newest_task or epic.newest_task in board.tasks
+        now = board.strategy if arrived else epic.newest_strategy
+        if (board.running or not arrived) and now != strategy:
+            raise Rejected(
+                "conflict",
+                f"epic {epic_id} is under way with {now or 'no strategy'}",
+                strategy=now,
+                requested=strategy,
+                hint="wait until its tasks have ended, or use another epic",
+            )
 
     def _strategy_for(self, tasks: list[TaskSpec], named: str | None) -> str | None:
         if named is not None:
