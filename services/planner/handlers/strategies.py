@@ -1,5 +1,6 @@
 """`strategy.put|get|list|activate|rollback|try|seed`."""
 
+import asyncio
 from typing import Any, Final
 
 from contracts.errors import Rejected
@@ -35,6 +36,8 @@ from services.runtime.rpc import Caller
 
 DESCRIPTION_CHARS_MAX: Final = 20_000
 PRIORITY_MAX: Final = 1_000_000
+TRIALS_WAITING_MAX: Final = 8
+"""So many trials may wait while one runs; each may take LUA_TIMEOUT_DEFAULT_MS."""
 
 
 class StrategyHandlers:
@@ -49,6 +52,9 @@ class StrategyHandlers:
         clock: Clock,
     ) -> None:
         self._host, self._book, self._lua, self._clock = host, book, lua, clock
+        # Trials are for people who wait and see: one at a time, so that plans find a child of the pool.
+        self._trial = asyncio.Lock()
+        self._trials = 0
 
     async def put(self, request: StrategyPutRequest, caller: Caller) -> StrategyView:
         """Compile, then store as a new version and activate it; the same content again changes nothing."""
@@ -113,14 +119,21 @@ class StrategyHandlers:
         if source is None:
             raise Rejected("not_found", f"{label} has no script for {stage}", name=put.name, stage=stage)
         context = trial_context(stage, request.task, request.context)
-        began_s = self._clock.monotonic_s()
-        value = await self._lua.call(source, context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=stage)
-        return StrategyTrial(
-            strategy=label,
-            stage=stage,
-            value=value,
-            duration_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
-        )
+        value, seconds = await self._try(source, context, stage)
+        return StrategyTrial(strategy=label, stage=stage, value=value, duration_ms=round(seconds * 1000, 3))
+
+    async def _try(self, source: str, context: Any, stage: str) -> tuple[Any, float]:
+        """The value of a script and the seconds it took, once it is its turn. Raises mailbox_full."""
+        if self._trials > TRIALS_WAITING_MAX:
+            raise Rejected("mailbox_full", "too many trials wait for their turn", max=TRIALS_WAITING_MAX)
+        self._trials += 1
+        try:
+            async with self._trial:
+                began_s = self._clock.monotonic_s()
+                value = await self._lua.call(source, context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=stage)
+                return value, self._clock.monotonic_s() - began_s
+        finally:
+            self._trials -= 1
 
     async def _compile(self, name: str, stage: str, source: str) -> None:
         try:
