@@ -7,6 +7,7 @@ import subprocess
 import sys
 from configparser import RawConfigParser
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -14,6 +15,7 @@ from services.console.home import Home
 from services.console.supervision.background import Supervisor, configuration
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
+from tests.support.nats_server import free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -86,3 +88,31 @@ def test_chaos_says_in_its_line_what_could_not_be_carried_out(tmp_path):
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
     assert '"broken": ["chaos-3-0: ' in done.stdout
+
+
+async def test_several_of_a_kind_share_a_machine(tmp_path, nats_server):
+    instance, port = Instance(tmp_path / "home", NATS_URL=nats_server.url), free_port()
+
+    def ready(at: int) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{at}/readyz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    first = instance.start("serve", "executor", "--http-port", str(port))
+    try:
+        await eventually(lambda: ready(port), timeout_s=30, interval_s=0.1)
+        same = await asyncio.to_thread(instance, "serve", "executor", "--http-port", str(port))
+        assert same.code == 78
+        assert "--http-port 0" in same.err
+        second = instance.start("serve", "executor", "--http-port", "0")
+        try:
+            files = (instance.home / "run").glob
+            await eventually(lambda: len(list(files("executor-*.json"))) == 2, timeout_s=30, interval_s=0.1)
+        finally:
+            second.kill()
+            second.communicate(timeout=10)
+    finally:
+        first.kill()
+        first.communicate(timeout=10)
