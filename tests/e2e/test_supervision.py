@@ -82,6 +82,17 @@ async def test_doctor_says_why_a_service_stands_still_and_its_advice_helps(insta
     assert "`htdag up -d`" in finding["mend"]
 
 
+async def test_what_was_left_out_is_absent_and_no_failure(instance):
+    instance.up("--only", "planner,executor")
+    shown = instance("ps")
+    assert (shown.code, "llm-worker absent: no model answers" in shown.out) == (0, True)
+    entry = instance("ps", "--json").document["services"]["llm-worker"]
+    assert (entry["state"], entry["pid"], "llm_unavailable" in entry["without"]) == ("absent", None, True)
+    said = await asyncio.to_thread(instance, "doctor", "--json")
+    finding = next(check for check in said.document["checks"] if check["name"] == "llm-worker")
+    assert (said.code, finding["status"], "no model answers" in finding["message"]) == (0, "warn", True)
+
+
 def test_chaos_says_in_its_line_what_could_not_be_carried_out(tmp_path):
     words = [sys.executable, str(CHAOS), "--seed", "3", "--runs", "1", "--kills", "0", "--deadline", "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)

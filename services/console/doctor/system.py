@@ -14,6 +14,7 @@ from services.console.options import Common
 from services.console.output import duration, plain
 from services.console.processes import alive
 from services.console.serve import SERVICES
+from services.console.supervision import status
 from services.console.supervision.broker import greeting, masked
 from services.console.supervision.readiness import probe
 
@@ -81,7 +82,9 @@ async def _services(console: Console, common: Common) -> list[Finding]:
             version = msgspec.json.decode(reply.data).get("version", "?")
         except Rejected:
             if not wanted:
-                found.append(Finding(name, "warn", "is not part of this instance", "`htdag up` without --only"))
+                lost = status.WITHOUT.get(name, "")
+                message = f"is not part of this instance: {lost}".rstrip(": ")
+                found.append(Finding(name, "warn", message, f"`htdag up -d --only {name}` adds it"))
                 continue
             found.append(await _silent(common, name))
             continue
