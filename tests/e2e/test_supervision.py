@@ -93,6 +93,21 @@ async def test_what_was_left_out_is_absent_and_no_failure(instance):
     assert (said.code, finding["status"], "no model answers" in finding["message"]) == (0, "warn", True)
 
 
+async def test_small_words_of_a_running_and_of_a_stopped_instance(instance):
+    instance.up("--only", "planner,executor")
+    one = instance.home.parent / "one.json"
+    one.write_text('{"id":"task-1","node":{"type":"lua","src":"error(1)"},"max_attempts":1}')
+    assert instance("tasks", "enqueue", str(one), "--json").document == "task-1"
+    await eventually(lambda: instance("tasks", "status", "task-1").out.strip() == "failed", timeout_s=20)
+    assert "htdag runs resume epic-default" in instance("tasks", "result", "task-1").err
+    assert "there is no file nofile.lua" in instance("strategies", "put", "nofile.lua", "--name", "x").err
+    assert instance("down").code == 0
+    # Whoever listens on 4222, or on the port of before, is not meant.
+    for words in (("runs", "list"), ("runs", "list", "--home", str(instance.home))):
+        said = instance(*words)
+        assert (said.code, "not_running" in said.err) == (3, True)
+
+
 def test_chaos_says_in_its_line_what_could_not_be_carried_out(tmp_path):
     words = [sys.executable, str(CHAOS), "--seed", "3", "--runs", "1", "--kills", "0", "--deadline", "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)

@@ -68,6 +68,8 @@ class TaskHandlers:
             detail["error"] = task.error
         if task.blocked_by is not None:
             detail["blocked_by"] = task.blocked_by
+        if task.state in ("failed", "blocked", "cancelled"):
+            detail["hint"] = f"`htdag runs show {run_id}` says why; `htdag runs resume {run_id}` tries it again"
         raise Rejected("not_completed", f"task {request.task_id} is {task.state}", **detail)
 
     async def graph(self, request: GraphRef, _caller: Caller) -> dict[str, str]:
