@@ -21,16 +21,21 @@ HEADER_REQUEST: Final = "Htdag-Request"
 """On a journaled answer: the stream sequence of the durable request it answers."""
 
 
+def shown(default: Any) -> Any:
+    """A default that is written out: in what is stored nobody has to know which one was meant."""
+    return msgspec.field(default_factory=lambda: default)
+
+
 class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
 
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
     """
 
-    stream: bool = False
-    temperature: float = LLM_TEMPERATURE_DEFAULT
-    max_tokens: int = LLM_OUTPUT_TOKENS_DEFAULT
-    timeout_ms: int = LLM_TIMEOUT_DEFAULT_MS
+    stream: bool = shown(False)
+    temperature: float = shown(LLM_TEMPERATURE_DEFAULT)
+    max_tokens: int = shown(LLM_OUTPUT_TOKENS_DEFAULT)
+    timeout_ms: int = shown(LLM_TIMEOUT_DEFAULT_MS)
     seed: int | None = None
     top_p: float | None = None
     stop: list[str] | None = None
@@ -59,7 +64,7 @@ class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     node_id: str = ""
     corr_id: str = ""
     model_id: str = ""
-    params: LlmParams = LlmParams()
+    params: LlmParams = shown(LlmParams())
 
 
 class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):

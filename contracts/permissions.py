@@ -62,7 +62,12 @@ _EVENTS: Final = tuple(spec.name for spec in STREAMS if spec.config["subjects"][
 USES: Final[dict[str, Use]] = {
     "planner": Use(newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)),
     "executor": Use(
-        calls=(rpc("policy-gateway", "policy", "decide"), rpc("policy-gateway", "policy", "roles"), f"{TOOLS}.*.*"),
+        calls=(
+            rpc("planner", "strategy", "choose"),
+            rpc("policy-gateway", "policy", "decide"),
+            rpc("policy-gateway", "policy", "roles"),
+            f"{TOOLS}.*.*",
+        ),
         tells=(rpc("llm-worker", "llm", "cancel"),),
         says=(_BEAT,),
         hears=(_BEAT,),

@@ -11,7 +11,10 @@ from contracts.task import TaskSpec
 
 
 class GoalSubmit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Decompose a goal and, unless `plan_only`, run it. The same `run_id` again attaches to the run that is there."""
+    """Decompose a goal and, unless `plan_only`, run it. The same `run_id` again attaches to the run that is there.
+
+    Without `strategy` the active one that matches the goal decides; `none` means none at all.
+    """
 
     goal: str
     run_id: str | None = None
@@ -91,6 +94,12 @@ class StrategyRef(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int | None = None
 
 
+class StrategyChoose(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Ask which active strategy matches any of `texts`: the highest priority wins, then the name."""
+
+    texts: list[str]
+
+
 class StrategyTry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Run one stage for one task, without effect: `stage` is decompose, spawn, orchestrate or complete.
 
@@ -112,7 +121,11 @@ class Nothing(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunStart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Start a run of `tasks` as they stand. An id is given when none is; the same id and plan again attaches."""
+    """Start a run of `tasks` as they stand. An id is given when none is; the same id and plan again attaches.
+
+    Without `strategy` a plan that has agents gets the active one that matches its goal, else any of its agents' tasks;
+    `none` means none at all: then the executor's fallback spawns the agents.
+    """
 
     tasks: list[TaskSpec]
     run_id: str | None = None

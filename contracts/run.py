@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
-from contracts.llm import LlmRequest, Usage
+from contracts.llm import LlmRequest, Usage, shown
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.task import RunState, TaskSpec, TaskState
 
@@ -39,9 +39,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.start.v1"):
     """Begin a run. The same command again changes nothing; another plan under the same id is `duplicate_id`.
-
-    `strategy` is `name@version`, fixed for the whole run; None means the fallback (models by complexity).
-    """
+    `strategy` is `name@version`, fixed until the run is at rest; None means the fallback (models by complexity)."""
 
     run_id: str
     goal: str = ""
@@ -195,7 +193,7 @@ class AgentsSpawned(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     attempt: int
     agents: list[dict[str, Any]]
     pattern: str
-    strategy: str | None = None
+    strategy: str | None = shown(None)
     fallback: bool = False
     duration_ms: float = 0.0
 
@@ -276,10 +274,11 @@ class RunCancelRequested(
 
 
 class RunResumed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.resumed.v1"):
-    """The run goes on, with a new deadline."""
+    """The run goes on, with a new deadline; with another `strategy` (`none`: without one) if it was at rest."""
 
     deadline_at_ms: int
     reason: str = ""
+    strategy: str | None = None
 
 
 class RunEnded(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.ended.v1"):

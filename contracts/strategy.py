@@ -1,8 +1,11 @@
 """The strategy aggregate: versioned Lua scripts that decompose, spawn, orchestrate and judge."""
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
+
+from contracts.task import AgentNode, TaskSpec
 
 Stage = Literal["decomposition", "agent_spawning", "orchestration", "completion"]
 STAGES: Final[tuple[Stage, ...]] = ("decomposition", "agent_spawning", "orchestration", "completion")
@@ -12,6 +15,28 @@ STAGE_ALIASES: Final[dict[str, Stage]] = {
     "orchestrate": "orchestration",
     "complete": "completion",
 }
+
+
+NO_STRATEGY: Final = "none"
+"""Said instead of a strategy's name: choose none, and let the executor's fallback spawn the agents."""
+CHOICE_TEXTS_MAX: Final = 500
+"""So many different descriptions of one plan are looked at when its strategy is chosen."""
+CHOICE_TEXT_CHARS_MAX: Final = 4_000
+"""Only the beginning of a description decides which strategy it gets."""
+
+
+def choice_texts(tasks: Sequence[TaskSpec], goal: str = "") -> list[str]:
+    """The texts in which the patterns of strategies are searched: the goal, else what the agents' tasks say.
+
+    Empty for a plan without a goal and without an agent: nothing in it would follow a strategy.
+    """
+    agents = [task for task in tasks if type(task.node) is AgentNode]
+    if not agents:
+        return []
+    if goal.strip():
+        return [goal[:CHOICE_TEXT_CHARS_MAX]]
+    texts = dict.fromkeys(f"{task.title} {task.description}"[:CHOICE_TEXT_CHARS_MAX] for task in agents)
+    return list(texts)[:CHOICE_TEXTS_MAX]
 
 
 class StrategyBody(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -67,6 +92,12 @@ class StrategyView(msgspec.Struct, frozen=True, omit_defaults=True):
     scripts: list[str]
     description: str = ""
     digest: str = ""
+
+
+class StrategyChoice(msgspec.Struct, frozen=True):
+    """Which strategy (`name@version`) a plan gets; null when none matches."""
+
+    strategy: str | None
 
 
 class StrategyTrial(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -54,6 +54,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "go back to the version that was active before", '{"name":"standard"}'),
     VerbSpec("planner", "strategy", "try", requests.StrategyTry, strategy.StrategyTrial, "run one stage without effect",
              '{"name":"standard","stage":"decompose","task":{"description":"X","estimated_complexity":10}}'),
+    VerbSpec("planner", "strategy", "choose", requests.StrategyChoose, strategy.StrategyChoice,
+             "which active strategy a plan gets", '{"texts":["hotfix: the login page is blank"]}'),
     VerbSpec("planner", "strategy", "seed", requests.Nothing, list[strategy.StrategyView],
              "store the shipped strategies that are missing", "{}"),
     VerbSpec("executor", "run", "start", requests.RunStart, run.RunSummary, "start a run of given tasks",

@@ -68,13 +68,17 @@ class Console:
 
 
 def broker_url(common: Common) -> str:
-    """The broker meant: that of `--home` when given, else NATS_URL, else that of the home, else port 4222."""
+    """The broker meant: that of `--home` when given, else NATS_URL, else that of the home, else port 4222.
+
+    A home that is named, by flag or HTDAG_HOME, and does not run is not_running: what listens on its old port, or on
+    4222, may be somebody else's.
+    """
     if common.home is None and os.environ.get("NATS_URL"):
         return os.environ["NATS_URL"]
     record = common.place.record()
-    if record is not None and (record.running or common.home is not None):
+    if record is not None and record.running:
         return record.operator_url
-    if common.home is not None and not os.environ.get("NATS_URL"):
+    if (common.home is not None or os.environ.get("HTDAG_HOME")) and not os.environ.get("NATS_URL"):
         raise Rejected("not_running", home=str(common.place.root))
     return os.environ.get("NATS_URL") or DEFAULT_URL
 

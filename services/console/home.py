@@ -123,8 +123,11 @@ class Home:
         return record
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only `up` of this home; raises Rejected("already_running")."""
+    def lock(self, *, of_running: bool = False) -> Iterator[None]:
+        """Be the only `up` of this home; raises Rejected("already_running").
+
+        `of_running`: the instance itself may run, and is worked on.
+        """
         self.prepare()
         descriptor = os.open(self.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -132,7 +135,7 @@ class Home:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise Rejected("already_running", home=str(self.root)) from error
-            record = self.record()
+            record = None if of_running else self.record()
             if record is not None and record.running and record.supervisor.pid != os.getpid():
                 raise Rejected("already_running", home=str(self.root), pid=record.supervisor.pid)
             yield

@@ -244,8 +244,9 @@ def _reworked(board: Board, event: events.TaskReworked, _: int) -> None:
         task.reworks, task.tail = event.rework, ""
 
 
-def _resumed(board: Board, _event: events.RunResumed, _: int) -> None:
+def _resumed(board: Board, event: events.RunResumed, _: int) -> None:
     board.status, board.ended_at_ms, board.error = "running", 0, None
+    board.strategy = event.strategy or board.strategy
 
 
 def _ended(board: Board, event: events.RunEnded, now_ms: int) -> None:

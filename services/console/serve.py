@@ -19,8 +19,8 @@ SERVICES: Final[dict[str, str]] = {
 """Service name -> package, in starting order."""
 
 
-def serve(name: str, home: Path | None = None) -> int:
-    """Run the service `name` until it is told to stop; its exit code."""
+def serve(name: str, home: Path | None = None, http_port: int | None = None) -> int:
+    """Run the service `name` until it is told to stop; its exit code. Health is served at `http_port`, 0: any free."""
     package = SERVICES.get(name)
     if package is None:
         raise Rejected("bad_request", f"no such service: {name}", hint=f"there are {', '.join(SERVICES)}")
@@ -30,10 +30,20 @@ def serve(name: str, home: Path | None = None) -> int:
         config = importlib.import_module("services.runtime.config")
     except ModuleNotFoundError as error:
         raise Rejected("missing_dependency", f"{name} cannot be loaded: {error}", name=error.name or "") from error
-    flags = {"core.home": str(home.expanduser().absolute())} if home is not None else {}
+    flags: dict[str, Any] = {"core.home": str(home.expanduser().absolute())} if home is not None else {}
     flags |= _broker_of(Home.locate(home))
+    if http_port is not None:
+        flags["core.http_port"] = _first_port(config, name, http_port)
     code: Any = app.run_service(name, service.build, config=config.Config.load(flags))
     return int(code or OK)
+
+
+def _first_port(config: Any, name: str, http_port: int) -> int:
+    """The start of the block of health ports in which `name` has `http_port`."""
+    place = int(config.Core(http_port=config.HTTP_PORT_BASE).http_port_of(name)) - int(config.HTTP_PORT_BASE)
+    if http_port and http_port <= place:
+        raise Rejected("bad_request", f"the health port of {name} must be 0 or above {place}", requested=http_port)
+    return http_port - place if http_port else 0
 
 
 def _broker_of(home: Home) -> dict[str, str]:

@@ -20,6 +20,8 @@ def read_strategy(path: Path, *, name: str | None, stage: str | None) -> dict[st
         return {"name": name or path.resolve().name, "scripts": scripts}
     if path.suffix == ".toml":
         return _from_toml(path, name)
+    if not path.exists():
+        raise Rejected("not_found", f"there is no file {path}", hint="check the path")
     if stage is None and path.stem not in STAGES and path.stem not in STAGE_ALIASES:
         raise Rejected("bad_request", f"which stage is {path.name}?", hint=f"say --stage: {', '.join(STAGES)}")
     if name is None:

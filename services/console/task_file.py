@@ -17,6 +17,10 @@ _PLAN_KEYS: Final = frozenset({"tasks", "run_id", "goal", "epic_id", "strategy",
 _TASK_KEYS: Final = frozenset(field.name for field in msgspec.structs.fields(TaskSpec))
 
 
+class OneTask(list[Any]):
+    """The tasks of a file that holds one task by itself, not in a list."""
+
+
 def looks_like_file(argument: str) -> bool:
     """Whether a word names a file rather than a goal: standard input, *.json, or a path that exists."""
     if argument == STDIN or argument.endswith(".json"):
@@ -42,7 +46,7 @@ def read_plan(argument: str) -> tuple[dict[str, Any], list[str]]:
     elif isinstance(document, dict) and "tasks" in document:
         plan = document
     elif isinstance(document, dict) and "id" in document:
-        plan = {"tasks": [document]}
+        plan = {"tasks": OneTask([document])}
     else:
         raise Rejected("bad_request", f"{argument} holds no tasks", hint='write a list of tasks, or {"tasks": […]}')
     if not isinstance(plan["tasks"], list):

@@ -14,12 +14,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `lua_children` processes run Lua; at most `bodies_max` NATS calls are under way at once.
     `partition_credit` mailbox messages of one partition may be unsettled; an actor at rest for `idle_s` leaves memory.
+    Runs that ended stay as long, but together with at most `ended_tasks_max` tasks, the biggest leave first.
     A run's state is kept beside its log after `snapshot_every_events` (later if it is big), so that it wakes fast.
     """
 
     lua_children: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     bodies_max: Count = 1024
     partition_credit: Count = 256
+    ended_tasks_max: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 10_000
     actors_max: Count = 20_000
     mailbox_messages_max: Count = 20_000
     idle_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0

@@ -11,7 +11,7 @@ from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY, HEADER
 from contracts.epic import DEFAULT_EPIC
 from contracts.errors import Rejected
 from contracts.limits import ID_CHARS_MAX
-from contracts.requests import Page, RunCancel, RunRef, RunStart, RunWaits
+from contracts.requests import Page, RunCancel, RunRef, RunStart, RunWaits, StrategyChoose
 from contracts.run import (
     CancelRun,
     ResumeRun,
@@ -23,8 +23,9 @@ from contracts.run import (
     Wait,
 )
 from contracts.run_proofs import ReplayReport, RunAudit
+from contracts.strategy import NO_STRATEGY, StrategyChoice, choice_texts
 from contracts.streams import COMMANDS, EVENTS_PLANNER
-from contracts.subjects import EPIC_RUN_PREFIX, ID, check_id, command, events
+from contracts.subjects import EPIC_RUN_PREFIX, ID, check_id, command, events, rpc
 from services.executor import views
 from services.executor.mailboxes import Host
 from services.executor.replay import Replay
@@ -40,6 +41,8 @@ from services.runtime.ids import Ids
 from services.runtime.rpc import DEFERRED, Caller, Deferred
 
 PAGE_MAX: Final = 500
+CHOOSE: Final = rpc("planner", "strategy", "choose")
+CHOOSE_WITHIN_S: Final = 5.0
 STRATEGY_WAIT_S: Final = 2.0
 """A version that was stored just now may still be on its way here."""
 RUNS_WAITING_MAX: Final = 1_000
@@ -81,6 +84,7 @@ class RunVerbs:
 
     async def start(self, request: RunStart, caller: Caller) -> Deferred:
         """Check the plan and put it into the run's mailbox; the run itself answers when it has begun."""
+        request = await self._with_strategy(request)
         run_id = request.run_id if request.run_id is not None else self._ids.new()
         strategy = await self._strategy(request.strategy) if request.strategy else None
         if run_id.startswith(EPIC_RUN_PREFIX):
@@ -125,6 +129,24 @@ class RunVerbs:
             return
         if await self._bus.last(EVENTS_PLANNER, events("planner", "epic", check_id(epic_id, "epic_id"))) is None:
             raise Rejected("epic_not_found", f"there is no epic {epic_id}", epic_id=epic_id)
+
+    async def _with_strategy(self, request: RunStart) -> RunStart:
+        """The request with the strategy that its plan gets: as the planner chooses for goals, so here for plans."""
+        if request.strategy == NO_STRATEGY:
+            return msgspec.structs.replace(request, strategy=None)
+        texts = choice_texts(request.tasks, request.goal) if request.strategy is None and self._book.any_active else []
+        if not texts:
+            return request
+        body = StrategyChoose(texts)
+        try:
+            chosen = await self._bus.call(CHOOSE, body, timeout_s=CHOOSE_WITHIN_S, into=StrategyChoice)
+        except Rejected as error:
+            if error.code not in ("service_unavailable", "timeout"):
+                raise
+            message = "the planner, which chooses the strategy, does not answer"
+            hint = f"start it (`htdag ps`), or name a strategy, or {NO_STRATEGY}"
+            raise Rejected("service_unavailable", message, service="planner", hint=hint) from error
+        return msgspec.structs.replace(request, strategy=chosen.strategy)
 
     async def _say(self, run_id: str, verb: str, said: StartRun | CancelRun | ResumeRun, caller: Caller) -> Deferred:
         data = _ENCODE(said)

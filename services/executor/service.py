@@ -97,6 +97,7 @@ async def build(app: App) -> None:
             mailbox_messages_max=config.mailbox_messages_max,
             actors_max=config.actors_max,
             idle_s=config.idle_s,
+            ended_weight_max=config.ended_tasks_max,
             commit_bytes_max=bus.payload_max - HEADERS_BYTES,
             snapshot_every_events=config.snapshot_every_events,
         ),

@@ -49,6 +49,11 @@ class StrategyBook:
         """Whether this `name@version` is here."""
         return reference in self._bodies
 
+    @property
+    def any_active(self) -> bool:
+        """Whether some strategy could match."""
+        return bool(self._active)
+
     async def find(self, reference: str, wait_s: float = VERSION_WAIT_S) -> StrategyBody:
         """The scripts of `name@version`, waiting for them if they are not here yet; raises strategy_not_found."""
         try:

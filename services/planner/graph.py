@@ -73,7 +73,8 @@ def in_order(tasks: Sequence[TaskSpec], index: dict[str, int] | None = None) -> 
                 heapq.heappush(ready, follower)
     if passed < len(waiting):
         cycle = _find_cycle(tasks, followers, waiting)
-        raise Rejected("cycle", " -> ".join(cycle[:CYCLE_SHOWN_MAX]), cycle=cycle[:CYCLE_SHOWN_MAX])
+        shown = cycle[:CYCLE_SHOWN_MAX]
+        raise Rejected("cycle", "the dependencies form a cycle: " + " -> ".join(shown), cycle=shown)
     return ordered
 
 

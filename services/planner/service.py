@@ -111,6 +111,7 @@ def _bind_strategies(app: App, handlers: StrategyHandlers) -> None:
     app.handle("strategy", "activate", handlers.activate)
     app.handle("strategy", "rollback", handlers.rollback)
     app.handle("strategy", "try", handlers.try_stage)
+    app.handle("strategy", "choose", handlers.choose)
     app.handle("strategy", "seed", handlers.seed)
 
 

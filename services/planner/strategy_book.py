@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from contracts.codec import CommitCodec
 from contracts.errors import Rejected
-from contracts.strategy import StrategyBody, StrategyEvent, StrategyPut, StrategyView
+from contracts.strategy import NO_STRATEGY, StrategyBody, StrategyEvent, StrategyPut, StrategyView
 from contracts.subjects import parse_events
 from services.planner.pattern import Pattern
 from services.planner.strategy.decider import not_found
@@ -55,9 +55,13 @@ class StrategyBook:
         if seq > self._seqs.get(strategy.name, 0):
             self._keep(strategy.copy(), seq)
 
-    def choose(self, text: str) -> Choice | None:
-        """The strategy for a task: of the active ones that match, the highest priority, then the first name."""
-        return next((one.choice for one in self._candidates if one.pattern.search(text)), None)
+    def choose(self, *texts: str) -> Choice | None:
+        """The strategy for any of `texts`: of the active ones that match, the highest priority, then the first name."""
+        return next((one.choice for one in self._candidates if any(map(one.pattern.search, texts))), None)
+
+    def named(self, reference: str) -> Choice | None:
+        """What `find` gives; None when NO_STRATEGY was asked for."""
+        return None if reference == NO_STRATEGY else self.find(reference)
 
     def find(self, reference: str) -> Choice:
         """The strategy that `name` (active version) or `name@version` refers to. Raises strategy_not_found."""

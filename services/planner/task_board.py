@@ -7,7 +7,9 @@ import msgspec
 from contracts.codec import CommitCodec
 from contracts.run import (
     RunCreated,
+    RunEnded,
     RunEvent,
+    RunResumed,
     TaskBlocked,
     TaskCancelled,
     TaskCompleted,
@@ -17,6 +19,7 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
+from contracts.strategy import NO_STRATEGY
 from contracts.task import TaskState
 from services.runtime.event_store import Recorded
 
@@ -37,6 +40,8 @@ class TaskBoard:
 
     def __init__(self) -> None:
         self.created: RunCreated | None = None
+        self.strategy: str | None = None
+        self.running = False
         self.tasks: dict[str, BoardTask] = {}
 
     @property
@@ -56,7 +61,13 @@ class TaskBoard:
     def _take(self, event: RunEvent, seq: int) -> None:
         match event:
             case RunCreated():
-                self.created = event
+                self.created, self.strategy, self.running = event, event.strategy, True
+            case RunResumed():
+                self.running = True
+                if event.strategy is not None:
+                    self.strategy = None if event.strategy == NO_STRATEGY else event.strategy
+            case RunEnded():
+                self.running = False
             case TasksAdded():
                 for spec in event.tasks:
                     self.tasks.setdefault(spec.id, BoardTask())

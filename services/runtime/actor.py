@@ -66,7 +66,7 @@ class ActorHost(Generic[C, S, E]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._alarms = Alarms(clock, self._wake)
-        self._recent = Recent(self._limits.ended_max)
+        self._recent = Recent(self._limits.ended_max, self._limits.ended_weight_max)
         self._time_type = type(decider.time_command(clock.now_ms())) if decider.time_command else None
         self._folding = Folding(decider, codec, store, snapshots)
         self._writer = CommitWriter(service, codec, store, self._limits.commit_bytes_max)
@@ -372,10 +372,10 @@ class ActorHost(Generic[C, S, E]):
         return actor.at_rest and (self._timers is None or not actor.loaded or not must_arm(actor.armed_at_ms, due))
 
     def _make_room(self, actor: Actor[C, S, E]) -> None:
-        """What just ended stays for the questions that follow; older ones go."""
-        for oldest in self._recent.add(actor):
-            if oldest.at_rest and self._decider.is_terminal(oldest.state):
-                self._forget(oldest)
+        """What just ended stays for the questions that follow; older ones and big ones go."""
+        for over in self._recent.add(actor, self._decider.weight(actor.state)):
+            if over.at_rest and self._decider.is_terminal(over.state):
+                self._forget(over)
 
     def _forget(self, actor: Actor[C, S, E]) -> None:
         self._alarms.cancel(actor)

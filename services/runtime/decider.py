@@ -21,6 +21,10 @@ def _none(_: Any) -> None:
     return None
 
 
+def _one(_: Any) -> int:
+    return 1
+
+
 def _no(_: Any) -> bool:
     return False
 
@@ -56,6 +60,8 @@ class Decider(Generic[C, S, E]):
     sequence check of the append finds out when that was wrong."""
     summary: Callable[[S], Mapping[str, Any] | None] = _none
     """What a list shows of the aggregate; stored as a header of each commit."""
+    weight: Callable[[S], int] = _one
+    """How much memory a state takes, in a unit of the aggregate's own; what is over is kept up to a sum of it."""
 
 
 def fold(decider: Decider[C, S, E], state: S, events: Iterable[E]) -> S:

@@ -54,11 +54,9 @@ class HealthServer:
         try:
             self._server = await asyncio.start_server(self._accept, host, port, limit=HEAD_BYTES_MAX)
         except OSError as error:
-            text, hint = (
-                f"the health port {host}:{port} cannot be opened",
-                "set HTDAG_CORE__HTTP_PORT; 0 takes a free one",
-            )
-            raise Rejected("port_in_use", text, port=port, hint=hint) from error
+            message = f"the health port {host}:{port} cannot be opened"
+            hint = "another port: `htdag serve … --http-port 0`, or HTDAG_CORE__HTTP_PORT=0, takes a free one"
+            raise Rejected("port_in_use", message, port=port, hint=hint) from error
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self.port
 

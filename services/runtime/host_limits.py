@@ -9,11 +9,15 @@ HEADERS_BYTES: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """Bounds of one host. `idle_s` is how long an actor at rest stays in memory, `ended_max` how many that are over."""
+    """Bounds of one host. `idle_s` is how long an actor at rest stays in memory.
+
+    Of those that are over at most `ended_max` stay that long, and together no more than `ended_weight_max`.
+    """
 
     mailbox_messages_max: int = 20_000
     actors_max: int = 20_000
     ended_max: int = 100
+    ended_weight_max: int = 1_000_000
     idle_s: float = 30.0
     conflicts_max: int = 20
     commit_bytes_max: int = (1 << 20) - HEADERS_BYTES

@@ -216,7 +216,7 @@ class Lifecycle:
 
     def _failed(self, event: str, name: str, error: Exception) -> None:
         if isinstance(error, Rejected):
-            hint = error.detail.get("hint") or error.kind.hint
+            hint = error.detail.get("hint", error.kind.hint)
             self._log.error(event, task=name, code=error.code, reason=error.message, hint=hint)
             self.exit_code = self.exit_code or error.kind.exit_code
         else:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from contracts.codec import CommitCodec, Undecodable, UnknownType, tag_of
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
-from contracts.run import RunEvent, TaskStarted
+from contracts.llm import LlmInput, LlmRequest
+from contracts.run import AgentsSpawned, LlmRequested, RunEvent, TaskStarted
 from contracts.strategy import StrategyEvent
 
 HEAD = {"at": "2026-11-20T17:00:00.000Z", "by": "test", "cause": "c", "corr": "r"}
@@ -139,3 +140,20 @@ def test_a_commit_of_many_events_is_read_in_order() -> None:
     codec: CommitCodec[RunEvent] = CommitCodec(RunEvent)
     started = [TaskStarted(task_id=f"t{n}", attempt=1, deadline_at_ms=n) for n in range(1000)]
     assert codec.decode(codec.encode(Commit(**HEAD, events=list(started)))).events == started
+
+
+def test_a_stored_request_shows_what_nobody_asked_for() -> None:
+    """Whoever reads the log sees with which parameters a call was made, also the ones that nobody named."""
+    request = LlmRequest(LlmInput([]), run_id="r", node_id="n", corr_id="c", model_id="m")
+    event = LlmRequested(task_id="n", attempt=1, step="llm-1", request=request, deadline_at_ms=1)
+    params = {"stream": False, "temperature": 0.7, "max_tokens": 4000, "timeout_ms": 30_000}
+    assert msgspec.to_builtins(request)["params"] == params
+    assert msgspec.json.decode(msgspec.json.encode(event))["request"]["params"] == params
+    old = msgspec.json.decode(b'{"input":{"messages":[]},"params":{"max_tokens":5}}', type=LlmRequest)
+    assert msgspec.json.decode(msgspec.json.encode(old))["params"] == {**params, "max_tokens": 5}
+
+
+def test_the_fallback_says_that_there_is_no_strategy() -> None:
+    event = AgentsSpawned(task_id="a", attempt=1, agents=[], pattern="solo", fallback=True)
+    told = msgspec.json.decode(msgspec.json.encode(event))
+    assert (told["strategy"], told["fallback"]) == (None, True)

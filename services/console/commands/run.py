@@ -30,7 +30,8 @@ class RunFlags:
     epic: str | None = None
     """Epic that the run belongs to."""
     strategy: str | None = None
-    """Strategy (name or name@version) instead of the one that matches."""
+    """Strategy (name or name@version) instead of the one that matches the goal, or in a file its agents' tasks; none
+    means none at all."""
     complexity: float | None = None
     """Estimated complexity of the goal, 0 to 100 (10 when not given); below 5 it stays one task."""
     model: str | None = None

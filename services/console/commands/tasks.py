@@ -38,14 +38,16 @@ async def enqueue(
     """
     plan, remarks = task_file.read_plan(file)
     wishes = {"epic_id": epic or plan.get("epic_id"), "strategy": strategy or plan.get("strategy")}
-    body = {"tasks": plan["tasks"], **{name: value for name, value in wishes.items() if value is not None}}
+    tasks = plan["tasks"]
+    asked: dict[str, Any] = {"task": tasks[0]} if isinstance(tasks, task_file.OneTask) else {"tasks": tasks}
+    body = {**asked, **{name: value for name, value in wishes.items() if value is not None}}
     if isinstance(plan.get("options"), dict):
         body["options"] = plan["options"]
     for remark in remarks + not_yet.notes(body.get("options"), plan["tasks"]):
         common.output.note(f"note: {remark}")
     async with connected(common) as console:
         ids = await console.call("planner.task.enqueue", body, timeout_s=max(common.wait, 60.0))
-    common.output.value(ids, "\n".join(ids))
+    common.output.value(ids, ids if isinstance(ids, str) else "\n".join(ids))
 
 
 @app.command

@@ -91,7 +91,8 @@ async def down(*, common: Common = DEFAULTS) -> int:
 
 @ps_app.default
 async def ps(*, pids: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
-    """Show the processes of this home. Exit code 3 when something is not ready.
+    """Show the processes of this home. Exit code 3 when something is not ready;
+    what `up --only` left out is absent, which is no failure.
 
     For example:
         htdag ps
@@ -108,7 +109,7 @@ async def ps(*, pids: Annotated[bool, Parameter(negative="")] = False, common: C
         numbers = [process.pid for process in record.processes if process.start_ticks]
         output.value(numbers, "\n".join(map(str, numbers)))
         return OK
-    output.value(status.document(record), lambda _: status.table(record, output))
+    output.value(status.document_of_all(record), lambda _: status.table_of_all(record, output))
     everything = [*record.services.values(), *([record.broker] if record.broker else [])]
     return OK if all(status.state_of(service) == "ready" for service in everything) else NOT_FOUND
 

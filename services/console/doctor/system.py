@@ -1,5 +1,6 @@
 """Checks of the running system: broker, streams, services, workers, waits."""
 
+import contextlib
 import time
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from services.console.options import Common
 from services.console.output import duration, plain
 from services.console.processes import alive
 from services.console.serve import SERVICES
+from services.console.supervision import status
 from services.console.supervision.broker import greeting, masked
 from services.console.supervision.plan import FALLBACK_MODELS
 from services.console.supervision.readiness import probe
@@ -84,16 +86,11 @@ async def _services(console: Console, common: Common) -> list[Finding]:
             version = msgspec.json.decode(reply.data).get("version", "?")
         except Rejected:
             if not wanted:
-                found.append(Finding(name, "warn", "is not part of this instance", "`htdag up` without --only"))
+                lost = status.WITHOUT.get(name, "")
+                message = f"is not part of this instance: {lost}".rstrip(": ")
+                found.append(Finding(name, "warn", message, f"`htdag up -d --only {name}` adds it"))
                 continue
-            found.append(
-                Finding(
-                    name,
-                    "fail",
-                    "does not answer on the bus",
-                    f"`htdag ps`; start it: `htdag up`, or `htdag serve {name}`",
-                )
-            )
+            found.append(await _silent(common, name))
             continue
         local = record.services.get(name) if record and record.running else None
         if local is not None and alive(local.process):
@@ -105,6 +102,26 @@ async def _services(console: Console, common: Common) -> list[Finding]:
                 continue
         found.append(Finding(name, "ok", f"answers, version {version}"))
     return found
+
+
+async def _silent(common: Common, name: str) -> Finding:
+    """A service that does not answer: what its supervisor and its log say of it."""
+    record = common.place.record()
+    if record is None or not record.running or record.mode != "background":
+        return Finding(
+            name,
+            "fail",
+            "does not answer on the bus",
+            f"`htdag ps`; start it: `htdag up -d`, or `htdag serve {name}`",
+        )
+    from services.console.supervision import background
+
+    state = "not started"
+    with contextlib.suppress(Rejected, KeyError):  # then only the log can say more
+        state = (await background.current(common.place, record)).services[name].state
+    log = common.place.logs / f"{name}.log"
+    message = f"does not answer on the bus; it is {state}{background.last_words(log)}"
+    return Finding(name, "fail", message, f"look at {log}; `htdag up -d` starts what stands still at once")
 
 
 async def _workers(console: Console) -> Finding:

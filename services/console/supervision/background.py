@@ -22,6 +22,8 @@ SUPERVISOR_START_S: Final = 10.0
 STOP_S: Final = 60.0
 _SOCKET_PATH_BYTES_MAX: Final = 98
 _POLL_S: Final = 0.1
+_PATIENCE_S: Final = 15.0
+"""supervisord tries for ever; whoever waits for `up` is told after five tries in a row."""
 _UP_STATES: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 _STATES: Final = {
     "RUNNING": "starting",
@@ -78,6 +80,10 @@ async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> Instan
     """Start the instance and return when all of it is ready; nothing is left running when that fails."""
     if len(os.fsencode(home.supervisor_socket)) > _SOCKET_PATH_BYTES_MAX:
         raise Rejected("bad_config", "the path of this home is too long for a socket", hint="choose a shorter --home")
+    running = home.record()
+    if running is not None and running.running and running.mode == "background":
+        with home.lock(of_running=True):
+            return await _start_again(home, running, plan, deadline_s)
     conf = configuration()
     check_configuration(home, plan)
     with home.lock():
@@ -175,6 +181,21 @@ async def _start_supervisor(home: Home, conf: Path, env: dict[str, str]) -> Proc
         raise Rejected("internal", "supervisord does not start", hint=f"look at {home.logs}/supervisord.log") from None
 
 
+async def _start_again(home: Home, record: InstanceRecord, plan: UpPlan, deadline_s: float) -> InstanceRecord:
+    """Start what the plan names and does not run in a running instance; raises already_running when all of it does."""
+    supervisor = Supervisor(home)
+    infos = await supervisor.processes()
+    services = [*record.services, *(name for name in plan.services if name not in record.services)]
+    names = [*([BROKER] if record.broker else []), *services]
+    resting = [name for name in names if name in infos and infos[name]["statename"] not in ("RUNNING", "STARTING")]
+    if not resting:
+        raise Rejected("already_running", home=str(home.root), pid=record.supervisor.pid)
+    for name in resting:
+        if infos[name]["statename"] == "BACKOFF":
+            await supervisor.call("supervisor.stopProcess", name)  # else it would go on waiting for its next try
+    return await _start_programs(home, record, names, deadline_s, None)
+
+
 async def _start_programs(
     home: Home, record: InstanceRecord, names: list[str], deadline_s: float, broker: EmbeddedBroker | None
 ) -> InstanceRecord:
@@ -194,11 +215,11 @@ async def _start_programs(
         record.mode,
         record.supervisor,
         record.operator_url,
-        ServiceRecord(Process(0, 0)) if BROKER in names else None,
-        {name: ServiceRecord(Process(0, 0)) for name in names if name != BROKER},
+        record.broker or (ServiceRecord(Process(0, 0)) if BROKER in names else None),
+        {name: record.services.get(name, ServiceRecord(Process(0, 0))) for name in names if name != BROKER},
     )
     loop = asyncio.get_running_loop()
-    end = loop.time() + deadline_s
+    end, patient_until = loop.time() + deadline_s, loop.time() + _PATIENCE_S
     while True:
         record = await current(home, record)
         home.write_record(record)
@@ -206,7 +227,8 @@ async def _start_programs(
         waiting = {name: service for name, service in services.items() if service.state != "ready"}
         if not waiting:
             return record
-        if loop.time() > end or any(service.state == "failed" for service in waiting.values()):
+        hopeless = ("failed", "backoff") if loop.time() > patient_until else ("failed",)
+        if loop.time() > end or any(service.state in hopeless for service in waiting.values()):
             raise await _why_not(home, waiting)
         await asyncio.sleep(_POLL_S)
 
@@ -219,7 +241,7 @@ async def _make_streams(home: Home, broker: EmbeddedBroker) -> None:
             await greeting(broker.url, timeout_s=1.0)
         except Rejected as error:
             if asyncio.get_running_loop().time() > end:
-                words = _last_words(home.logs / f"{BROKER}.log")
+                words = last_words(home.logs / f"{BROKER}.log")
                 raise Rejected("nats_unavailable", f"the embedded broker does not start{words}") from error
             await asyncio.sleep(_POLL_S)
         else:
@@ -247,7 +269,7 @@ async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:
     reasons: dict[str, str] = {}
     for name, service in waiting.items():
         why = (await probe(home.run, name, service.process.pid)).reason if service.process.pid else ""
-        reasons[name] = f"{service.state}: {why}".rstrip(": ") + _last_words(home.logs / f"{name}.log")
+        reasons[name] = f"{service.state}: {why}".rstrip(": ") + last_words(home.logs / f"{name}.log")
     return Rejected(
         "service_unavailable",
         f"not ready: {', '.join(waiting)}",
@@ -256,7 +278,8 @@ async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:
     )
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """The last line of a log in brackets; empty when there is none."""
     try:
         lines = log.read_bytes()[-2048:].decode("utf-8", "replace").strip().splitlines()
     except OSError:

@@ -130,7 +130,8 @@ class Child:
         now = asyncio.get_running_loop().time()
         self._deaths.append(now)
         too_often = len(self._deaths) == RESTARTS_MAX and now - self._deaths[0] < RESTARTS_WINDOW_S
-        return too_often or code in _HOPELESS
+        # A negative code is a signal: whoever is killed comes back, however often.
+        return (too_often and code >= 0) or code in _HOPELESS
 
     def _backoff_s(self) -> float:
         since = asyncio.get_running_loop().time() - RESTARTS_WINDOW_S

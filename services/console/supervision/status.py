@@ -1,13 +1,25 @@
 """How the state of an instance is shown: as the public JSON, as a table, and live on a terminal."""
 
-from typing import Any
+from typing import Any, Final
 
 from services.console.home import InstanceRecord, ServiceRecord
 from services.console.output import Output, columns, size
 from services.console.processes import alive, rss_bytes
+from services.console.serve import SERVICES
 from services.console.supervision.broker import masked
 
 HEADERS = ("SERVICE", "STATE", "PID", "HTTP", "RSS", "RESTARTS")
+WITHOUT: Final = {
+    "planner": "goals, tasks, epics and strategies are refused; a plan with agents needs `--strategy none`",
+    "executor": "no run begins and none goes on",
+    "llm-worker": "no model answers: tasks that ask one wait, then fail with llm_unavailable",
+}
+"""What does not work in an instance that leaves a service out."""
+
+
+def absent(record: InstanceRecord) -> dict[str, str]:
+    """The services that this instance was started without, and what does not work therefore."""
+    return {name: WITHOUT.get(name, "what it does is refused") for name in SERVICES if name not in record.services}
 
 
 def document(record: InstanceRecord) -> dict[str, Any]:
@@ -38,6 +50,19 @@ def rows(record: InstanceRecord, output: Output) -> list[tuple[object, ...]]:
         )
         for name, service in named.items()
     ]
+
+
+def document_of_all(record: InstanceRecord) -> dict[str, Any]:
+    """The public JSON of `ps`: also the services that were left out, as `absent`."""
+    found = document(record)
+    nothing = {"pid": None, "http": None, "state": "absent", "restarts": 0, "rss_bytes": 0}
+    found["services"] |= {name: {**nothing, "without": lost} for name, lost in absent(record).items()}
+    return found
+
+
+def table_of_all(record: InstanceRecord, output: Output) -> str:
+    """The table of `ps`: below it what was left out, and what does not work therefore."""
+    return "\n".join([table(record, output), *(f"{name} absent: {lost}" for name, lost in absent(record).items())])
 
 
 def table(record: InstanceRecord, output: Output) -> str:

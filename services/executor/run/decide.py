@@ -27,6 +27,7 @@ from contracts.run import (
     TasksAdded,
 )
 from contracts.run_tools import TakeToolResult
+from contracts.strategy import NO_STRATEGY
 from contracts.subjects import check_id
 from contracts.task import TASK_STATES_FINAL, TaskSpec
 from services.executor import graph
@@ -156,7 +157,11 @@ def _add(command: AddTasks, run: Run, now_ms: int) -> Sequence[RunEvent]:
     if any(spec.parent in run.tasks for spec in new):  # only then can a new edge close a circle through old tasks
         graph.order([*(task.spec for task in run.tasks.values()), *new])
     events: list[RunEvent] = []
-    if is_terminal(run) or run.deadline_at_ms - now_ms < run.options.timeout_ms // 2:
+    if is_terminal(run):
+        # At rest nothing follows the old strategy any more: what is added follows the one that was chosen for it.
+        strategy = None if command.strategy == run.strategy else command.strategy or NO_STRATEGY
+        events.append(RunResumed(now_ms + run.options.timeout_ms, "tasks were added", strategy))
+    elif run.deadline_at_ms - now_ms < run.options.timeout_ms // 2:
         events.append(RunResumed(now_ms + run.options.timeout_ms, "tasks were added"))
     return [*events, *_added(new, len(_ENCODE(new)))]
 

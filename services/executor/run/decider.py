@@ -38,6 +38,10 @@ def _begins(command: RunCommand) -> bool:
     return type(command) is StartRun
 
 
+def _weight(run: Run) -> int:
+    return len(run.tasks) + len(run.calls)
+
+
 def _time_passed(_now_ms: int) -> RunCommand:
     return TakeTime()
 
@@ -54,4 +58,5 @@ RUN: Final[Decider[RunCommand, Run, RunEvent]] = Decider(
     time_command=_time_passed,
     begins=_begins,
     summary=summary,
+    weight=_weight,
 )

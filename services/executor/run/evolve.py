@@ -27,6 +27,7 @@ from contracts.run import (
     TaskStarted,
 )
 from contracts.run_tools import ToolAnswered, ToolRequested
+from contracts.strategy import NO_STRATEGY
 from contracts.task import TASK_STATES_FINAL, TaskState
 from services.executor.run import evolve_calls
 from services.executor.run.state import (
@@ -278,6 +279,8 @@ def _resumed(run: Run, event: RunResumed) -> None:
     run.cancel_reason = None
     run.recorded_digest = None
     run.error = None
+    if event.strategy is not None:
+        run.strategy = None if event.strategy == NO_STRATEGY else event.strategy
 
 
 def _ended(run: Run, event: RunEnded) -> None:

@@ -19,6 +19,9 @@ class Epic:
     created: EpicCreated | None = None
     goals: dict[str, int] = field(default_factory=dict)
     bodies: dict[str, int] = field(default_factory=dict)
+    newest_task: str = ""
+    newest_strategy: str | None = None
+    """What was enqueued last, and the strategy chosen for it: the executor may not have it yet."""
 
     @property
     def run_id(self) -> str:
@@ -52,4 +55,5 @@ def evolve(state: Epic, event: EpicEvent) -> Epic:
         case TasksEnqueued():
             for task in event.tasks:
                 state.bodies[task.id] = body_digest(task)
+            state.newest_task, state.newest_strategy = event.tasks[-1].id, event.strategy
     return state

@@ -119,7 +119,7 @@ class GoalHandlers:
 
     def _choose(self, request: GoalSubmit) -> Choice | None:
         if request.strategy is not None:
-            return self._book.find(request.strategy)
+            return self._book.named(request.strategy)
         return self._book.choose(request.goal)
 
 

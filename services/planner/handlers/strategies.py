@@ -1,11 +1,22 @@
 """`strategy.put|get|list|activate|rollback|try|seed`."""
 
+import asyncio
 from typing import Any, Final
 
 from contracts.errors import Rejected
 from contracts.limits import LUA_TIMEOUT_DEFAULT_MS
-from contracts.requests import Nothing, StrategyPutRequest, StrategyRef, StrategyTry
-from contracts.strategy import STAGE_ALIASES, STAGES, StrategyEvent, StrategyPut, StrategyTrial, StrategyView
+from contracts.requests import Nothing, StrategyChoose, StrategyPutRequest, StrategyRef, StrategyTry
+from contracts.strategy import (
+    CHOICE_TEXTS_MAX,
+    NO_STRATEGY,
+    STAGE_ALIASES,
+    STAGES,
+    StrategyChoice,
+    StrategyEvent,
+    StrategyPut,
+    StrategyTrial,
+    StrategyView,
+)
 from contracts.subjects import check_id
 from services.planner.pattern import Pattern
 from services.planner.shipped import shipped_strategies
@@ -25,6 +36,8 @@ from services.runtime.rpc import Caller
 
 DESCRIPTION_CHARS_MAX: Final = 20_000
 PRIORITY_MAX: Final = 1_000_000
+TRIALS_WAITING_MAX: Final = 8
+"""So many trials may wait while one runs; each may take LUA_TIMEOUT_DEFAULT_MS."""
 
 
 class StrategyHandlers:
@@ -39,10 +52,15 @@ class StrategyHandlers:
         clock: Clock,
     ) -> None:
         self._host, self._book, self._lua, self._clock = host, book, lua, clock
+        # Trials are for people who wait and see: one at a time, so that plans find a child of the pool.
+        self._trial = asyncio.Lock()
+        self._trials = 0
 
     async def put(self, request: StrategyPutRequest, caller: Caller) -> StrategyView:
         """Compile, then store as a new version and activate it; the same content again changes nothing."""
         name = check_id(request.name, "name")
+        if name == NO_STRATEGY:
+            raise Rejected("bad_id", f"{NO_STRATEGY} means no strategy: choose another name", field="name", value=name)
         if name not in self._book and len(self._book) >= STRATEGIES_MAX:
             raise Rejected("too_large", f"there are {STRATEGIES_MAX} strategies already", max=STRATEGIES_MAX)
         scripts = {_stage(stage): source for stage, source in request.scripts.items()}
@@ -59,6 +77,13 @@ class StrategyHandlers:
     async def show_all(self, _request: Nothing, _caller: Caller) -> list[StrategyView]:
         """All strategies by name; version 0 means that none is active."""
         return self._book.views()
+
+    async def choose(self, request: StrategyChoose, _caller: Caller) -> StrategyChoice:
+        """Which active strategy a plan with these texts gets."""
+        if len(request.texts) > CHOICE_TEXTS_MAX:
+            raise Rejected("too_large", field="texts", max=CHOICE_TEXTS_MAX, requested=len(request.texts))
+        choice = self._book.choose(*request.texts)
+        return StrategyChoice(choice.label if choice else None)
 
     async def activate(self, request: StrategyRef, caller: Caller) -> StrategyView:
         """Make a stored version active, the newest when none is named."""
@@ -94,14 +119,21 @@ class StrategyHandlers:
         if source is None:
             raise Rejected("not_found", f"{label} has no script for {stage}", name=put.name, stage=stage)
         context = trial_context(stage, request.task, request.context)
-        began_s = self._clock.monotonic_s()
-        value = await self._lua.call(source, context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=stage)
-        return StrategyTrial(
-            strategy=label,
-            stage=stage,
-            value=value,
-            duration_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
-        )
+        value, seconds = await self._try(source, context, stage)
+        return StrategyTrial(strategy=label, stage=stage, value=value, duration_ms=round(seconds * 1000, 3))
+
+    async def _try(self, source: str, context: Any, stage: str) -> tuple[Any, float]:
+        """The value of a script and the seconds it took, once it is its turn. Raises mailbox_full."""
+        if self._trials > TRIALS_WAITING_MAX:
+            raise Rejected("mailbox_full", "too many trials wait for their turn", max=TRIALS_WAITING_MAX)
+        self._trials += 1
+        try:
+            async with self._trial:
+                began_s = self._clock.monotonic_s()
+                value = await self._lua.call(source, context, timeout_ms=LUA_TIMEOUT_DEFAULT_MS, stage=stage)
+                return value, self._clock.monotonic_s() - began_s
+        finally:
+            self._trials -= 1
 
     async def _compile(self, name: str, stage: str, source: str) -> None:
         try:

@@ -5,8 +5,9 @@ from typing import Any
 from contracts.epic import EpicEvent
 from contracts.errors import Rejected
 from contracts.requests import GraphRef, TaskEnqueue, TaskRef
+from contracts.strategy import choice_texts
 from contracts.subjects import check_id
-from contracts.task import TASK_STATES_FINAL, AgentNode, TaskSpec
+from contracts.task import TaskSpec
 from services.planner.epic.decider import EPIC, EnqueueTasks, EpicCommand
 from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
@@ -37,12 +38,16 @@ class TaskHandlers:
     async def enqueue(self, request: TaskEnqueue, caller: Caller) -> str | list[str]:
         """Accept one task or a batch, whole or not at all, and hand it over. Answers the id, or the ids.
 
-        An epic has one open run, and that has one strategy: the one of the first batch, named or found by its text.
+        An epic has one open run. While that is under way it has one strategy, and a batch that names another is
+        refused with `conflict`; a batch that finds it at rest brings its own, named or found by its text.
         """
         tasks = accept_tasks(_asked(request))
         accept_options(request.options)
         epic_id = check_id(request.epic_id, "epic_id")
-        command = EnqueueTasks(tasks, self._strategy_for(tasks, request.strategy), request.options, caller.by)
+        strategy = self._strategy_for(tasks, request.strategy)
+        if request.strategy is not None:
+            await self._check_named(strategy, tasks, epic_id)
+        command = EnqueueTasks(tasks, strategy, request.options, caller.by)
         outcome = await self._host.ask(epic_id, command, message_id=caller.message_id, by=caller.by, corr=caller.corr)
         self._list.note(epic_id, EPIC.summary(outcome.state), outcome.seq)
         await self._hand_overs.wait(outcome.state.run_id)
@@ -63,8 +68,8 @@ class TaskHandlers:
             detail["error"] = task.error
         if task.blocked_by is not None:
             detail["blocked_by"] = task.blocked_by
-        if task.state in TASK_STATES_FINAL:
-            detail["hint"] = f"it has ended without one: `htdag runs resume {run_id}` tries it again"
+        if task.state in ("failed", "blocked", "cancelled"):
+            detail["hint"] = f"`htdag runs show {run_id}` says why; `htdag runs resume {run_id}` tries it again"
         raise Rejected("not_completed", f"task {request.task_id} is {task.state}", **detail)
 
     async def graph(self, request: GraphRef, _caller: Caller) -> dict[str, str]:
@@ -74,11 +79,30 @@ class TaskHandlers:
                 check_id(value, field)
         return await self._reads.states(request.run_id, request.epic_id)
 
+    async def _check_named(self, strategy: str | None, tasks: list[TaskSpec], epic_id: str) -> None:
+        """Raise conflict when the open run is under way with another strategy than the one that is named."""
+        epic = (await self._reads.epic(epic_id)).epic
+        if all(task.id in epic.bodies for task in tasks):
+            return  # said twice: nothing is added
+        board = await self._reads.board(epic.run_id)
+        arrived = not epic.newest_task or epic.newest_task in board.tasks
+        now = board.strategy if arrived else epic.newest_strategy
+        if (board.running or not arrived) and now != strategy:
+            raise Rejected(
+                "conflict",
+                f"epic {epic_id} is under way with {now or 'no strategy'}",
+                strategy=now,
+                requested=strategy,
+                hint="wait until its tasks have ended, or use another epic",
+            )
+
     def _strategy_for(self, tasks: list[TaskSpec], named: str | None) -> str | None:
         if named is not None:
-            return self._book.find(named).label
-        first = next((task for task in tasks if isinstance(task.node, AgentNode)), tasks[0])
-        choice = self._book.choose(f"{first.title} {first.description}")
+            choice = self._book.named(named)
+        else:
+            # A batch without agents may be the first of an epic whose agents come later.
+            texts = choice_texts(tasks) or [f"{tasks[0].title} {tasks[0].description}"]
+            choice = self._book.choose(*texts)
         return choice.label if choice else None
 
 

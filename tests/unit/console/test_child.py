@@ -48,6 +48,18 @@ async def test_a_killed_child_comes_back(spawn):
     assert not alive(child.process)
 
 
+async def test_a_child_that_is_killed_again_and_again_comes_back_each_time(spawn, monkeypatch):
+    monkeypatch.setattr(supervised, "BACKOFF_MAX_S", 0.01)
+    child = spawn(FOREVER)
+    for _ in range(supervised.RESTARTS_MAX + 1):
+        first = await eventually(lambda: child.process if child.state == "starting" else None)
+        os.kill(first.pid, signal.SIGKILL)
+        await eventually(lambda killed=first: child.process != killed and child.state == "starting")
+    await child.stop()
+    await child.task
+    assert child.state == "stopped"
+
+
 async def test_a_child_that_keeps_dying_is_given_up_with_its_last_words(spawn):
     child = spawn("print('no luck'); raise SystemExit(1)")
     await child.task

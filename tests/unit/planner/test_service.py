@@ -8,6 +8,8 @@ import msgspec
 from contracts.run import (
     AddTasks,
     RunCreated,
+    RunEnded,
+    RunResumed,
     StartRun,
     TaskCompleted,
     TaskFailed,
@@ -105,6 +107,27 @@ async def test_one_task_answers_its_id_and_a_batch_its_ids(desk: Desk):
     assert isinstance(first, AddTasks)
     assert (first.run_id, first.strategy) == ("epic-default", "standard@1")
     assert [task.id for task in second.tasks] == ["a", "b"]
+
+
+async def test_another_strategy_is_refused_while_the_open_run_is_under_way_and_taken_at_rest(desk: Desk):
+    script = 'return {subtasks = {}, strategy = "atomic", reasoning = "x"}'
+    await desk.ask("strategy.put", name="quick", pattern="never", scripts={"decompose": script})
+    await desk.ask("task.enqueue", task={"id": "a"}, strategy="standard")
+    # The executor has not said a word yet: what was accepted counts all the same.
+    refused = await desk.refused("task.enqueue", task={"id": "b"}, strategy="quick")
+    assert (refused["code"], refused["strategy"], refused["requested"]) == ("conflict", "standard@1", "quick@1")
+    assert await desk.ask("task.enqueue", task={"id": "a"}, strategy="quick") == "a"
+    created = RunCreated(run_id="epic-default", deadline_at_ms=1, strategy="standard@1", open=True)
+    await desk.run_events("epic-default", created, TasksAdded(tasks=[TaskSpec(id="a")]))
+    assert (await desk.refused("task.enqueue", task={"id": "b"}, strategy="quick"))["code"] == "conflict"
+    assert await desk.ask("task.enqueue", task={"id": "b"}, strategy="standard") == "b"
+    added = TasksAdded(tasks=[TaskSpec(id="b")])
+    await desk.run_events("epic-default", added, RunEnded("completed", {"completed": 2}, "d"))
+    assert await desk.ask("task.enqueue", task={"id": "c"}, strategy="quick") == "c"
+    assert (await desk.commands())[-1].strategy == "quick@1"
+    resumed = RunResumed(1, "tasks were added", "quick@1")
+    await desk.run_events("epic-default", resumed, TasksAdded(tasks=[TaskSpec(id="c")]))
+    assert (await desk.refused("task.enqueue", task={"id": "d"}, strategy="none"))["strategy"] == "quick@1"
 
 
 async def test_refuses_wrong_tasks_with_their_code(desk: Desk):

@@ -1,7 +1,11 @@
 """Strategies over NATS: stored, changed, gone back from, tried; broken ones refused or cut."""
 
+import asyncio
 from typing import Any
 
+from contracts.reply import RemoteRejected
+from services.planner.handlers.strategies import TRIALS_WAITING_MAX
+from tests.support.eventually import eventually
 from tests.support.service_process import ServiceProcess
 from tests.unit.planner.desk import COUNTING, GOAL, Desk
 
@@ -103,3 +107,20 @@ async def test_a_stage_is_tried_without_effect(desk: Desk):
     assert (await desk.ask("strategy.try", name="standard", stage="orchestrate"))["value"]["pattern"] == "solo"
     assert (await desk.refused("strategy.try", name="standard", stage="dance"))["code"] == "bad_request"
     assert (await desk.refused("strategy.try", name="nobody", stage="spawn"))["code"] == "strategy_not_found"
+
+
+async def test_trials_that_loop_keep_no_plan_waiting_and_too_many_are_refused(desk: Desk):
+    await desk.ask("strategy.put", name="loop", pattern="never", scripts={"decompose": "while true do end"})
+    trials = [
+        asyncio.create_task(desk.ask("strategy.try", name="loop", stage="decompose", task={"description": "x"}))
+        for _ in range(20)
+    ]
+    began_s = asyncio.get_running_loop().time()
+    assert (await desk.ask("goal.plan", goal=GOAL))["strategy"] == "standard@1"
+    assert asyncio.get_running_loop().time() - began_s < 4.0
+    refused = await eventually(lambda: [trial.exception() for trial in trials if trial.done()])
+    assert {error.code for error in refused if isinstance(error, RemoteRejected)} <= {"mailbox_full", "lua_timeout"}
+    assert sum(getattr(error, "code", "") == "mailbox_full" for error in refused) == 20 - 1 - TRIALS_WAITING_MAX
+    for trial in trials:
+        trial.cancel()
+    await asyncio.wait(trials)

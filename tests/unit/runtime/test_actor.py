@@ -1,6 +1,7 @@
 """The laws of actors, on the memory store."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def host_on(store: Any, clock: FixedClock | None = None, **options: Any) -> Acto
     return ActorHost(
         service="executor",
         aggregate="tally",
-        decider=TALLY,
+        decider=options.pop("decider", TALLY),
         codec=CODEC,
         store=store,
         clock=clock or FixedClock(),
@@ -280,6 +281,16 @@ async def test_of_actors_that_are_over_only_the_newest_stay() -> None:
     await host.ask("alive", Raise(1))
     await eventually(lambda: sorted(host.states()) == ["alive", "c", "d"])
     assert (await host.read("a"))[0].total == 1_000_000
+
+
+async def test_of_actors_that_are_over_the_heaviest_go_first_and_at_once() -> None:
+    store, clock = MemoryEventStore(), FixedClock()
+    weighing = dataclasses.replace(TALLY, weight=lambda state: state.total // 1_000_000)
+    host = host_on(store, clock, limits=HostLimits(ended_weight_max=4), decider=weighing)
+    for name, weight in (("a", 1), ("b", 3), ("c", 1), ("d", 9), ("e", 2)):
+        await host.ask(name, Raise(weight * 1_000_000))
+    await eventually(lambda: sorted(host.states()) == ["a", "c", "e"])
+    assert (await host.read("d"))[0].total == 9_000_000
 
 
 async def test_a_failed_append_hands_the_input_back_and_keeps_no_false_state() -> None:
