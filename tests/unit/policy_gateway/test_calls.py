@@ -10,6 +10,7 @@ import pytest
 from contracts.errors import Rejected
 from contracts.policy import AuditCheckpoint, CallOf, SecurityRaised, ToolDecided, ToolFinished
 from contracts.run import TaskCompleted, TaskRetryScheduled, TaskStarted
+from contracts.subjects import tool_call
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
@@ -114,6 +115,25 @@ async def test_a_call_of_a_task_happens_once_and_is_answered_as_often_as_asked(o
     assert other["error"]["code"] == "conflict"
     assert (await me.call("coder", "fs", READ, task=CallOf("r1", "a", 1, 2)))["ok"]
     assert len(one.tool.calls) == 2
+
+
+async def test_a_long_call_that_is_asked_again_and_again_takes_no_room_from_others(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.policy_gateway.calls.flights.LISTENS_S", 0.15)
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=4) as one:
+        await me.task_runs()
+        one.tool.hold = asyncio.Event()
+        for _ in range(8):  # each time the executor listens to its newest request only
+            with pytest.raises(Rejected, match="timeout"):
+                await me.bus.request(tool_call("coder", "fs"), of("r1", 1, 1), timeout_s=0.1)
+        last = asyncio.create_task(me.call("coder", "fs", READ, task=CALL))
+        other = asyncio.create_task(me.call("coder", "fs", READ))
+        await eventually(lambda: len(one.tool.calls) == 2)
+        one.tool.hold.set()
+        assert (await last)["ok"]
+        assert (await other)["ok"]
+        assert len(one.tool.calls) == 2
 
 
 async def test_a_refused_call_of_a_task_is_remembered_too(one: Gateway, me: Caller) -> None:
