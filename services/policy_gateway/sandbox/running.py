@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
 from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, shown
-from services.policy_gateway.sandbox.starting import Started, start
 from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
+from services.runtime.child import Child, start
 
 STATUS_BYTES_MAX: Final = 4096
 END_TIMEOUT_S: Final = 5.0
@@ -55,7 +55,7 @@ class DeadlinePassed(Exception):
 class Running:
     """A started bubblewrap. Whoever makes it must `end()` it, whatever happens."""
 
-    def __init__(self, process: Started, group: Group | None) -> None:
+    def __init__(self, process: Child, group: Group | None) -> None:
         self._process = process
         self._group = group
         # Descriptors of bubblewrap and of the first process inside, with which everything inside ends. Signals go
@@ -68,7 +68,7 @@ class Running:
     @classmethod
     async def start(cls, command: Sequence[str], inherited: Sequence[int], group: Group | None) -> "Running":
         """Start bubblewrap with nothing of ours but these descriptors; raises OSError."""
-        return cls(await start(command, inherited, limit=CHUNK_BYTES), group)
+        return cls(await start(command, inherited=inherited, limit=CHUNK_BYTES), group)
 
     async def first_pid(self, status: asyncio.StreamReader) -> int:
         """The first process inside, as the host counts; it waits at the gate. Raises SetupFailed."""
