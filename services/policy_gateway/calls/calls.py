@@ -28,6 +28,7 @@ from services.runtime.event_store import Conflict
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
 
+CUT_S: Final = 10.0
 CUT_MESSAGE: Final = "the gateway was stopped during this call: it may have happened"
 
 
@@ -78,7 +79,8 @@ class Calls:
         for effect in self._effects:
             effect.cancel()
         if self._effects:
-            await asyncio.wait(self._effects)
+            # What does not even end now is stuck in the kernel or an engine; the next start records its end.
+            await asyncio.wait(self._effects, timeout=CUT_S)
 
     # -- one call --------------------------------------------------------------------------------------------------
 
