@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
-from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, shown
+from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, told
 from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
 from services.runtime.child import Child, start
 
@@ -29,19 +29,8 @@ class Ending(NamedTuple):
 
     def to_value(self) -> dict[str, Any]:
         """The value of a tool call: `truncated`, and where it is so `lossy` and `killed`."""
-        stdout, stderr = shown(self.stdout), shown(self.stderr)
-        value: dict[str, Any] = {
-            "stdout": stdout.text,
-            "stderr": stderr.text,
-            "exit": self.exit,
-            "truncated": stdout.truncated or stderr.truncated,
-            "duration_ms": self.duration_ms,
-        }
-        if stdout.lossy or stderr.lossy:
-            value["lossy"] = True
-        if self.killed is not None:
-            value["killed"] = self.killed
-        return value
+        value = told(self.stdout, self.stderr, self.exit, self.duration_ms)
+        return value | ({"killed": self.killed} if self.killed is not None else {})
 
 
 class SetupFailed(Exception):
