@@ -147,7 +147,8 @@ class Calls:
         # The role is the caller's own word: only one that exists becomes a label.
         role = entry.role if entry.role in judgement.version.roles.rights else "unknown"
         self._metrics.inc("htdag_policy_denials_total", role=role, attack=entry.attack)
-        return denied(verdict)
+        # The answer is recorded too: what the audit must not hold is not told either.
+        return denied(verdict._replace(detail=entry.detail))
 
     def _raised(self, entry: ToolDecided, code: str) -> list[SecurityRaised]:
         raised = self._denials.raised(entry, code)
