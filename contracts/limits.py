@@ -59,7 +59,6 @@ TOOL_ARGS_KEPT_MAX_BYTES: Final = 16 << 10
 """Arguments up to this size stand in the audit so that they can be judged again."""
 POLICY_TEXT_MAX_BYTES: Final = 256 << 10
 AUDIT_ROWS_MAX: Final = 1_000
-HTTP_CALLS_PER_TASK_MAX: Final = 60
 
 REQUEST_BYTES_MAX: Final = 8 << 20
 """What a request may hold; the embedded broker's max_payload is this too."""

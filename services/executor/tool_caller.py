@@ -1,7 +1,7 @@
 """Asking policy-gateway for tool calls, as often as it takes: the same call has the same name, so it happens once.
 
-A reply that was lost, a gateway that died in the middle, one that is not there yet: asking again finds the call under
-way, its recorded answer, or somebody who begins it.
+A reply that was lost, a gateway that died in the middle, one that is not there yet or has no room: asking again finds
+the call under way, its recorded answer, or somebody who begins it.
 """
 
 import asyncio
@@ -86,7 +86,16 @@ class ToolCaller:
         waited_for = Rejected("timeout", "the deadline of the task passed", tool=effect.tool)
         while (left_s := (effect.deadline_at_ms - self._clock.now_ms()) / 1000) > 0:
             try:
-                reply = await self._bus.request(subject, body, timeout_s=min(self._again_s, left_s), headers=headers)
+                return _read(
+                    await self._bus.request(subject, body, timeout_s=min(self._again_s, left_s), headers=headers)
+                )
+            except RemoteRejected as refused:
+                if refused.code != "mailbox_full" or "retry_after_s" not in refused.error:
+                    raise
+                waited_for = Rejected(
+                    "service_unavailable", "policy-gateway has no room", service="policy-gateway", tool=effect.tool
+                )
+                await asyncio.sleep(min(self._nobody_s, left_s))
             except Rejected as error:
                 if error.code not in ASKED_AGAIN:
                     raise
@@ -97,8 +106,6 @@ class ToolCaller:
                     "service_unavailable", "policy-gateway does not answer", service="policy-gateway", tool=effect.tool
                 )
                 await asyncio.sleep(min(self._nobody_s, left_s))
-            else:
-                return _read(reply)
         raise waited_for
 
 

@@ -3,6 +3,7 @@
 A projection of the executor's log, read up to now before every judgement: no call can say of itself whose it is.
 """
 
+import asyncio
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ from services.runtime.event_store import Recorded
 from services.runtime.folded_log import FoldedLog
 from services.runtime.lifecycle import Log
 
+LOOKS_MAX: Final = 40
+LOOK_AGAIN_S: Final = 0.05
 _BEGINS: Final = "task.started.v1"
 _RESTS: Final = {
     "task.completed.v1": "completed",
@@ -70,6 +73,7 @@ class _Run:
     """See services.runtime.folded_log.Fold."""
 
     def __init__(self) -> None:
+        self.seq = 0
         self.workspace: str | None = None
         self.begun_at = ""
         self.tasks: dict[str, TaskFacts] = {}
@@ -79,6 +83,7 @@ class _Run:
         return len(self.tasks)
 
     def take(self, record: Recorded) -> None:
+        self.seq = record.seq
         types = record.headers.get(HEADER_TYPES)
         if types is not None and _NEEDED.isdisjoint(types.split(",")):
             return
@@ -109,7 +114,7 @@ class RunFacts:
     """Looks calls up in the runs they belong to."""
 
     def __init__(self, bus: Bus, log: Log) -> None:
-        self._log = log
+        self._bus, self._log = bus, log
         self._runs: FoldedLog[_Run] = FoldedLog(
             lambda subject, after: bus.history(EVENTS_EXECUTOR, subject, after), _Run, self._take
         )
@@ -124,15 +129,17 @@ class RunFacts:
         if call.attempt < 1 or call.call < 1:
             field = "task.attempt" if call.attempt < 1 else "task.call"
             raise Rejected("bad_request", "attempts and calls are counted from 1", field=field)
-        run = await self._runs.get(event_subject("executor", "run", call.run_id))
-        if not run.begun_at:
-            raise Rejected("run_not_found", run_id=call.run_id)
-        task = run.tasks.get(call.task_id)
-        if task is None:
-            raise Rejected("task_not_found", run_id=call.run_id, task_id=call.task_id)
-        if task.status != "in_progress" or task.attempt != call.attempt:
-            raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
-        return Bound(task.role, run.workspace, run.begun_at)
+        subject = event_subject("executor", "run", call.run_id)
+        for _ in range(LOOKS_MAX):
+            run = await self._runs.get(subject)
+            try:
+                return _bound(run, call)
+            except Rejected:
+                if await self._bus.newest(EVENTS_EXECUTOR, subject) <= run.seq:
+                    raise
+                # A replica is a moment behind the one that acknowledged what this call follows from.
+                await asyncio.sleep(LOOK_AGAIN_S)
+        return _bound(await self._runs.get(subject), call)
 
     def _take(self, run: _Run, record: Recorded) -> None:
         try:
@@ -140,3 +147,14 @@ class RunFacts:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             # What it said is not known; a task that it may have begun is not begun as far as calls go.
             self._log.error("record_unreadable", subject=record.subject, seq=record.seq, reason=str(error)[:500])
+
+
+def _bound(run: _Run, call: CallOf) -> Bound:
+    if not run.begun_at:
+        raise Rejected("run_not_found", run_id=call.run_id)
+    task = run.tasks.get(call.task_id)
+    if task is None:
+        raise Rejected("task_not_found", run_id=call.run_id, task_id=call.task_id)
+    if task.status != "in_progress" or task.attempt != call.attempt:
+        raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
+    return Bound(task.role, run.workspace, run.begun_at)

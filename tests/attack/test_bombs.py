@@ -24,6 +24,20 @@ while time.monotonic() < end:
     except OSError:
         pass
 """
+SLOW_FORKS = """
+import os, select, signal
+made = 0
+for _ in range(80):
+    try:
+        if os.fork() == 0:
+            signal.pause()
+            os._exit(0)
+    except OSError:
+        break
+    made += 1
+select.select([], [], [], 0.5)
+print(made)
+"""
 MEMORY_BOMB = """
 import mmap, signal
 held = [mmap.mmap(-1, 16 << 20) for _ in range(64)]
@@ -42,6 +56,11 @@ for _ in range(16):
         os._exit(0)
 signal.pause()
 print('all')
+"""
+
+NAMELESS = """
+import ctypes
+assert ctypes.CDLL(None).prctl(15, b'\\xff', 0, 0, 0) == 0  # PR_SET_NAME
 """
 
 
@@ -69,6 +88,17 @@ def test_a_fork_bomb_stays_small_and_dies(hands: Hands, cgroups: bool) -> None:
 @pytest.mark.parametrize("bomb", [MEMORY_BOMB, CHILDREN_BOMB], ids=["shared", "children"])
 def test_a_memory_bomb_is_killed_and_said_so(hands: Hands, cgroups: bool, bomb: str) -> None:
     done = hands.python(bomb, cgroups=cgroups, limits=SMALL)
+    assert done["killed"] == "memory"
+
+
+def test_a_fork_bomb_whose_name_is_no_text_is_counted(hands: Hands) -> None:
+    source = NAMELESS + SLOW_FORKS
+    done = hands.python(source, cgroups=False, limits=SMALL)
+    assert done.get("killed") == "processes" or 0 < int(done["stdout"]) <= SMALL["processes"]
+
+
+def test_the_memory_of_processes_whose_name_is_no_text_is_counted(hands: Hands) -> None:
+    done = hands.python(NAMELESS + CHILDREN_BOMB, cgroups=False, limits=SMALL)
     assert done["killed"] == "memory"
 
 

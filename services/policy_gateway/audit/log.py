@@ -178,7 +178,7 @@ class AuditLog:
         head, chained = self._head, list[AuditEvent]()
         for entry in entries:
             if isinstance(entry, ToolFinished) and entry.id in self._closed:
-                continue  # another gateway took this one for dead and has closed the call
+                continue  # it is closed already: by a gateway that took this one for dead, or at our own start
             placed = self._signed(head) if isinstance(entry, AuditCheckpoint) else chain.linked(entry, head)
             head = chain.after(placed, head)
             chained.append(placed)
@@ -203,6 +203,8 @@ class AuditLog:
             self._metrics.inc("htdag_audit_entries_total", type=AUDIT_CODEC.tags[type(entry)])
             if isinstance(entry, AuditCheckpoint):
                 self._note_signature(entry.n)
+            elif isinstance(entry, ToolFinished):
+                self._note_end(entry.id)
 
     async def _catch_up(self) -> None:
         """Read what others wrote. What is no entry of the chain is skipped: `verify` finds it, calls go on."""
@@ -223,10 +225,14 @@ class AuditLog:
             if fields.get("type") == "audit.checkpoint.v1":
                 self._note_signature(int(fields["n"]))
             elif fields.get("type") == "tool.finished.v1":
-                self._closed[str(fields.get("id"))] = None
-        while len(self._closed) > CLOSED_REMEMBERED_MAX:
-            self._closed.popitem(last=False)
+                self._note_end(str(fields.get("id")))
         self._head = head._replace(seq=record.seq)
+
+    def _note_end(self, call_id: str) -> None:
+        """A call has one end in the audit."""
+        self._closed[call_id] = None
+        if len(self._closed) > CLOSED_REMEMBERED_MAX:
+            self._closed.popitem(last=False)
 
     def _note_signature(self, n: int) -> None:
         self._signed_n, self._signed_s = n, self._clock.monotonic_s()

@@ -2,7 +2,8 @@
 
 Pure. What was taken out stands as `{"$cut": "<why>", "sha256": …, "bytes": …}`. Contents (of files, of HTTP bodies) do
 not change a verdict but by their size, so a call can be judged again with a stand-in of the same size: `restored`.
-Whatever else was taken out makes the kept arguments inexact.
+Whatever else was taken out makes the kept arguments inexact. What is kept is bounded, whatever came in: an entry that
+does not fit into a commit would be an attempt without a trace.
 """
 
 import re
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from contracts.limits import TOOL_ARGS_KEPT_MAX_BYTES
+from contracts.limits import REQUEST_BYTES_MAX, TOOL_ARGS_KEPT_MAX_BYTES
 
 CONTENT_KEYS: Final = frozenset({"content", "data", "body"})
 DEPTH_MAX: Final = 32
@@ -19,7 +20,8 @@ TEXT_SHOWN_MAX: Final = 256
 ITEMS_SHOWN_MAX: Final = 64
 CUT: Final = "$cut"
 _SECRET_KEY: Final = re.compile(
-    r"(?:totp|secret|passw(?:or)?d|api_?key|authorization|private_key|credentials|cookie|token)s?\Z", re.IGNORECASE
+    r"(?:totp|secret|passw(?:or)?d|(?:api|access|private)[_-]?key|authorization|credentials|cookie|token)s?\Z",
+    re.IGNORECASE,
 )
 _SECRET_VALUE: Final = re.compile(
     r"(?:\bsk-[A-Za-z0-9_-]{16,}|\bAKIA[0-9A-Z]{16}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bxox[a-z]-[A-Za-z0-9-]{10,}"
@@ -38,27 +40,31 @@ class Kept(NamedTuple):
 
 def keep(args: Any) -> Kept:
     """Arguments without what the audit must not hold."""
-    whole = _SORTED(args)
     walk = _Walk()
     kept = walk.clean("", args, 0)
-    if walk.exact and len(whole) > TOOL_ARGS_KEPT_MAX_BYTES and len(_SORTED(kept)) > TOOL_ARGS_KEPT_MAX_BYTES:
-        walk = _Walk(short=True)
-        kept = walk.clean("", args, 0)
-    return Kept(kept, sha256(whole).hexdigest(), walk.exact)
+    exact = walk.exact and _fits(kept)
+    digest = sha256(_SORTED(args)).hexdigest()
+    return Kept(kept if _fits(kept) else clean(args), digest, exact)
 
 
 def clean(value: Any) -> Any:
     """Any JSON value (details of a refusal) as logs and the audit may show it: no secrets, nothing long."""
-    return _Walk(short=True).clean("", value, 0)
+    kept = _Walk(short=True).clean("", value, 0)
+    # A tree of short texts can still be large; its digest would let a secret in it be guessed.
+    return kept if _fits(kept) else {CUT: "large", "bytes": len(_SORTED(value))}
 
 
 def restored(args: Any) -> Any:
     """Kept arguments with a stand-in for each content, to be judged again."""
     if isinstance(args, dict):
         if args.get(CUT) == "content":
-            return "x" * int(args["bytes"])
+            return "x" * min(int(args.get("bytes", 0)), REQUEST_BYTES_MAX)
         return {key: restored(value) for key, value in args.items()}
     return [restored(item) for item in args] if isinstance(args, list) else args
+
+
+def _fits(kept: Any) -> bool:
+    return len(_SORTED(kept)) <= TOOL_ARGS_KEPT_MAX_BYTES
 
 
 class _Walk:
@@ -73,6 +79,8 @@ class _Walk:
             return self._cut("secret", value)
         if isinstance(value, dict | list) and depth >= DEPTH_MAX:
             return self._cut("deep", value)
+        if isinstance(value, dict) and CUT in value:
+            return self._cut("reserved", value)  # a mark of ours, made by the caller
         if isinstance(value, dict):
             pairs = list(value.items())[: ITEMS_SHOWN_MAX if self._short else None]
             kept = {self._key(name): self.clean(str(name), item, depth + 1) for name, item in pairs}

@@ -5,6 +5,7 @@ decided, by exactly one gateway; whoever asks again joins it, or gets its record
 """
 
 import asyncio
+import functools
 from typing import Final
 
 from contracts.errors import Rejected
@@ -27,6 +28,7 @@ from services.runtime.event_store import Conflict
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
 
+CUT_S: Final = 10.0
 CUT_MESSAGE: Final = "the gateway was stopped during this call: it may have happened"
 
 
@@ -44,18 +46,26 @@ class Calls:
         self._gateway, self._sandbox, self._value_bytes_max = gateway, sandbox, value_bytes_max
         self._effects: set[asyncio.Task[Answer]] = set()
 
-    async def handle(self, call: Call) -> Answer:
-        """The answer to a call. It never raises but when it is cancelled; then the call goes on."""
-        under_way = self._flights.get(call.id)
-        if under_way is not None:
-            if not same_call(call, under_way.call):
-                return failed(Rejected("conflict", "this call of the task was another one", call=call.id))
-            return await asyncio.shield(under_way.answer)
-        flight = self._flights.begin(call)
-        effect = asyncio.get_running_loop().create_task(self._live(flight), name=f"call-{call.id}")
-        self._effects.add(effect)
-        effect.add_done_callback(self._effects.discard)
-        return await asyncio.shield(effect)
+    async def handle(self, call: Call) -> Answer | None:
+        """The answer to a call; None for an old request of one that was asked again: nobody listens there any more.
+
+        It never raises but when it is cancelled; then the call goes on.
+        """
+        flight = self._flights.get(call.id)
+        if flight is None:
+            flight = self._flights.begin(call)
+            effect = asyncio.get_running_loop().create_task(self._live(flight), name=f"call-{call.id}")
+            self._effects.add(effect)
+            effect.add_done_callback(functools.partial(self._lived, flight))
+        elif not same_call(call, flight.call):
+            return failed(Rejected("conflict", "this call of the task was another one", call=call.id))
+        return await self._flights.join(flight)
+
+    def _lived(self, flight: Flight, effect: "asyncio.Task[Answer]") -> None:
+        self._effects.discard(effect)
+        # One that was cut before it began has no answer of its own.
+        cut = effect.cancelled()
+        self._flights.end(flight, failed(Rejected("call_interrupted", CUT_MESSAGE)) if cut else effect.result())
 
     @property
     def under_way(self) -> int:
@@ -69,26 +79,23 @@ class Calls:
         for effect in self._effects:
             effect.cancel()
         if self._effects:
-            await asyncio.wait(self._effects)
+            # What does not even end now is stuck in the kernel or an engine; the next start records its end.
+            await asyncio.wait(self._effects, timeout=CUT_S)
 
     # -- one call --------------------------------------------------------------------------------------------------
 
     async def _live(self, flight: Flight) -> Answer:
         call = flight.call
-        answer = failed(Rejected("call_interrupted", CUT_MESSAGE))
         try:
-            answer = await (self._once(call) if call.of is not None else self._any(call))
+            return await (self._once(call) if call.of is not None else self._any(call))
         except Rejected as error:
-            answer = failed(error)
+            return failed(error)
         except asyncio.CancelledError:
             # Cut by the drain: whoever waits is told so, and the records were closed where the effect was cut.
-            return answer
+            return failed(Rejected("call_interrupted", CUT_MESSAGE))
         except Exception as error:  # the edge of a call: what breaks here is ours, not the caller's
             self._log.error("call_failed", call=call.id, role=call.role, tool=call.tool, exc_info=error)
-            answer = failed(Rejected("internal", call=call.id))
-        finally:
-            self._flights.end(flight, answer)
-        return answer
+            return failed(Rejected("internal", call=call.id))
 
     async def _any(self, call: Call) -> Answer:
         """A call that belongs to no task: it is a new one each time it is sent."""
@@ -140,7 +147,8 @@ class Calls:
         # The role is the caller's own word: only one that exists becomes a label.
         role = entry.role if entry.role in judgement.version.roles.rights else "unknown"
         self._metrics.inc("htdag_policy_denials_total", role=role, attack=entry.attack)
-        return denied(verdict)
+        # The answer is recorded too: what the audit must not hold is not told either.
+        return denied(verdict._replace(detail=entry.detail))
 
     def _raised(self, entry: ToolDecided, code: str) -> list[SecurityRaised]:
         raised = self._denials.raised(entry, code)

@@ -15,6 +15,7 @@ from contracts.errors import Rejected
 from contracts.policy import ToolCall
 from contracts.rights import INBOX
 from contracts.subjects import TOOL_CALLS, parse_tool_call
+from contracts.tools import TOOLS
 from services.policy_gateway.calls.answers import Answer, failed
 from services.policy_gateway.calls.call import Call, id_of
 from services.policy_gateway.calls.calls import Calls
@@ -28,7 +29,8 @@ from services.runtime.rpc import HEADER_CHARS_MAX, PRINCIPAL_DEFAULT
 
 BYTES_HELD_MAX: Final = 128 << 20
 UNSUBSCRIBE_S: Final = 2.0
-_TOOLS: Final = frozenset({"fs", "shell", "git", "http", "docker", "lua"})
+RETRY_AFTER_S: Final = 1.0
+"""Tells a caller whose call found no room that nothing has begun: it may ask again."""
 _DECODER: Final = msgspec.json.Decoder(ToolCall)
 
 
@@ -76,7 +78,8 @@ class Door:
             return
         size = len(message.data)
         if len(self._tasks) >= self._held_max or (self._tasks and self._bytes_held + size > BYTES_HELD_MAX):
-            self._send(message.reply, failed(Rejected("mailbox_full", "too many tool calls wait here")))
+            full = Rejected("mailbox_full", "too many tool calls wait here", retry_after_s=RETRY_AFTER_S)
+            self._send(message.reply, failed(full))
             return
         task = asyncio.get_running_loop().create_task(self._answer(message), name="tool-call")
         self._tasks[task] = size
@@ -96,11 +99,14 @@ class Door:
             except Rejected as error:
                 answer = failed(error)
             else:
-                answer = await self._calls.handle(call)
+                heard = await self._calls.handle(call)
+                if heard is None:
+                    return
+                answer = heard
         self._send(message.reply, answer)
         # Tokens of a subject are the caller's own words: only those that exist become labels.
         role = subject.role if subject.role in self._roles() else "unknown"
-        tool = subject.tool if subject.tool in _TOOLS else "unknown"
+        tool = subject.tool if subject.tool in TOOLS else "unknown"
         self._metrics.inc("htdag_tool_calls_total", role=role, tool=tool, outcome=answer.code or "ok")
 
     def _read(self, message: Message, role: str, tool: str) -> Call:

@@ -1,5 +1,6 @@
 """How many pages a task has fetched so far, over all gateways: counted in the audit, read anew before each fetch."""
 
+import asyncio
 from collections import OrderedDict
 from typing import Final
 
@@ -13,10 +14,14 @@ TASKS_REMEMBERED_MAX: Final = 1_000
 
 
 class _Count:
-    __slots__ = ("fetched", "seq")
+    """The fetches of one task up to a sequence of the audit; None: nothing was read yet."""
+
+    __slots__ = ("fetched", "lock", "seq")
 
     def __init__(self) -> None:
-        self.seq = self.fetched = 0
+        self.seq: int | None = None
+        self.fetched = 0
+        self.lock = asyncio.Lock()  # a task asks for several tools at once
 
 
 class FetchCounts:
@@ -29,22 +34,28 @@ class FetchCounts:
     async def count(self, call: CallOf, since: str) -> int:
         """Fetches of this task that were allowed; its run began at `since` (RFC 3339)."""
         key = (call.run_id, call.task_id)
-        known = self._counts.get(key)
-        if known is None:
-            known = self._counts[key] = _Count()
-            first = await self._bus.first_since(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, since)
-            known.seq = max(0, first - 1)
-            if len(self._counts) > TASKS_REMEMBERED_MAX:
-                self._counts.popitem(last=False)
+        known = self._counts.setdefault(key, _Count())
         self._counts.move_to_end(key)
+        if len(self._counts) > TASKS_REMEMBERED_MAX:
+            self._counts.popitem(last=False)
         mark = call.run_id.encode()
-        async for record in self._bus.history(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, known.seq):
-            if record.seq <= known.seq:
-                continue  # another call of this task was quicker to read it
-            known.seq = record.seq
-            if mark in record.data:
-                known.fetched += _fetches(record.data, key)
+        async with known.lock:
+            if known.seq is None:
+                known.seq = await self._before(since)
+            async for record in self._bus.history(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, known.seq):
+                known.seq = record.seq
+                if mark in record.data:
+                    known.fetched += _fetches(record.data, key)
         return known.fetched
+
+    async def _before(self, since: str) -> int:
+        """The last sequence of the audit that is older than `since`."""
+        last = await self._bus.last(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT)
+        first = await self._bus.first_since(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, since)
+        if first:
+            return first - 1
+        # Nothing of this run yet: a long audit is not read for that.
+        return last.seq if last else 0
 
 
 def _fetches(data: bytes, key: tuple[str, str]) -> int:

@@ -17,10 +17,12 @@ RETRY_S = 5.0
 
 async def recover(bus: Bus, reader: AuditReader, repeats: Repeats, owners: Owners, log: Log) -> int:
     """Close what dead gateways left open, until the broker lets it be done. How many calls were closed."""
-    info = await bus.api(f"STREAM.INFO.{EVENTS_POLICY_GATEWAY}")
-    after = max(0, int(info["state"]["last_seq"]) - LOOK_BACK)
+    after: int | None = None
     while True:
         try:
+            if after is None:  # found out once: what comes later is nobody's leftover
+                info = await bus.api(f"STREAM.INFO.{EVENTS_POLICY_GATEWAY}")
+                after = max(0, int(info["state"]["last_seq"]) - LOOK_BACK)
             return await _close(reader, repeats, owners, log, after)
         except Rejected as error:
             log.warning("recovery_waits", code=error.code, reason=error.message)

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from services.policy_gateway.decision.verdict import Deny
 
-SHOWN_CHARS_MAX: Final = 300
+SHOWN_CHARS_MAX: Final = 250
+"""A little less than the audit shows of a text."""
 SHOWN_ITEMS_MAX: Final = 64
 SHOWN_DEPTH_MAX: Final = 3
 INTEGER_MAX: Final = (1 << 53) - 1

@@ -44,6 +44,8 @@ class DrillHandlers:
             answer = await self._calls.handle(
                 Call(call_id, attempt.role, attempt.tool, asked, f"drill:{caller.by}", caller.corr, now_s)
             )
+            if answer is None:
+                raise Rejected("internal", "a call of the drill was asked for twice")
             reply: dict[str, Any] = msgspec.json.decode(answer.encoded())
             return reply
 

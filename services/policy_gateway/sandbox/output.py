@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 CHUNK_BYTES: Final = 1 << 16
 DRAIN_PAUSE_S: Final = 0.005
@@ -26,15 +26,49 @@ class Shown(NamedTuple):
     lossy: bool
 
 
+class Kept:
+    """Takes a stream in piece by piece, keeps its first `bytes_max` bytes and counts the rest."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._kept, self._total_bytes = bytearray(), 0
+
+    @property
+    def full(self) -> bool:
+        """Whether something was not kept."""
+        return self._total_bytes > self._bytes_max
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece in."""
+        self._kept += piece[: max(self._bytes_max - len(self._kept), 0)]
+        self._total_bytes += len(piece)
+
+    def output(self) -> Output:
+        """What there is now."""
+        return Output(bytes(self._kept), self._total_bytes)
+
+
 async def collect(stream: asyncio.StreamReader, bytes_max: int) -> Output:
     """Read to the end, keep the first `bytes_max` bytes."""
-    kept, total_bytes = bytearray(), 0
+    kept = Kept(bytes_max)
     while chunk := await stream.read(CHUNK_BYTES):
-        kept += chunk[: max(bytes_max - len(kept), 0)]
-        total_bytes += len(chunk)
-        if total_bytes > bytes_max:
+        kept.add(chunk)
+        if kept.full:
             await asyncio.sleep(DRAIN_PAUSE_S)
-    return Output(bytes(kept), total_bytes)
+    return kept.output()
+
+
+def told(stdout: Output, stderr: Output, exit_code: int, duration_ms: int) -> dict[str, Any]:
+    """The value of a call that ran a program: `truncated`, and `lossy` where it is so."""
+    shown_out, shown_err = shown(stdout), shown(stderr)
+    value: dict[str, Any] = {
+        "stdout": shown_out.text,
+        "stderr": shown_err.text,
+        "exit": exit_code,
+        "truncated": shown_out.truncated or shown_err.truncated,
+        "duration_ms": duration_ms,
+    }
+    return value | ({"lossy": True} if shown_out.lossy or shown_err.lossy else {})
 
 
 def shown(output: Output) -> Shown:

@@ -1,4 +1,8 @@
-"""The processes of one box as the host's /proc shows them."""
+"""The processes of one box as the host's /proc shows them.
+
+A process chooses its own name, any bytes, and /proc shows it as it is: so files are read as bytes and split where the
+kernel ends a line and nowhere else, or a name could be read as a number of its own.
+"""
 
 import os
 from pathlib import Path
@@ -42,9 +46,9 @@ def usage(root: int, most: int) -> Usage:
         return Usage(len(pids), 0)
     for pid in pids:
         for line in _lines(f"/proc/{pid}/status"):
-            if line.startswith(("RssAnon:", "RssShmem:")):
+            if line.startswith((b"RssAnon:", b"RssShmem:")):
                 kibibytes += int(line.split()[1])
-            elif line.startswith("Threads:"):
+            elif line.startswith(b"Threads:"):
                 processes += int(line.split()[1])
     return Usage(processes, kibibytes << 10)
 
@@ -54,20 +58,21 @@ def proportional_bytes(root: int) -> int:
     kibibytes = 0
     for pid in tree(root):
         for line in _lines(f"/proc/{pid}/smaps_rollup"):
-            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+            if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
                 kibibytes += int(line.split()[1])
     return kibibytes << 10
 
 
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
+def _lines(path: str) -> list[bytes]:
+    return _content(path).split(b"\n")
 
 
-def _words(path: str) -> list[str]:
+def _words(path: str) -> list[bytes]:
+    return _content(path).split()
+
+
+def _content(path: str) -> bytes:
     try:
-        return Path(path).read_text().split()
+        return Path(path).read_bytes()
     except OSError:
-        return []
+        return b""

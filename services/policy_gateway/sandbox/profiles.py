@@ -13,7 +13,6 @@ from services.policy_gateway.sandbox.box import Bind, Box
 HOME: Final = "/tmp/home"
 BUILD: Final = "/build"
 """The tester's own writable folder: it outlives the call, and no other role can put anything into it."""
-SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 UNIX_TABLE: Final = Path("/proc/net/unix")
 
 
@@ -32,12 +31,7 @@ def shell_box(
     home = f"{BUILD}/home" if profile == "tester" else HOME
     _make_home(build if profile == "tester" else tmp)
     named = {**_common(home), **(_build_folders() if profile == "tester" else {}), **environment}
-    return Box(tuple(binds), named, inside(cwd), network=network)
-
-
-def inside(cwd: Place) -> str:
-    """A place as the box names it."""
-    return cwd.shown
+    return Box(tuple(binds), named, cwd.shown, network=network)
 
 
 def refuse_sockets_of_the_host(code: Path, tmp: Path) -> None:

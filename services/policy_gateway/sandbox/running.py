@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
-from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, shown
-from services.policy_gateway.sandbox.starting import Started, start
+from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, told
 from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
+from services.runtime.child import Child, start
 
 STATUS_BYTES_MAX: Final = 4096
 END_TIMEOUT_S: Final = 5.0
@@ -29,19 +29,8 @@ class Ending(NamedTuple):
 
     def to_value(self) -> dict[str, Any]:
         """The value of a tool call: `truncated`, and where it is so `lossy` and `killed`."""
-        stdout, stderr = shown(self.stdout), shown(self.stderr)
-        value: dict[str, Any] = {
-            "stdout": stdout.text,
-            "stderr": stderr.text,
-            "exit": self.exit,
-            "truncated": stdout.truncated or stderr.truncated,
-            "duration_ms": self.duration_ms,
-        }
-        if stdout.lossy or stderr.lossy:
-            value["lossy"] = True
-        if self.killed is not None:
-            value["killed"] = self.killed
-        return value
+        value = told(self.stdout, self.stderr, self.exit, self.duration_ms)
+        return value | ({"killed": self.killed} if self.killed is not None else {})
 
 
 class SetupFailed(Exception):
@@ -55,7 +44,7 @@ class DeadlinePassed(Exception):
 class Running:
     """A started bubblewrap. Whoever makes it must `end()` it, whatever happens."""
 
-    def __init__(self, process: Started, group: Group | None) -> None:
+    def __init__(self, process: Child, group: Group | None) -> None:
         self._process = process
         self._group = group
         # Descriptors of bubblewrap and of the first process inside, with which everything inside ends. Signals go
@@ -68,7 +57,7 @@ class Running:
     @classmethod
     async def start(cls, command: Sequence[str], inherited: Sequence[int], group: Group | None) -> "Running":
         """Start bubblewrap with nothing of ours but these descriptors; raises OSError."""
-        return cls(await start(command, inherited, limit=CHUNK_BYTES), group)
+        return cls(await start(command, inherited=inherited, limit=CHUNK_BYTES), group)
 
     async def first_pid(self, status: asyncio.StreamReader) -> int:
         """The first process inside, as the host counts; it waits at the gate. Raises SetupFailed."""

@@ -16,6 +16,7 @@ from services.policy_gateway.sandbox.cgroups import Cgroups, Group
 from services.policy_gateway.sandbox.leftovers import remove_leftovers
 from services.policy_gateway.sandbox.limits import DEFAULTS, Limits, confine, processors_for
 from services.policy_gateway.sandbox.running import (
+    END_TIMEOUT_S,
     STATUS_BYTES_MAX,
     DeadlinePassed,
     Ending,
@@ -28,6 +29,7 @@ from services.runtime.lua.sandbox import bubblewrap
 BOXES_DEFAULT: Final = 8
 EMPTY_GROUP_TRIES: Final = 100
 EMPTY_GROUP_PAUSE_S: Final = 0.01
+STUCK_S: Final = 3 * END_TIMEOUT_S
 PROBE_S: Final = 10.0
 RETRY_S: Final = 30.0
 CLEAN_UP_S: Final = 0.1
@@ -146,7 +148,8 @@ class Sandbox:
             return await asyncio.shield(life)
         finally:
             stop.set()
-            await asyncio.wait([life])
+            # A process that is stuck in the kernel does not die; its caller gets an answer all the same.
+            await asyncio.wait([life], timeout=STUCK_S)
 
     def _lived(self, life: asyncio.Task[Ending]) -> None:
         self._lives.discard(life)

@@ -62,15 +62,28 @@ class Watchdog:
         try:
             while not self._over.wait(interval_s):
                 looks += 1
-                self.reason = self._counted() if counting else None
-                if self.reason is None and not (counting and looks % COUNTS_PER_LOOK_AROUND):
-                    self.reason = self._rest()
+                self.reason = self._exceeded(counting, looks)
                 if self.reason:
-                    with contextlib.suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                    self._kill()
                     return
+        except BaseException:
+            # Nobody holds the bounds any more: so the box ends.
+            self.reason = "watchdog"
+            self._kill()
+            raise
         finally:
             os.close(self._pidfd)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _exceeded(self, counting: bool, looks: int) -> str | None:
+        """The bound that the box has broken, if it has."""
+        reason = self._counted() if counting else None
+        if reason is None and not (counting and looks % COUNTS_PER_LOOK_AROUND):
+            reason = self._rest()
+        return reason
 
     def _counted(self) -> str | None:
         limits = self._limits

@@ -6,7 +6,6 @@ nothing is pulled. The tool touches only containers that it made itself, and by 
 """
 
 import asyncio
-import codecs
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan
+from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, Kept, told
 from services.policy_gateway.tools import mounts
 from services.policy_gateway.tools.engine import engine, engine_sockets, engine_url
 from services.policy_gateway.tools.tool import Ticket
@@ -33,8 +33,6 @@ CLEAN_UP_SHARE: Final = 0.1
 CLEAN_UP_S: Final = 1.0
 REMOVE_S: Final = 15.0
 LAST_OUTPUT_S: Final = 2.0
-FLOOD_PAUSE_S: Final = 0.005
-"""Output that nobody will see is read slowly: the engine then slows the program down, and we stay free for others."""
 GRACE_S: Final = 10.0
 """How long after its deadline a container may stand before the reaper takes it."""
 NO_SUCH_PROGRAM: Final = ("executable file not found", "no such file or directory", "permission denied")
@@ -93,9 +91,7 @@ class Docker:
         image = await _image(client, plan.image)
         cores = int((await client.system.info()).get("NCPU", 1))
         sockets = engine_sockets(engine_url(self._url))
-        prepared = await asyncio.to_thread(
-            mounts.prepare, plan.mounts, ticket.workspace, ticket.call_id, deadline, sockets
-        )
+        prepared = await self._prepare(plan, ticket, deadline, sockets)
         config = template(plan, image, prepared, cores)
         config["Labels"] = {LABEL: "1", CALL_LABEL: ticket.call_id, DEADLINE_LABEL: str(deadline)}
         # A call that is cancelled while the engine makes the container must still learn its id.
@@ -108,6 +104,19 @@ class Docker:
                 raise _told(why, plan, ticket) from None
         finally:
             await self._surely(_clean_up(making, prepared.copies))
+
+    async def _prepare(
+        self, plan: DockerPlan, ticket: Ticket, deadline: int, sockets: tuple[Path, ...]
+    ) -> mounts.Mounts:
+        """The mounts. A call whose time is over while its copies are made leaves none behind."""
+        job = asyncio.create_task(
+            asyncio.to_thread(mounts.prepare, plan.mounts, ticket.workspace, ticket.call_id, deadline, sockets)
+        )
+        try:
+            return await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await self._surely(_unprepare(job))
+            raise
 
     async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for the end of some work; a cancellation in between does not stop it."""
@@ -191,14 +200,15 @@ async def _image(client: "Client", reference: str) -> dict[str, Any]:
 async def _watch(container: "DockerContainer") -> dict[str, Any]:
     """Start the container, collect what it says until it ends, and say how it ended."""
     loop = asyncio.get_running_loop()
-    output = {1: Cut(), 2: Cut()}
+    output = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
     async with container.attach(stdout=True, stderr=True) as stream:
 
         async def collect() -> None:
             while (message := await stream.read_out()) is not None:
-                output.get(message.stream, output[1]).add(message.data)
-                if any(cut.truncated for cut in output.values()):
-                    await asyncio.sleep(FLOOD_PAUSE_S)
+                kept = output.get(message.stream, output[1])
+                kept.add(message.data)
+                if kept.full:
+                    await asyncio.sleep(DRAIN_PAUSE_S)
 
         collecting = asyncio.create_task(collect())
         try:
@@ -211,42 +221,17 @@ async def _watch(container: "DockerContainer") -> dict[str, Any]:
             collecting.cancel()
             await asyncio.wait([collecting])
     state = (await container.show())["State"]
-    value: dict[str, Any] = {
-        "stdout": output[1].text(),
-        "stderr": output[2].text(),
-        "exit": int(ended["StatusCode"]),
-        "truncated": any(cut.truncated for cut in output.values()),
-        "duration_ms": duration_ms,
-    }
-    if any(cut.lossy for cut in output.values()):
-        value["lossy"] = True
+    value = told(output[1].output(), output[2].output(), int(ended["StatusCode"]), duration_ms)
     if state.get("OOMKilled"):
         value["oom"] = True
     return value
 
 
-class Cut:
-    """The first OUTPUT_BYTES_MAX bytes of a stream; the rest is read and dropped."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self.truncated = False
-        self.lossy = False
-
-    def add(self, piece: bytes) -> None:
-        """Take a piece in."""
-        room = OUTPUT_BYTES_MAX - len(self._bytes)
-        self._bytes += piece[:room]
-        self.truncated = self.truncated or len(piece) > room
-
-    def text(self) -> str:
-        """What was kept, as text; sets `lossy` when some bytes are none."""
-        data = bytes(self._bytes)
-        try:  # a cut in the middle of a character is no fault of the program
-            return codecs.getincrementaldecoder("utf-8")().decode(data, not self.truncated)
-        except UnicodeDecodeError:
-            self.lossy = True
-            return data.decode("utf-8", "replace")
+async def _unprepare(job: "asyncio.Task[mounts.Mounts]") -> None:
+    """A thread cannot be stopped: wait for its end, then take away what it made."""
+    await asyncio.wait([job], timeout=REMOVE_S)
+    if job.done() and not job.cancelled() and job.exception() is None:
+        await asyncio.to_thread(mounts.discard, job.result().copies)
 
 
 async def _clean_up(making: "asyncio.Task[DockerContainer]", copies: Path) -> None:

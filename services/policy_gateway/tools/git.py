@@ -8,7 +8,8 @@ from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import GitPlan
 from services.policy_gateway.sandbox import repository
 from services.policy_gateway.sandbox.box import Bind, Box
-from services.policy_gateway.sandbox.profiles import inside, refuse_sockets_of_the_host, shell_box
+from services.policy_gateway.sandbox.output import Output, told
+from services.policy_gateway.sandbox.profiles import refuse_sockets_of_the_host, shell_box
 from services.policy_gateway.sandbox.running import DeadlinePassed
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.tools.programs import Programs
@@ -85,10 +86,9 @@ class GitTool:
             argv = [program, *command_words(plan)]
             ending = await self._sandbox.run(box, argv, ticket.deadline_s)
         except repository.BadRepository as why:
-            return {"stdout": "", "stderr": f"fatal: {why}\n", "exit": NOT_A_REPOSITORY} | {
-                "truncated": False,
-                "duration_ms": round((asyncio.get_running_loop().time() - began_s) * 1000),
-            }
+            said = f"fatal: {why}\n".encode()
+            duration_ms = round((asyncio.get_running_loop().time() - began_s) * 1000)
+            return told(Output(b"", 0), Output(said, len(said)), NOT_A_REPOSITORY, duration_ms)
         except DeadlinePassed:
             raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - began_s) * 1000)) from None
         return ending.to_value()
@@ -117,7 +117,7 @@ class GitTool:
             Bind(workspace.tmp, "/tmp", writable=True),
             *guarded,
         )
-        return Box(binds, _environment(plan), inside(plan.cwd), programs="none"), str(found)
+        return Box(binds, _environment(plan), plan.cwd.shown, programs="none"), str(found)
 
 
 def command_words(plan: GitPlan) -> list[str]:

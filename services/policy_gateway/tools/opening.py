@@ -54,18 +54,6 @@ def open_beneath(folder: int, path: str, flags: int) -> int:
     raise OSError(code, os.strerror(code))
 
 
-def openat2_works() -> bool:
-    """Whether this kernel, and whatever filters our system calls, has openat2."""
-    root = os.open("/", O_PATH | os.O_CLOEXEC)
-    try:
-        os.close(open_beneath(root, "proc", O_PATH))
-    except OSError:
-        return False
-    finally:
-        os.close(root)
-    return True
-
-
 @contextmanager
 def root_of(place: Place, workspace: Workspace) -> Iterator[int]:
     """The descriptor of the folder in which a place begins; raises Rejected(workspace_not_found)."""

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
+from services.runtime.child import Child, start
+
 REPLY_BYTES_MAX: Final = (4 << 20) + (64 << 10)
 READY_TIMEOUT_S: Final = 10.0
 END_TIMEOUT_S: Final = 5.0
@@ -18,12 +20,12 @@ class ProcessDied(Exception):
 class LuaProcess:
     """A child that leads its own session and shares only two pipes with us."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        if process.stdin is None or process.stdout is None:
+    def __init__(self, child: Child) -> None:
+        if child.stdin is None:
             raise ValueError("a Lua process needs both pipes")
-        self._process = process
-        self._requests = process.stdin
-        self._replies = process.stdout
+        self._child = child
+        self._requests = child.stdin
+        self._replies = child.stdout
         self._silent = asyncio.Event()  # set while no exchange is in progress
         self._silent.set()
         self.killed = False  # True from our own SIGKILL on, also while the end is not known yet
@@ -31,27 +33,17 @@ class LuaProcess:
     @classmethod
     async def spawn(cls, command: Sequence[str]) -> "LuaProcess":
         """Start the command with an empty environment; raises OSError when it cannot be started."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={},
-            cwd="/",
-            start_new_session=True,
-            limit=REPLY_BYTES_MAX,
-        )
-        return cls(process)
+        return cls(await start(command, limit=REPLY_BYTES_MAX, stdin=True, stderr=False))
 
     @property
     def pid(self) -> int:
         """The process id; in bubblewrap, that of bubblewrap, with which everything inside ends."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def alive(self) -> bool:
         """False from the moment the end of the process is known."""
-        return self._process.returncode is None
+        return self._child.code is None
 
     async def ready(self) -> bool:
         """Wait for the first line of the program; False when it does not come."""
@@ -87,11 +79,11 @@ class LuaProcess:
 
     async def exited(self) -> None:
         """Wait for the end of the process."""
-        await self._process.wait()
+        await self._child.wait()
 
     async def ended(self) -> None:
         """Wait until the process is over and nothing inside its box holds our pipe any more."""
-        await self._process.wait()
+        await self._child.wait()
         self._requests.close()
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
@@ -100,3 +92,5 @@ class LuaProcess:
                     continue
         except TimeoutError:
             return  # killed, yet stuck in the kernel: nothing more can be done to it
+        finally:
+            self._child.close()

@@ -72,6 +72,18 @@ async def test_it_is_asked_again_under_the_same_name_until_it_is_answered():
     assert all(asked == gateway.asked[0] for asked in gateway.asked)
 
 
+def refused(code: str, **detail: Any) -> bytes:
+    return reply.refused(Rejected(code, **detail))
+
+
+async def test_a_gateway_without_room_is_asked_again_and_a_full_tool_is_an_answer():
+    found, gateway = await outcome(call(), refused("mailbox_full", retry_after_s=1.0), {"exit": 0})
+    assert (found.value, len(gateway.asked)) == ({"exit": 0}, 2)
+    found, gateway = await outcome(call(), refused("mailbox_full"), {"exit": 0})
+    assert found.error is not None
+    assert (found.error["code"], len(gateway.asked)) == ("mailbox_full", 1)
+
+
 @pytest.mark.parametrize(
     ("silence", "code"), [("timeout", "timeout"), ("no_responders", "service_unavailable")]
 )  # fmt: skip

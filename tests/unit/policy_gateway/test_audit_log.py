@@ -87,6 +87,14 @@ async def test_what_waits_together_is_stored_together(make, store: SlowStore) ->
     assert log.head.n == 100
 
 
+async def test_a_call_has_one_end(make, store: SlowStore) -> None:
+    log = await make()
+    await log.append(decided("a"))
+    await log.append(finished("a"))
+    await log.append(finished("a", "recovery"))
+    assert [type(entry) for entry in await entries(store)] == [ToolDecided, ToolFinished]
+
+
 async def test_who_loses_a_race_chains_behind_the_winner(make, store: SlowStore) -> None:
     one, two = await make("one"), await make("two")
     await asyncio.gather(

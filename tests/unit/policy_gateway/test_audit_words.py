@@ -1,13 +1,15 @@
 """What the audit keeps of arguments, and what it calls an attack."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.limits import REQUEST_BYTES_MAX, TOOL_ARGS_KEPT_MAX_BYTES
 from contracts.policy import ATTACKS
 from services.policy_gateway.audit.attacks import attack_of
 from services.policy_gateway.audit.denials import Bursts
-from services.policy_gateway.audit.redaction import keep, restored
+from services.policy_gateway.audit.redaction import clean, keep, restored
 from services.policy_gateway.policy.text_lines import line_of
 from tests.unit.policy_gateway.test_audit_chain import json_values
 
@@ -29,6 +31,8 @@ def test_contents_are_told_by_size_and_digest_and_can_be_judged_again() -> None:
         {"api_key": {"deep": ["s3cret"]}},
         {"cmd": ["echo", "-----BEGIN RSA PRIVATE KEY-----s3cret"]},
         {"password": "s3cret"},
+        {"url": "https://x/", "headers": {"x-api-key": "s3cret"}},
+        {"access-key": "s3cret"},
     ],
 )
 def test_secrets_are_not_kept_nor_can_they_be_guessed(args) -> None:
@@ -42,6 +46,30 @@ def test_large_arguments_are_cut_and_cannot_be_judged_again() -> None:
     kept = keep({"src": "x" * 20_000, "argv": []})
     assert (kept.exact, kept.args["src"]["bytes"]) == (False, 20_000)
     assert keep({"src": "x" * 10_000}).exact
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"cmd": ["x" * 1_000_000, "sk-s3cret7890abcdefghij"]},
+        {"cmd": [[["y" * 200] * 60] * 60] * 10},
+        {"deep": {str(a): {str(b): ["z" * 250] * 64 for b in range(40)} for a in range(40)}},
+        {"url": "https://x/", "junk": [["sk-s3cret7890abcdefghij"] * 64] * 64},
+    ],
+    ids=["beside a secret", "lists", "objects", "secrets"],
+)
+def test_an_entry_of_the_audit_stays_small_whatever_was_asked(args) -> None:
+    kept = keep(args)
+    assert not kept.exact
+    assert max(len(msgspec.json.encode(kept.args)), len(msgspec.json.encode(clean(args)))) <= TOOL_ARGS_KEPT_MAX_BYTES
+
+
+@pytest.mark.parametrize("mark", [{"$cut": "content", "bytes": 10**12}, {"$cut": "content"}, {"$cut": "secret"}])
+def test_a_mark_of_the_audit_that_a_caller_made_is_not_taken_for_one(mark) -> None:
+    kept = keep({"write": "/code/a", "content": mark})
+    assert not kept.exact
+    assert kept.args["content"]["$cut"] == "reserved"
+    assert len(restored({"content": mark}).get("content", "")) <= REQUEST_BYTES_MAX, "as older entries may hold it"
 
 
 @given(json_values)

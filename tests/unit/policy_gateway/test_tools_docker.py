@@ -1,9 +1,11 @@
 """The template of containers and the archives of images, as data: no engine is needed to see what they hold."""
 
+import asyncio
 import io
 import json
 import os
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pytest
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan, Mount, Place
 from services.policy_gateway.tools import mounts, rootfs
-from services.policy_gateway.tools.docker import OUTPUT_BYTES_MAX, Cut, template
+from services.policy_gateway.tools.docker import Docker, template
 from services.policy_gateway.tools.image import build, write_archive
 from services.policy_gateway.tools.rootfs import Entry, RootFs
-from services.policy_gateway.tools.tool import Workspace
+from services.policy_gateway.tools.tool import Ticket, Workspace
 
 IMAGE = {"Id": "sha256:abc", "Config": {"Volumes": {"/data": {}, "/tmp": {}}, "Entrypoint": ["/evil"], "User": "root"}}
+
+PLAN = DockerPlan("name", ("mix", "test"), "/work", (), 2.0, 2 << 30)
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def config_of(workspace: Workspace, **fields: Any) -> dict[str, Any]:
     mount = Mount(Place("code", ()), "/work", True)
-    plan = DockerPlan("name", ("mix", "test"), "/work", (mount,), 2.0, 2 << 30)._replace(**fields)
+    plan = PLAN._replace(mounts=(mount,))._replace(**fields)
     prepared = mounts.prepare(plan.mounts, workspace, "call", 1000, ())
     return template(plan, IMAGE, prepared, cores=2)
 
@@ -85,10 +89,29 @@ def test_copies_that_outlived_their_deadline_are_swept(workspace: Workspace) -> 
     assert os.listdir(copies) == ["1001-b"]
 
 
-def test_a_cut_through_a_character_is_no_loss() -> None:
-    cut = Cut()
-    cut.add("ü".encode() * (OUTPUT_BYTES_MAX // 2 - 1) + b"x" + "ü".encode())
-    assert (len(cut.text()), cut.truncated, cut.lossy) == (OUTPUT_BYTES_MAX // 2, True, False)
+async def test_a_call_that_is_cut_while_its_copies_are_made_leaves_none(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> mounts.Mounts:
+        begun.set()
+        assert go_on.wait(10)
+        copies = mounts.copies_of(workspace) / "1000-a"
+        copies.mkdir(parents=True)
+        return mounts.Mounts([], copies, None)
+
+    monkeypatch.setattr(mounts, "prepare", slow)
+    deadline_s = asyncio.get_running_loop().time() + 10
+    ticket = Ticket("call", "tester", workspace, deadline_s)
+    call = asyncio.create_task(Docker()._prepare(PLAN, ticket, 1000, ()))
+    assert await asyncio.to_thread(begun.wait, 10)
+    call.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert os.listdir(mounts.copies_of(workspace)) == []
 
 
 def layers(archive: io.BytesIO) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:

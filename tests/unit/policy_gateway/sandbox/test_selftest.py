@@ -25,6 +25,16 @@ async def test_where_no_box_can_be_built_it_says_why(tmp_path: Path) -> None:
     assert findings[0].reason
 
 
+async def test_a_probe_that_is_late_is_a_finding_and_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox(tmp_path)
+    await sandbox.ready()
+    monkeypatch.setattr("services.policy_gateway.sandbox.selftest.PROBE_S", 0.001)
+    findings = await selftest(sandbox)
+    assert [finding.ok for finding in findings] == [True, False]
+    assert "too busy" in findings[1].reason
+    assert os.listdir(tmp_path) == ["etc"]
+
+
 async def test_it_says_what_holds_each_bound(tmp_path: Path) -> None:
     found = await available(Sandbox(tmp_path, cgroups=False))
     assert (found.ok, "watchdog" in found.reason, "affinity" in found.reason) == (True, True, True)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from services.policy_gateway.sandbox.starting import start
 from services.runtime import event_loop
+from services.runtime.child import start
 
 LIST = ("/bin/sh", "-c", "echo /proc/self/fd/*; exit 3")
 
@@ -17,7 +17,7 @@ async def started() -> tuple[int, set[int], int]:
     os.set_inheritable(stray, True)
     named, other = os.pipe()
     try:
-        child = await start(LIST, (named,), limit=1 << 16)
+        child = await start(LIST, inherited=(named,), limit=1 << 16)
         said = (await child.stdout.read()).split()
         code = await child.wait()
         assert await child.wait() == code
@@ -37,3 +37,23 @@ def test_only_what_is_named_comes_along(factory: Callable[[], asyncio.AbstractEv
     # The shell itself opens the folder that it lists.
     assert {0, 1, 2, named} <= open_there
     assert len(open_there - {0, 1, 2, named}) <= 1
+
+
+async def echoed(text: bytes) -> tuple[bytes, bytes, int | None, int]:
+    child = await start(("/bin/sh", "-c", "echo lost >&2; exec cat"), limit=1 << 16, stdin=True, stderr=False)
+    assert child.stdin is not None
+    assert child.code is None
+    child.stdin.write(text)
+    await child.stdin.drain()
+    child.stdin.close()
+    said, errors, code = await child.stdout.read(), await child.stderr.read(), await child.wait()
+    child.close()
+    await asyncio.sleep(0)
+    return said, errors, child.code, code
+
+
+@pytest.mark.parametrize("factory", [None, event_loop.factory()], ids=["standard", "ours"])
+def test_it_is_told_and_says(factory: Callable[[], asyncio.AbstractEventLoop] | None) -> None:
+    text = b"x" * 300_000
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(echoed(text)) == (text, b"", 0, 0)

@@ -1,0 +1,66 @@
+"""What the gateway knows of a run, also from a replica of the log that is a moment behind."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from contracts.errors import Rejected
+from contracts.policy import CallOf
+from contracts.run import TaskStarted
+from services.policy_gateway.run_facts import RunFacts
+from services.runtime import provision
+from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
+from services.runtime.logs import configure
+from tests.support.nats_server import NatsServer
+from tests.unit.policy_gateway.gateway_desk import Caller, caller
+
+
+class Behind:
+    """A bus whose reads are answered by a replica that gets the newest commit some reads later."""
+
+    def __init__(self, bus: Bus, reads: int) -> None:
+        self._bus, self._left = bus, reads
+        self.reads = 0
+
+    async def history(self, stream: str, pattern: str, after: int = 0) -> AsyncIterator[Recorded]:
+        self.reads += 1
+        found = [record async for record in self._bus.history(stream, pattern, after)]
+        if self._left:
+            self._left -= 1
+            found = found[:-1]
+        for record in found:
+            yield record
+
+    async def newest(self, stream: str, subject: str) -> int:
+        return await self._bus.newest(stream, subject)
+
+
+@pytest.fixture
+async def me(nats_server: NatsServer) -> AsyncIterator[Caller]:
+    async with caller(nats_server) as made:
+        await provision.apply(made.bus)
+        yield made
+
+
+def facts(bus: Any) -> RunFacts:
+    return RunFacts(bus, configure("test"))
+
+
+@pytest.mark.parametrize("reads", [0, 1, 3])
+async def test_a_replica_that_is_behind_refuses_no_call(me: Caller, reads: int) -> None:
+    await me.task_runs()
+    await me.run_is("r1", TaskStarted("a", 2, 1))
+    bus = Behind(me.bus, reads)
+    assert (await facts(bus).bound(CallOf("r1", "a", 2, 1))).role == "coder"
+    assert bus.reads == reads + 1
+
+
+async def test_what_is_not_there_is_refused_after_one_look(me: Caller) -> None:
+    await me.task_runs()
+    for call, code in ((CallOf("r2", "a", 1, 1), "run_not_found"), (CallOf("r1", "a", 2, 1), "stale_attempt")):
+        bus = Behind(me.bus, 0)
+        with pytest.raises(Rejected) as refused:
+            await facts(bus).bound(call)
+        assert (refused.value.code, bus.reads) == (code, 1)
