@@ -31,6 +31,8 @@ from contracts.verbs import VERBS
 
 TOOLS: Final = f"{ROOT}.tool"
 API: Final = "$JS.API"
+AGENT_ROLES: Final = tuple(role for role in ROLES if role != "admin")
+"""Roles that an agent outside of htdag may have a key for: an admin waits for a human, a key waits for none."""
 TRUTH: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
 """The streams that nobody may cut or remove."""
 _DISCOVERY: Final = ("PING", "INFO", "STATS")
@@ -148,7 +150,7 @@ def callers(service: str) -> tuple[str, ...]:
     asking = [name for name, use in USES.items() if any(_asks(call, service) for call in use.calls)]
     # Workers of one service ask each other.
     asking += [service for one in CHANNELS if one.stream is None and {service} <= _both(one)]
-    agents = [f"{AGENT_PREFIX}{role}" for role in ROLES] if service == "policy-gateway" else []
+    agents = [f"{AGENT_PREFIX}{role}" for role in AGENT_ROLES] if service == "policy-gateway" else []
     return tuple(dict.fromkeys([OPERATOR, *asking, *agents]))
 
 
@@ -217,7 +219,7 @@ def _agents() -> list[User]:
             meaning=f"an agent outside of htdag that calls tools in the role {role}",
             rights=Rights(publish=(f"{TOOLS}.{role}.*",), subscribe=(f"{inbox(AGENT_PREFIX + role)}.>",)),
         )
-        for role in ROLES
+        for role in AGENT_ROLES
     ]
 
 
