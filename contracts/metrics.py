@@ -43,6 +43,10 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
     MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),
     MetricSpec("htdag_llm_reused_total", "counter", ("model",), "requests answered from the journal, free"),
+    MetricSpec("htdag_totp_attempts_total", "counter", ("purpose", "result"), "attempts: accepted, or why not"),
+    MetricSpec("htdag_account_lockouts_total", "counter", (), "locks after too many failures"),
+    MetricSpec("htdag_approvals_open", "gauge", (), "gates that wait for a human"),
+    MetricSpec("htdag_approvals_total", "counter", ("outcome",), "gates that were answered or ran out"),
     MetricSpec("htdag_nats_reconnects_total", "counter", (), "connections regained"),
 )
 

@@ -14,6 +14,7 @@ SERVICES: Final[dict[str, str]] = {
     "planner": "services.planner",
     "executor": "services.executor",
     "llm-worker": "services.llm_worker",
+    "identity": "services.identity",
 }
 """Service name -> package, in starting order."""
 

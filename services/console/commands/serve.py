@@ -20,6 +20,6 @@ def serve(service: str, /, *, common: Common = DEFAULTS) -> int:
     Parameters
     ----------
     service
-        planner, executor or llm-worker.
+        planner, executor, llm-worker or identity.
     """
     return table.serve(service, common.home)

@@ -94,7 +94,7 @@ def test_completion_knows_the_commands(capsys):
 
 def test_an_unknown_service_is_refused(capsys):
     assert cli.run(["serve", "nobody"]) == 2
-    assert "there are planner, executor, llm-worker" in capsys.readouterr().err
+    assert "there are planner, executor, llm-worker, identity" in capsys.readouterr().err
 
 
 def test_a_service_list_with_a_stranger_is_refused(capsys):
