@@ -56,15 +56,20 @@ class Gates:
         if turn is not None:
             await self._conversations.forget(purpose, session)
             return await self._answer(purpose, session, text, turn, gates, reason, caller)
+        shown = _checked(gates)
         try:
-            requests = await self._open(_checked(gates))
+            requests = await self._open(shown)
         except Rejected as error:
-            return refused(session, error, gates)
-        shown = [GateRef(one.approval_id, one.digest) for one in requests]
+            if not text.strip():
+                return refused(session, error, gates)
+            # The name's turn always ends in "Enter your code."; the answer to the code says what is wrong.
+            requests, barred = [], error.code
+        else:
+            shown = [GateRef(one.approval_id, one.digest) for one in requests]
+            barred = "" if all(_may(one, key_of(text)) for one in requests) else "not_an_approver"
         if not text.strip():
             return Said(session=session, state="await_name", say=ASK_NAME, gates=_shown(requests, "open"))
         claim = await self._accounts.claim(text)
-        barred = "" if all(_may(one, key_of(text)) for one in requests) else "not_an_approver"
         await self._conversations.remember(purpose, session, Turn(claim.actor_id, claim.shadow, shown, barred))
         return Said(session=session, state="await_code", say=ASK_CODE, gates=_shown(requests, "open"))
 

@@ -22,7 +22,7 @@ from contracts.approval import (
 )
 from contracts.errors import Rejected
 from contracts.identity import GateRef, UserKind
-from services.identity.approval.state import Approval, answer_of, evolve
+from services.identity.approval.state import CLOSED_CODES, Approval, answer_of, evolve
 from services.runtime.decider import Decider
 
 ATTEMPTS_NOTED_MAX: Final = 20
@@ -109,8 +109,8 @@ def check_answerable(gate: Approval, digest: str, now_ms: int) -> ApprovalReques
     asked = gate.requested
     if asked is None:
         raise Rejected("approval_not_found", approval_id=gate.approval_id)
-    if gate.status != "open":
-        raise Rejected(f"approval_{gate.status}", approval_id=gate.approval_id)
+    if gate.status in CLOSED_CODES:
+        raise Rejected(CLOSED_CODES[gate.status], approval_id=gate.approval_id)
     if now_ms >= asked.expires_at_ms:
         raise Rejected("approval_expired", approval_id=gate.approval_id)
     if digest and digest != asked.digest:

@@ -1,7 +1,7 @@
 """A gate as its events tell it."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from contracts.approval import (
     ApprovalAnswered,
@@ -18,7 +18,14 @@ from contracts.approval import (
     TakeApproval,
 )
 
-_CODES = {"granted": "", "denied": "approval_denied", "expired": "approval_expired", "stale": "approval_stale"}
+CLOSED_CODES: Final = {
+    "granted": "approval_granted",
+    "denied": "approval_denied",
+    "expired": "approval_expired",
+    "stale": "approval_stale",
+    "withdrawn": "approval_withdrawn",
+}
+"""Under which code a gate that is not open refuses to be answered."""
 
 
 @dataclass(slots=True)
@@ -86,7 +93,7 @@ def answer_of(gate: Approval) -> TakeApproval:
         kind="human" if granted or denied else None,
         step=granted.step if granted else denied.step if denied else None,
         reason=gate.reason,
-        code=_CODES[status],
+        code="" if granted else CLOSED_CODES[status],
         signature=granted.signature if granted else "",
         key=granted.key if granted else "",
     )

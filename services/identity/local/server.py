@@ -51,6 +51,7 @@ class LocalServer:
             date_header=False,
             access_log=False,
             log_config=None,
+            log_level="warning",
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=STOP_S,
