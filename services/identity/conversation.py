@@ -5,13 +5,15 @@ from typing import Final
 
 from contracts.errors import CATALOGUE, Rejected
 from contracts.identity import ASK_CODE, ASK_NAME, REFUSAL, Converse, GateRef, Said
-from services.identity.accounts import Accounts, Verdict
+from services.identity.accounts import Accounts, Claim, Verdict
 from services.identity.conversations import Conversations, Turn
 from services.runtime.clock import rfc3339
 from services.runtime.rpc import Caller
 
 LOGIN: Final = "login"
 TEXT_CHARS_MAX: Final = 1_024
+AGENT_PRINCIPAL: Final = "agent:"
+"""Begins the principal of a channel that belongs to an agent."""
 
 
 class Login:
@@ -27,8 +29,7 @@ class Login:
         turn = await self._conversations.recall(LOGIN, session)
         if turn is not None:
             _, verdict = await asyncio.gather(
-                self._conversations.forget(LOGIN, session),
-                self._accounts.judge(turn.claim, text, LOGIN, caller),
+                self._conversations.forget(LOGIN, session), self._judge(turn.claim, text, caller)
             )
             return told(session, verdict)
         if not text.strip():
@@ -36,6 +37,17 @@ class Login:
         claim = await self._accounts.claim(text)
         await self._conversations.remember(LOGIN, session, Turn(claim.actor_id, claim.shadow))
         return Said(session=session, state="await_code", say=ASK_CODE)
+
+    async def _judge(self, claim: Claim, text: str, caller: Caller) -> Verdict:
+        if is_agent(caller) and await self._accounts.kind_of(claim) == "human":
+            # No agent can use up or lock a human's attempts: to it, humans are nobody.
+            claim = self._accounts.nobody(claim.actor_id)
+        return await self._accounts.judge(claim, text, LOGIN, caller)
+
+
+def is_agent(caller: Caller) -> bool:
+    """Whether the channel says that an agent speaks."""
+    return caller.by.startswith(AGENT_PRINCIPAL)
 
 
 def checked_text(text: str) -> str:

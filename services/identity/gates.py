@@ -16,7 +16,7 @@ from contracts.subjects import check_id
 from services.identity.accounts import Accounts, Verdict
 from services.identity.approval.decider import ApprovalCommand, NoteRefusal, check_answerable
 from services.identity.approval.state import Approval
-from services.identity.conversation import checked_text, refused, told
+from services.identity.conversation import checked_text, is_agent, refused, told
 from services.identity.conversations import Conversations, Turn
 from services.identity.names import key_of
 from services.identity.proofs import Proof, Proofs
@@ -77,7 +77,7 @@ class Gates:
         self, purpose: Answer, session: str, text: str, turn: Turn, said: Sequence[GateRef], reason: str, caller: Caller
     ) -> Said:
         try:
-            if await self._accounts.kind_of(turn.claim) == "agent":
+            if is_agent(caller) or await self._accounts.kind_of(turn.claim) == "agent":
                 await self._note(turn, "agent_cannot_approve", caller)
                 raise Rejected("agent_cannot_approve")
             _check_same(turn.gates, said)
