@@ -19,6 +19,7 @@ APPROVAL_TIMEOUT_DEFAULT_MS: Final = 15 * 60_000
 APPROVAL_TIMEOUT_MAX_MS: Final = 7 * 86_400_000
 GATES_PER_CODE_MAX: Final = 50
 ACTION_BYTES_MAX: Final = 256 << 10
+ACTION_LISTED_BYTES_MAX: Final = 4096
 APPROVERS_MAX: Final = 100
 
 
@@ -219,7 +220,10 @@ class ApprovalDeny(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
-    """A gate as people and programs see it. `action` is exactly what will be done."""
+    """A gate as people and programs see it. `action` is exactly what will be done.
+
+    Lists leave out (null) an action of more than 4096 bytes; `approval.show` has it.
+    """
 
     approval_id: str
     status: ApprovalStatus
@@ -241,3 +245,4 @@ class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
     answered_at: str | None = None
     signature: str = ""
     signature_ok: bool | None = None
+    action_bytes: int = 0

@@ -3,7 +3,9 @@
 from collections import OrderedDict
 from typing import Final
 
-from contracts.approval import ApprovalEvent, ApprovalRequested, ApprovalView, signed_text
+import msgspec
+
+from contracts.approval import ACTION_LISTED_BYTES_MAX, ApprovalEvent, ApprovalRequested, ApprovalView, signed_text
 from contracts.codec import CommitCodec
 from contracts.subjects import parse_events
 from services.identity.approval.state import Approval, evolve
@@ -65,7 +67,8 @@ class ApprovalBook:
         if everything:
             owing = [gate for gate in self._live.values() if not gate.open]
             gates += [*owing, *reversed(self._closed.values())]
-        return [view_of(gate) for gate in gates if run_id is None or _run(gate) == run_id][:limit]
+        wanted = [gate for gate in gates if run_id is None or _run(gate) == run_id][:limit]
+        return [_listed(view_of(gate)) for gate in wanted]
 
 
 def view_of(gate: Approval) -> ApprovalView:
@@ -95,7 +98,15 @@ def view_of(gate: Approval) -> ApprovalView:
         answered_at=rfc3339(gate.closed_at_ms) if gate.closed_at_ms else None,
         signature=granted.signature if granted else "",
         signature_ok=_signature_ok(gate, asked),
+        action_bytes=len(msgspec.json.encode(asked.action)),
     )
+
+
+def _listed(view: ApprovalView) -> ApprovalView:
+    """Many gates fit into one answer: a large action is shown alone only."""
+    if view.action_bytes <= ACTION_LISTED_BYTES_MAX:
+        return view
+    return msgspec.structs.replace(view, action=None)
 
 
 def _signature_ok(gate: Approval, asked: ApprovalRequested) -> bool | None:

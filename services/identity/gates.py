@@ -9,7 +9,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from contracts.approval import GATES_PER_CODE_MAX, ApprovalConverse, ApprovalDeny, ApprovalEvent, ApprovalRequested
+import msgspec
+
+from contracts.approval import (
+    ACTION_LISTED_BYTES_MAX,
+    GATES_PER_CODE_MAX,
+    ApprovalConverse,
+    ApprovalDeny,
+    ApprovalEvent,
+    ApprovalRequested,
+)
 from contracts.errors import Rejected
 from contracts.identity import ASK_CODE, ASK_NAME, GateRef, Said
 from contracts.subjects import check_id
@@ -159,7 +168,7 @@ def _shown(requests: Sequence[ApprovalRequested], status: str) -> list[dict[str,
             "task_id": one.task_id,
             "title": one.title,
             "digest": one.digest,
-            "action": one.action,
+            "action": one.action if len(msgspec.json.encode(one.action)) <= ACTION_LISTED_BYTES_MAX else None,
             "expires_at_ms": one.expires_at_ms,
             "status": status,
         }

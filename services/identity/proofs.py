@@ -42,6 +42,7 @@ class Proofs:
     ) -> None:
         self._host, self._book, self._sealer = host, book, sealer
         self._pending: dict[tuple[str, int, str], tuple[Proof, GateRef]] = {}
+        self._seen: set[tuple[str, int, str]] = set()
 
     async def apply(self, proof: Proof, gate: GateRef) -> Rejected | None:
         """Grant or deny one gate; the refusal when the gate did not stay open meanwhile."""
@@ -65,16 +66,23 @@ class Proofs:
                 for gate in event.gates:
                     self._pending[user_id, event.step, gate.approval_id] = (proof, gate)
 
-    async def finish(self) -> int:
-        """Carry out what another process left behind; how many that were."""
-        left = list(self._pending.items())
+    async def finish(self, *, at_start: bool) -> int:
+        """Carry out what another process left behind; how many that were.
+
+        Later than at the start it may only be under way: then it has time until the next look.
+        """
         done = 0
-        for key, (proof, gate) in left:
+        for key, (proof, gate) in list(self._pending.items()):
             if self._book.is_closed(gate.approval_id):
                 self._pending.pop(key, None)
-                continue
-            done += await self.apply(proof, gate) is None
+            elif at_start or key in self._seen:
+                done += await self.apply(proof, gate) is None
+        self._seen = set(self._pending)
         return done
+
+    def is_pending(self, approval_id: str) -> bool:
+        """Whether a proof for this gate was accepted: then it is answered, not late."""
+        return any(gate == approval_id for _, _, gate in self._pending)
 
     async def _command(self, proof: Proof, gate: GateRef) -> ApprovalCommand:
         if proof.purpose == "deny":

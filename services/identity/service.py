@@ -2,11 +2,8 @@
 
 import asyncio
 import getpass
-import os
 from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from contracts.errors import Rejected
 from contracts.streams import CONSUMERS, EVENTS_IDENTITY, IDENTITY_SHADOWS
@@ -28,11 +25,12 @@ from services.identity.invitations import Invitations
 from services.identity.local.desk import Desk
 from services.identity.local.server import LocalServer
 from services.identity.local.sessions import Sessions
+from services.identity.local.whereabouts import tell_where
 from services.identity.mailbox import Answers, Mailbox
 from services.identity.names import key_of
 from services.identity.observer import CommitObserver
 from services.identity.proofs import USER_CODEC, Proofs
-from services.identity.sealing import KEY_FILE, KeyFile, Sealer, write_private
+from services.identity.sealing import KEY_FILE, KeyFile, Sealer
 from services.identity.watch import Follow, Watch
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
@@ -46,14 +44,6 @@ HOUSEKEEPING_S: Final = 10.0
 IDLE_S: Final = 600.0
 OWNER: Final = "owner"
 STARTER: Final = Caller(by="identity", corr="start", message_id="start", reply="", headers={})
-
-
-class LocalFile(msgspec.Struct, frozen=True):
-    """`<home>/run/<instance>.local`: where the local listener of a running identity is."""
-
-    pid: int
-    url: str
-    test_clock: str | None = None
 
 
 async def build(app: App) -> None:
@@ -79,7 +69,7 @@ async def build(app: App) -> None:
         host=approvals, book=book, proofs=proofs, accounts=accounts, clock=clock, ids=app.ids, metrics=app.metrics,
         log=app.log,
     )  # fmt: skip
-    await watch.look()
+    await watch.look(at_start=True)
     await _take_requests(app, Mailbox(app.bus, approvals, app.log, app.spawn))
 
     invitations = Invitations(accounts, app.home / "keys")
@@ -195,13 +185,7 @@ def _listen(app: App, config: Config, clock: Clock, accounts: Accounts, invitati
         accounts=accounts, invitations=invitations, sessions=sessions, clock=clock, ids=app.ids, issuer=config.issuer
     )
     server.start(application(desk, sessions, lambda: server.port), app.spawn)
-    path = app.home / "run" / f"{app.instance}.local"
-
-    async def remove() -> None:
-        path.unlink(missing_ok=True)
-
-    app.on_stop(remove)
-    write_private(path, msgspec.json.encode(LocalFile(os.getpid(), url, config.test_clock)).decode())
+    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock))
     app.log.info("local_listener", url=url)
 
 

@@ -59,14 +59,15 @@ class Watch:
                 self._log.warning("watch_failed", code=error.code, reason=error.message)
             await asyncio.sleep(LOOK_S)
 
-    async def look(self) -> None:
+    async def look(self, *, at_start: bool = False) -> None:
         """Do what is to be done now. Proofs first: who proved in time is not late because we were down."""
-        finished = await self._proofs.finish()
+        finished = await self._proofs.finish(at_start=at_start)
         if finished:
             self._log.info("proofs_finished", count=finished)
         self._metrics.set("htdag_approvals_open", self._book.open)
         if self._book.open:
-            self._tell(self._book.due(self._clock.now_ms()))
+            due = self._book.due(self._clock.now_ms())
+            self._tell([one for one in due if not self._proofs.is_pending(one)])
         now_s = self._clock.monotonic_s()
         if now_s - self._owed_at_s >= OWED_S:
             self._owed_at_s = now_s

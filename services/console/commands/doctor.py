@@ -14,7 +14,7 @@ app = App(name="doctor", help_format="plaintext")
 @app.default
 async def doctor(*, common: Common = DEFAULTS) -> int:
     """Find what is wrong and say what to do: machine, home, broker, streams,
-    services, sandbox, model, open waits.
+    services, sandbox, model, identity, open waits.
 
     Exit code 1 when something failed; a warning or a note is no failure.
 
@@ -22,7 +22,7 @@ async def doctor(*, common: Common = DEFAULTS) -> int:
         htdag doctor
         htdag doctor waits
     """
-    from services.console.doctor import machine, system
+    from services.console.doctor import identity, machine, system
 
     home = common.place
     near = [
@@ -33,6 +33,7 @@ async def doctor(*, common: Common = DEFAULTS) -> int:
         machine.broker_program(),
         machine.port(home),
         machine.model(),
+        identity.keys(home),
     ]
     sandbox, docker, far = await asyncio.gather(machine.sandbox(), machine.docker(), system.examine(common))
     findings = [*near, sandbox, docker, *far]

@@ -7,6 +7,7 @@ from contracts.identity import UserCreate, UserRef, UserView
 from contracts.requests import Nothing
 from services.identity.account.state import User
 from services.identity.accounts import Accounts
+from services.identity.conversation import is_agent
 from services.identity.invitations import Invitations
 from services.runtime.clock import Clock, rfc3339
 from services.runtime.rpc import Caller
@@ -51,7 +52,7 @@ class UserHandlers:
     async def refuse_agents(self, caller: Caller) -> None:
         """Agents make nobody, themselves included. Raises not_for_agents."""
         user = await self._accounts.find(caller.by.rpartition(":")[2])
-        if user is not None and user.kind == "agent":
+        if is_agent(caller) or (user is not None and user.kind == "agent"):
             raise Rejected("not_for_agents")
 
     def _view(self, user: User) -> UserView:

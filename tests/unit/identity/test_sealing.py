@@ -20,9 +20,10 @@ def test_what_is_sealed_opens_for_its_owner_and_kind_only(file):
     token = sealer.seal("aka", "totp", "SECRET")
     assert "SECRET" not in token
     assert sealer.open("aka", "totp", token) == "SECRET"
-    for owner, kind in (("mallory", "totp"), ("aka", "password")):
-        with pytest.raises(Rejected, match="internal"):
-            sealer.open(owner, kind, token)
+    with pytest.raises(Rejected, match="internal"):
+        sealer.open("mallory", "totp", token)
+    with pytest.raises(Rejected, match="internal"):
+        sealer.open("aka", "password", token)
 
 
 def test_the_key_file_is_private_and_refused_when_it_is_not(file):
