@@ -102,6 +102,10 @@ def test_the_life_of_an_identity(life: Life):
     assert life.instance("users", "unlock", "aka", stdin=f"{PASSWORD}\n").code == 0
     life.later(60)
     assert life.instance("users", "try", "aka", life.code()).code == 0
+    assert life.instance("users", "rotate").code == 0
+    assert life.instance("users", "rotate", "--drop-old").out == "1 old keys are dropped\n"
+    life.later(60)
+    assert life.instance("users", "try", "aka", life.code()).code == 0
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD}, **{"X-Forwarded-For": "127.0.0.1"})[0] == 403
     assert life.post("/auth/mfa/reset/", {})[0] == 403
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD})[0] == 200

@@ -1,10 +1,12 @@
 """`htdag users`: accounts of humans, and what a human does with one."""
 
+import asyncio
 import time
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from contracts.errors import Rejected
 from services.console import local_identity, proof
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
@@ -204,11 +206,24 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
     sealing: Any = importlib.import_module("services.identity.sealing")
     file = sealing.KeyFile(common.place.keys / local_identity.KEY_FILE)
     if drop_old:
+        await _all_rewrapped(common)
         dropped = file.drop_old()
         common.output.value({"dropped": dropped}, f"{dropped} old keys are dropped")
         return
     keys = file.rotate()
     common.output.value({"keys": keys}, f"a new key is in front; there are {keys}. Then: htdag users rotate --drop-old")
+
+
+async def _all_rewrapped(common: Common) -> None:
+    """Wait until nothing is sealed with an old key any more; dropping one earlier would lose accounts for ever."""
+    until_s = time.monotonic() + common.wait
+    while True:
+        told = await local_identity.post(common.place, "/auth/keys/", {})
+        if not told["accounts_on_old_keys"]:
+            return
+        if time.monotonic() >= until_s:
+            raise Rejected("conflict", "accounts are still sealed with an old key", hint="wait, then again", **told)
+        await asyncio.sleep(0.2)
 
 
 def _lock(user: dict[str, Any]) -> str:

@@ -108,6 +108,15 @@ class Desk:
         await self._prove(await self._meant(signed_in, name), password, "unlock")
         return {"locked": False}
 
+    async def keys(self) -> dict[str, Any]:
+        """How many keys there are, and how many accounts are not sealed with the newest one yet."""
+        old = 0
+        for entry in await self._accounts.directory.entries():
+            user = await self._accounts.get(entry.user_id)
+            sealed = [one for one in (user.secret, user.password) if one is not None]
+            old += not all(self._accounts.sealer.is_newest(one) for one in sealed)
+        return {"keys": self._accounts.sealer.keys, "accounts_on_old_keys": old}
+
     async def _prove(self, user: User | None, password: str | None, then: str) -> str:
         """Judge a password, and do what it was given for; the account's id. Raises wrong_password or its limits."""
         if user is not None and user.kind == "agent":

@@ -58,6 +58,7 @@ def application(desk: Desk, sessions: Sessions, port: Callable[[], int]) -> ASGI
     acts: dict[str, Act] = {
         "/auth/password/": lambda body, _: desk.set_password(body.user or "", body.token or "", body.password or ""),
         "/auth/session/": lambda body, _: desk.sign_in(body.user, body.password),
+        "/auth/keys/": lambda _body, _who: desk.keys(),
         "/auth/mfa/setup/": lambda _, who: desk.set_up(who),
         "/auth/mfa/verify/": lambda body, who: desk.verify(who, body.code),
         "/auth/mfa/disable/": lambda body, who: desk.disable(who, body.user, body.code),
