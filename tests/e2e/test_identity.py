@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contracts.streams import COMMANDS
 from contracts.subjects import command
 from services.runtime import nats_client
 from services.runtime.bus import Bus
-from tests.e2e.instance import Instance, Said
+from tests.e2e.instance import HTDAG, Instance, Said
 from tests.support.eventually import eventually
 
 PASSWORD = "correct horse battery staple"
@@ -153,3 +154,21 @@ def test_a_test_clock_is_refused_beyond_loopback(tmp_path: Path):
     clock.write_text("noon")
     said = Instance(tmp_path / "home")("up", "-d", "--port", "0", "--test-clock", str(clock))
     assert (said.code, "no epoch seconds" in said.err) == (78, True)
+
+
+def test_an_account_is_set_up_from_the_shell(life: Life):
+    process = subprocess.Popen(
+        [HTDAG, "users", "setup", "aka", "--json"], env=life.instance.env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write(f"{PASSWORD}\n")
+    process.stdin.flush()
+    line = next(line for line in process.stderr if line.startswith("secret: "))
+    life.secret = line.removeprefix("secret: ").strip()
+    out, err = process.communicate(f"{life.code()}\n", timeout=30)
+    assert (process.returncode, json.loads(out)) == (0, {"mfa_enabled": True}), err
+    assert "set-up" not in json.dumps(life.instance("ps", "--json").document["services"]["identity"]["set_up_links"])
+    assert life.instance("users", "setup", "aka", stdin=f"{PASSWORD}\n").code == 5, "it is on already"
+    life.later(60)
+    said = life.instance("users", "disable", "aka", stdin=f"{life.code()}\n")
+    assert (said.code, said.out) == (0, "proof is off for aka\n")

@@ -112,3 +112,9 @@ async def test_a_lost_key_file_is_not_replaced(hall: Hall):
     assert process._process is not None
     assert process._process.wait(20) == 78
     assert "is lost" in process.tail()
+
+
+async def test_a_soft_stop_ends_well_and_takes_the_address_away(hall: Hall):
+    await hall.enrol()
+    assert hall.processes[0].terminate() == 0
+    assert list(hall.home.glob("run/*")) == []
