@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from contracts import epic, llm, policy, requests, run, strategy, streams
+from contracts import approval, epic, identity, llm, policy, requests, run, strategy, streams
 from contracts.subjects import (
     LLM_CANCEL,
     LLM_CLAIM,
@@ -19,6 +19,7 @@ from contracts.subjects import (
     LLM_RESPONSE_EDGE,
     LLM_TOKENS_EDGE,
     command,
+    conversation,
     dead_letter,
     events,
     llm_request,
@@ -56,6 +57,10 @@ PARAMETERS: Final = {
     "epic_id": "id of an epic, one token",
     "name": "name of a strategy, one token",
     "run_id": "id of a run, one token",
+    "user_id": "key of an account: its name in lower case",
+    "approval_id": "id of a gate, one token",
+    "bucket": "bucket of a name that nobody has",
+    "session": "digest of a conversation's session",
     "node_id": "id of a task or node of that run, one token",
     "verb": "the command's verb, one token",
     "service": "name of the service that owns the aggregate",
@@ -276,6 +281,65 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="executor (one consumer per partition)",
         meaning="durable mailbox of a run; stored under htdag.v1.in.<partition>.…",
         example='{"type":"run.cancel.v1","reason":"not needed"}',
+    ),
+    ChannelSpec(
+        name="userCommits",
+        address=events("identity", "user", "{user_id}"),
+        messages=members(identity.UserEvent),
+        kind="commit",
+        stream=streams.EVENTS_IDENTITY,
+        publishers="identity",
+        consumers="identity, channels that notify people (user.notified.v1)",
+        meaning="everything that ever happened to one account: attempts with step and verdict, locks, resets",
+    ),
+    ChannelSpec(
+        name="shadowCommits",
+        address=events("identity", "shadow", "{bucket}"),
+        messages=members(identity.UserEvent),
+        kind="commit",
+        stream=streams.IDENTITY_SHADOWS,
+        publishers="identity",
+        consumers="identity",
+        meaning="attempts on names that nobody has, so that they are limited like any other",
+    ),
+    ChannelSpec(
+        name="approvalCommits",
+        address=events("identity", "approval", "{approval_id}"),
+        messages=members(approval.ApprovalEvent),
+        kind="commit",
+        stream=streams.EVENTS_IDENTITY,
+        publishers="identity",
+        consumers="identity (projection), console, anybody",
+        meaning="everything that ever happened to one gate: the request, who answered, with which step and digest",
+    ),
+    ChannelSpec(
+        name="approvalCommands",
+        address=command("identity", "approval", "{approval_id}", "{verb}"),
+        messages=members(approval.ApprovalMessage),
+        stream=streams.COMMANDS,
+        publishers="executor",
+        consumers="identity",
+        meaning="durable mailbox of a gate: verbs request and withdraw",
+        example='{"type":"approval.request.v1","run_id":"r1","task_id":"deploy","title":"deploy",'
+        '"digest":"b9828f36474acdfa8cedd5afce06cbbe15d8f2ac1197c438a9e7fa5c11d7ccc8","action":{"cmd":["deploy.sh"]}}',
+    ),
+    ChannelSpec(
+        name="approvalAnswers",
+        address=command("executor", "run", "{run_id}", "approval"),
+        messages=(approval.TakeApproval,),
+        stream=streams.COMMANDS,
+        publishers="identity",
+        consumers="executor",
+        meaning="what became of a gate, in the durable mailbox of its run; Nats-Msg-Id approval:<id>:<outcome>",
+    ),
+    ChannelSpec(
+        name="conversations",
+        address=conversation("{session}"),
+        messages=(),
+        stream=streams.CONVERSATIONS,
+        publishers="identity",
+        consumers="identity",
+        meaning="a conversation between two turns: which account and which gates; private, forgotten after 10 minutes",
     ),
     ChannelSpec(
         name="timersArmed",

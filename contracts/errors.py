@@ -142,6 +142,43 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "execution", "the gateway died during this call: it may have happened", "look before you repeat it", FAILED
     ),
     "audit_broken": ErrorKind("internal", "the audit chain is broken", "somebody changed the log: see where", FAILED),
+    # identity: proofs. Whoever fails hears one text; the code beside it is for programs.
+    "invalid_code": ErrorKind("identity", "the code is not right", "codes of this and the last half minute", DENIED),
+    "code_reused": ErrorKind("identity", "this code was used already", "wait for the next code", DENIED),
+    "rate_limited": ErrorKind("identity", "too many attempts within a minute", "see retry_after", RETRY_LATER),
+    "locked": ErrorKind(
+        "identity", "the account is locked", "wait until `until`, or `htdag users unlock` on the host", DENIED
+    ),
+    "agent_cannot_approve": ErrorKind("identity", "agents do not approve", "ask a human", DENIED),
+    "not_an_approver": ErrorKind("identity", "this gate is for others to answer", "see approvers", DENIED),
+    # identity: accounts
+    "bad_name": ErrorKind(
+        "bad_request", "the name is malformed", "begin with a letter; then letters, digits, _ or -, 64 at most", USAGE
+    ),
+    "user_not_found": ErrorKind("not_found", "there is no such account", "`htdag users list`", NOT_FOUND),
+    "mfa_already_enabled": ErrorKind(
+        "conflict", "two-factor proof is on already", "disable it with a code, or reset it on the host", CONFLICT
+    ),
+    "mfa_not_enabled": ErrorKind("conflict", "two-factor proof is not on", "`htdag users setup`", CONFLICT),
+    "mfa_not_set_up": ErrorKind("conflict", "no set-up is under way", "POST /auth/mfa/setup/ first", CONFLICT),
+    "password_already_set": ErrorKind("conflict", "the account has a password", "sign in with it", CONFLICT),
+    "weak_password": ErrorKind("bad_request", "the password is too short or too long", "8 to 1024 characters", USAGE),
+    "wrong_password": ErrorKind("identity", "name and password do not fit", "try again", DENIED),
+    "not_signed_in": ErrorKind(
+        "identity", "this needs a session", "POST /auth/session/, then Authorization: Bearer …", DENIED
+    ),
+    "bad_link": ErrorKind("identity", "the set-up link is not valid any more", "see keys/ in the home", DENIED),
+    "not_local": ErrorKind("identity", "only for callers on this host itself", "use http://127.0.0.1", DENIED),
+    "not_for_agents": ErrorKind("identity", "agents may not do this", "a human does", DENIED),
+    "bad_credential": ErrorKind("identity", "the agent's credential is not right", "it is shown at creation", DENIED),
+    "own_code_only": ErrorKind("identity", "an agent reads its own code only", "name nobody", DENIED),
+    # identity: gates
+    "approval_not_found": ErrorKind("not_found", "there is no such gate", "`htdag approvals list`", NOT_FOUND),
+    "approval_granted": ErrorKind("conflict", "this gate was released already", "look at it", CONFLICT),
+    "approval_denied": ErrorKind("denied", "a human denied this action", "see reason", DENIED),
+    "approval_expired": ErrorKind("timeout", "nobody approved this in time", "ask again", TIMED_OUT),
+    "approval_stale": ErrorKind("conflict", "the action is not the one that was shown", "look at it again", CONFLICT),
+    "approval_withdrawn": ErrorKind("conflict", "nobody waits for this gate any more", "", CONFLICT),
     # llm
     "invalid_request": ErrorKind("llm", "the LLM request is invalid", "see field", USAGE),
     "missing_param": ErrorKind("llm", "the LLM request lacks a parameter", "see param", USAGE),

@@ -51,6 +51,10 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_policy_version", "gauge", (), "version of the policy in force; 0 is the shipped one"),
     MetricSpec("htdag_audit_entries_total", "counter", ("type",), "entries stored in the audit chain"),
     MetricSpec("htdag_security_raised_total", "counter", ("kind",), "security events: role_mismatch, denial_burst"),
+    MetricSpec("htdag_totp_attempts_total", "counter", ("purpose", "result"), "attempts: accepted, or why not"),
+    MetricSpec("htdag_account_lockouts_total", "counter", (), "locks after too many failures"),
+    MetricSpec("htdag_approvals_open", "gauge", (), "gates that wait for a human"),
+    MetricSpec("htdag_approvals_total", "counter", ("outcome",), "gates that were answered or ran out"),
     MetricSpec("htdag_nats_reconnects_total", "counter", (), "connections regained"),
 )
 

@@ -16,6 +16,7 @@ import msgspec
 from contracts.channels import CHANNELS, ChannelSpec
 from contracts.rights import AGENT_PREFIX, BOOTSTRAP, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
 from contracts.streams import (
+    COMMANDS,
     CONSUMERS,
     EVENTS_EXECUTOR,
     EVENTS_PLANNER,
@@ -122,6 +123,15 @@ def _pattern(channel: ChannelSpec, service: str) -> str:
     return _PARAMETER.sub(wildcard, channel.address)
 
 
+def _alone() -> dict[str, str]:
+    """What one service alone may put into a mailbox, by whom: others' rights to that mailbox leave it out."""
+    named = [(_pattern(one, ""), parties(one.publishers)) for one in CHANNELS if one.stream == COMMANDS]
+    return {subject: next(iter(who)) for subject, who in named if len(who) == 1}
+
+
+ALONE: Final = _alone()
+
+
 def _read(stream: str) -> tuple[str, ...]:
     return f"{API}.STREAM.INFO.{stream}", f"{API}.DIRECT.GET.{stream}", f"{API}.DIRECT.GET.{stream}.>"
 
@@ -194,7 +204,10 @@ def _service(name: str) -> User:
         use.hears,
         discovery,
     )
-    return User(name=name, meaning=f"htdag's {name}", rights=Rights(publish=publish, subscribe=hears))
+    # Grants are identity's to send, whoever else may write to a run.
+    others = [one for one, who in ALONE.items() if who != name and any(covers(mine, one) for mine in publish)]
+    rights = Rights(publish=publish, publish_not=tuple(others), subscribe=hears)
+    return User(name=name, meaning=f"htdag's {name}", rights=rights)
 
 
 def _bootstrap() -> User:
@@ -240,7 +253,7 @@ def _operator(private: Iterable[str]) -> User:
     """Everything but what would be a lie or a loss: facts that only a service may state, and the log of what was."""
     written_by_one = _unique(
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
-        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>"],
+        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.conversation.>", *ALONE],
     )
     losses = [f"{API}.STREAM.{verb}.{name}" for name in TRUTH for verb in ("DELETE", "PURGE", "MSG.DELETE")]
     heard = tuple(private)

@@ -55,6 +55,9 @@ EVENTS_PLANNER: Final = "HTDAG_EVT_PLANNER"
 EVENTS_EXECUTOR: Final = "HTDAG_EVT_EXECUTOR"
 EVENTS_POLICY_GATEWAY: Final = "HTDAG_EVT_POLICY_GATEWAY"
 TOOL_CALLS: Final = "HTDAG_TOOL_CALLS"
+EVENTS_IDENTITY: Final = "HTDAG_EVT_IDENTITY"
+IDENTITY_SHADOWS: Final = "HTDAG_EVT_IDENTITY_SHADOW"
+CONVERSATIONS: Final = "HTDAG_CONVERSATIONS"
 COMMANDS: Final = "HTDAG_CMD"
 TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
@@ -89,6 +92,46 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             **_events("policy-gateway"),
             "subjects": [f"{ROOT}.evt.policy-gateway.call.*"],
             "max_age": 30 * DAY,
+        },
+    ),
+    StreamSpec(
+        name=EVENTS_IDENTITY,
+        owner="identity",
+        meaning="commits of accounts (attempts, locks) and of approval gates; no code, and secrets only sealed",
+        config={
+            **_events("identity"),
+            "subjects": [f"{ROOT}.evt.identity.user.*", f"{ROOT}.evt.identity.approval.*"],
+        },
+    ),
+    StreamSpec(
+        name=IDENTITY_SHADOWS,
+        owner="identity",
+        # A week is longer than the longest lock, so that a name nobody has is limited like any other.
+        meaning="attempts on names that nobody has, in a fixed number of buckets, for a week",
+        config=_file(
+            subjects=[f"{ROOT}.evt.identity.shadow.*"],
+            deny_delete=True,
+            deny_purge=True,
+            allow_atomic=True,
+            duplicate_window=120 * S,
+            max_age=7 * DAY,
+            max_msgs=500_000,
+            discard="old",
+        ),
+    ),
+    StreamSpec(
+        name=CONVERSATIONS,
+        owner="identity",
+        meaning="who is about to prove being whom, between two turns; never what they typed",
+        config={
+            "subjects": [f"{ROOT}.conversation.*"],
+            "storage": "memory",
+            "retention": "limits",
+            "discard": "old",
+            "allow_direct": True,
+            "max_age": 600 * S,
+            "max_msgs": 20_000,
+            "max_msgs_per_subject": 1,
         },
     ),
     StreamSpec(
@@ -219,6 +262,19 @@ CONSUMERS: Final[tuple[ConsumerSpec, ...]] = (
             **_PULL,
             "filter_subject": f"{ROOT}.timer.fired.executor.>",
             "ack_wait": 5 * S,
+            "max_deliver": -1,
+            "max_ack_pending": 1024,
+        },
+    ),
+    ConsumerSpec(
+        stream=COMMANDS,
+        name="identity",
+        owner="identity",
+        meaning="requests for approval, shared by all replicas",
+        config={
+            **_PULL,
+            "filter_subject": f"{ROOT}.in.*.identity.>",
+            "ack_wait": 10 * S,
             "max_deliver": -1,
             "max_ack_pending": 1024,
         },

@@ -97,6 +97,11 @@ def snapshot(service: str, aggregate: str, aggregate_id: str) -> str:
     return f"{ROOT}.snapshot.{service}.{aggregate}.{aggregate_id}"
 
 
+def conversation(session_digest: str) -> str:
+    """Subject under which identity remembers one conversation between two turns."""
+    return f"{ROOT}.conversation.{session_digest}"
+
+
 def llm_request(model_id: str) -> str:
     """Subject of a durable LLM request."""
     return f"{ROOT}.llm.req.{model_id}"

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import drill, epic, llm, policy, requests, run, run_proofs, strategy
+from contracts import approval, drill, epic, identity, llm, policy, requests, run, run_proofs, strategy
 from contracts.subjects import rpc
 
 
@@ -101,6 +101,30 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "walk the audit chain and its signatures", "{}"),
     VerbSpec("policy-gateway", "policy", "drill", drill.DrillRequest, drill.DrillReport,
              "run the five attacks and their variants in a throw-away workspace", '{"attacks":[2]}'),
+    VerbSpec("identity", "user", "create", identity.UserCreate, identity.UserView,
+             "create a human account; its one-time set-up link is written on the host", '{"name":"Aka"}'),
+    VerbSpec("identity", "user", "status", identity.UserRef, identity.UserView, "one account: proof on, locked until",
+             '{"name":"aka"}'),
+    VerbSpec("identity", "user", "list", requests.Nothing, list[identity.UserView], "all accounts", "{}"),
+    VerbSpec("identity", "agent", "create", identity.AgentCreate, identity.AgentCreated,
+             "create an agent; its credential is shown this once", '{"name":"planner-1"}'),
+    VerbSpec("identity", "agent", "code", identity.AgentCode, identity.AgentCodeShown,
+             "an agent reads its own code, for challenges of other agents", '{"credential":"planner-1.…"}'),
+    VerbSpec("identity", "agent", "challenge", identity.AgentChallenge, identity.AgentVerified,
+             "an agent lets another prove who it is",
+             '{"agent":"planner-1","code":"123456","credential":"worker-2.…"}'),
+    VerbSpec("identity", "login", "converse", identity.Converse, identity.Said,
+             "prove who you are: say a name, then a code", '{"session":"s1","text":"Aka"}'),
+    VerbSpec("identity", "approval", "list", approval.ApprovalList, list[approval.ApprovalView],
+             "gates that wait for a human", "{}"),
+    VerbSpec("identity", "approval", "show", approval.ApprovalRef, approval.ApprovalView,
+             "one gate: exactly what would be done, and what became of it", '{"approval_id":"apr-7"}'),
+    VerbSpec("identity", "approval", "converse", approval.ApprovalConverse, identity.Said,
+             "release gates by a human's fresh code, in the same conversation",
+             '{"session":"s1","text":"Aka","approval_id":"apr-7"}'),
+    VerbSpec("identity", "approval", "deny", approval.ApprovalDeny, identity.Said,
+             "deny gates by a human's fresh code, in the same conversation",
+             '{"session":"s1","text":"Aka","approval_id":"apr-7","reason":"not today"}'),
 )
 
 BY_SUBJECT: Final[dict[str, VerbSpec]] = {verb.subject: verb for verb in VERBS}

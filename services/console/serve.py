@@ -15,6 +15,7 @@ SERVICES: Final[dict[str, str]] = {
     "policy-gateway": "services.policy_gateway",
     "executor": "services.executor",
     "llm-worker": "services.llm_worker",
+    "identity": "services.identity",
 }
 """Service name -> package, in starting order."""
 

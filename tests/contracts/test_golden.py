@@ -12,9 +12,11 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from contracts.approval import ApprovalEvent
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
+from contracts.identity import UserEvent
 from contracts.policy import AuditEvent, CallEvent, PolicyEvent
 from contracts.run import RunEvent
 from contracts.strategy import StrategyEvent
@@ -22,14 +24,17 @@ from scripts.generators.shapes import name_of, public_shapes, tagged_types
 
 GOLDEN = Path(__file__).parent / "golden"
 MESSAGES: list[type[Any]] = [*tagged_types(), *public_shapes()]
-CODECS: list[CommitCodec[Any]] = [
-    CommitCodec(EpicEvent),
-    CommitCodec(RunEvent),
-    CommitCodec(StrategyEvent),
-    CommitCodec(PolicyEvent),
-    CommitCodec(AuditEvent),
-    CommitCodec(CallEvent),
+EVENTS: list[Any] = [
+    EpicEvent,
+    RunEvent,
+    StrategyEvent,
+    PolicyEvent,
+    AuditEvent,
+    CallEvent,
+    UserEvent,
+    ApprovalEvent,
 ]
+CODECS: list[CommitCodec[Any]] = [CommitCodec(events) for events in EVENTS]
 
 
 def golden_files(name: str) -> list[Path]:

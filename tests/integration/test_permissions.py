@@ -109,6 +109,14 @@ def test_facts_of_a_service_are_stated_by_that_service_only() -> None:
     assert who(may_publish, f"{ROOT}.evt.policy-gateway.audit.x") == {"policy-gateway"}
     assert who(may_publish, f"{ROOT}.llm.resp.r.n") == {"llm-worker"}
     assert who(may_publish, f"{ROOT}.snapshot.executor.run.x") == {"executor"}
+    assert who(may_publish, f"{ROOT}.conversation.x") == {"identity"}
+
+
+def test_gates_are_asked_for_by_the_executor_and_answered_by_identity_alone() -> None:
+    assert who(may_publish, f"{ROOT}.cmd.executor.run.x.approval") == {"identity"}
+    for verb in ("request", "withdraw"):
+        assert who(may_publish, f"{ROOT}.cmd.identity.approval.x.{verb}") == {"executor"}
+    assert "planner" in who(may_publish, f"{ROOT}.cmd.executor.run.x.cancel")
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -16,7 +16,7 @@ app = App(name="doctor", help_format="plaintext")
 @app.default
 async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
     """Find what is wrong and say what to do: machine, home, broker, streams,
-    services, sandbox, model, open waits.
+    services, sandbox, model, identity, open waits.
 
     Exit code 1 when something failed; a warning or a note is no failure.
 
@@ -30,7 +30,7 @@ async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, commo
         First start the broker anew if it has stopped storing on a full disk that has room again. The services stay,
         and store what they hold.
     """
-    from services.console.doctor import machine, system
+    from services.console.doctor import identity, machine, system
 
     home = common.place
     if mend:
@@ -43,6 +43,7 @@ async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, commo
         machine.broker_program(),
         machine.port(home),
         machine.model(),
+        identity.keys(home),
     ]
     sandbox, docker, far = await asyncio.gather(machine.sandbox(), machine.docker(), system.examine(common))
     findings = [*near, *sandbox, docker, *far]

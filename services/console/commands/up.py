@@ -1,6 +1,7 @@
 """`htdag up`, `down` and `ps`: the embedded instance."""
 
 import contextlib
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
@@ -25,11 +26,12 @@ async def up(
     sync: Literal["always", "1s"] = "always",
     only: str | None = None,
     model: str | None = None,
+    test_clock: Path | None = None,
     ready_timeout: float = 60.0,
     common: Common = DEFAULTS,
 ) -> int:
-    """Start a whole instance: broker, planner, policy-gateway, executor, and
-    llm-worker with a small local model.
+    """Start a whole instance: broker, planner, policy-gateway, executor, llm-worker
+    with a small local model, and identity.
 
     In the foreground it shows what runs, restarts what falls, and drains on
     Ctrl-C. NATS_URL set means: use that broker and start none.
@@ -51,14 +53,18 @@ async def up(
     model
         Model that answers for the ones that strategies name (claude-sonnet-4.5, gemini-2.5-pro, gemini-1.5-flash);
         else smollm2 does, for those without a key.
+    test_clock
+        For tests only: identity takes the time from this file of epoch seconds. Refused beyond loopback.
     ready_timeout
         Seconds until everything must be ready (with -d).
     """
     from services.console.supervision import background, foreground
+    from services.console.supervision.clock_file import accepted
     from services.console.supervision.plan import UpPlan, chosen_services
 
-    plan = UpPlan(chosen_services(only), port, sync, model)
     output, home = common.output, common.place
+    clock = None if test_clock is None else await accepted(test_clock, output)
+    plan = UpPlan(chosen_services(only), port, sync, model, test_clock=clock)
     if not detach:
         return await foreground.up(home, plan, output)
     record = await background.up(home, plan, deadline_s=ready_timeout)

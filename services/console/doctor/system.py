@@ -9,6 +9,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.reply import RemoteRejected
 from services.console.connection import Console, broker_url, connected
+from services.console.doctor import identity
 from services.console.doctor.finding import Finding
 from services.console.options import Common
 from services.console.output import duration, plain
@@ -39,6 +40,8 @@ async def examine(common: Common) -> list[Finding]:
             findings += [await _workers(console), await _models(console)]
             findings += [await _policy(console), await _audit(console)]
             findings += [await _dead_letters(console), await _waits(console)]
+            if any(one.name == "identity" and one.status == "ok" for one in findings):
+                findings += [await identity.accounts(console, common.place), await identity.gates(console)]
             return findings
     except Rejected as error:
         mend = str(error.detail.get("hint") or error.kind.hint)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from contracts.errors import OK, Rejected
+from services.console import local_identity
 from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.output import Output
@@ -123,6 +124,8 @@ async def _announce(fleet: Fleet, output: Output) -> None:
         elif not output.live:
             output.note(status.table(record, Output()))
         output.note("ready; stop with Ctrl-C" if not output.live else "")
+        for name, link in local_identity.links(fleet.home).items() if output.live else ():
+            output.note(f"set up {name}: {link}")
     elif fleet.failed is None:
         output.note(f"still waiting: {not_ready(fleet).detail['services']}")
 

@@ -33,6 +33,8 @@ class UpPlan:
     model: str | None = None
     embedded: bool = False
     """Start a broker of its own even when NATS_URL names one."""
+    test_clock: Path | None = None
+    """A file of epoch seconds from which identity takes the time; for tests only."""
 
 
 def chosen_services(only: str | None) -> tuple[str, ...]:
@@ -69,6 +71,8 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
         env |= {"NATS_URL": broker.url, "NATS_NKEY": str(broker.keys), "HTDAG_CORE__NATS_SYNC": plan.sync}
         for name in ("NATS_USER", "NATS_PASSWORD", "NATS_PASSWORD_FILE"):
             env.pop(name, None)
+    if plan.test_clock is not None:
+        env["HTDAG_IDENTITY__TEST_CLOCK"] = str(plan.test_clock)
     if plan.model is not None:
         env["HTDAG_LLM_WORKER__ALIASES"] = json.dumps(dict.fromkeys(FALLBACK_MODELS, plan.model))
     return env

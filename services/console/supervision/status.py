@@ -1,8 +1,10 @@
 """How the state of an instance is shown: as the public JSON, as a table, and live on a terminal."""
 
+from pathlib import Path
 from typing import Any, Final
 
-from services.console.home import InstanceRecord, ServiceRecord
+from services.console import local_identity
+from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.output import Output, columns, size
 from services.console.processes import alive, rss_bytes
 from services.console.serve import SERVICES
@@ -11,8 +13,10 @@ from services.console.supervision.broker import masked
 HEADERS = ("SERVICE", "STATE", "PID", "HTTP", "RSS", "RESTARTS")
 WITHOUT: Final = {
     "planner": "goals, tasks, epics and strategies are refused; a plan with agents needs `--strategy none`",
+    "policy-gateway": "agents have no tools: calls wait until their task's deadline",
     "executor": "no run begins and none goes on",
     "llm-worker": "no model answers: tasks that ask one wait, then fail with llm_unavailable",
+    "identity": "nobody can prove who he is: no log-in, no approval",
 }
 """What does not work in an instance that leaves a service out."""
 
@@ -25,6 +29,9 @@ def absent(record: InstanceRecord) -> dict[str, str]:
 def document(record: InstanceRecord) -> dict[str, Any]:
     """The public JSON of an instance, as `up -d --json` and `ps --json` print it."""
     entries = {name: _entry(service) for name, service in record.services.items()}
+    if "identity" in entries:
+        home = Home(Path(record.home))
+        entries["identity"] |= {"auth_url": local_identity.address(home), "set_up_links": local_identity.links(home)}
     broker = {"broker": _entry(record.broker)} if record.broker else {}
     return {
         "home": record.home,
@@ -69,7 +76,8 @@ def table(record: InstanceRecord, output: Output) -> str:
     """The instance as text: where it is, then one line per process."""
     who = f"{record.mode}, supervisor pid {record.supervisor.pid}"
     head = f"home {record.home}   broker {masked(record.operator_url)}   {who}"
-    return head + "\n" + columns(HEADERS, rows(record, output))
+    links = [f"\nset up {name}: {link}" for name, link in local_identity.links(Home(Path(record.home))).items()]
+    return head + "\n" + columns(HEADERS, rows(record, output)) + "".join(links)
 
 
 def state_of(service: ServiceRecord) -> str:

@@ -99,7 +99,9 @@ def test_completion_knows_the_commands(capsys):
 def test_an_unknown_service_is_refused(capsys):
     assert cli.run(["serve", "nobody"]) == 2
     said = capsys.readouterr().err
-    assert all(f'"{name}"' in said for name in ("planner", "policy-gateway", "executor", "llm-worker")), said
+    assert all(f'"{name}"' in said for name in ("planner", "policy-gateway", "executor", "llm-worker", "identity")), (
+        said
+    )
 
 
 def test_a_service_list_with_a_stranger_is_refused(capsys):

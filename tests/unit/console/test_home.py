@@ -138,7 +138,7 @@ def test_passwords_are_masked():
 
 def test_services_start_in_their_order_whatever_was_typed():
     assert chosen_services("llm-worker,planner") == ("planner", "llm-worker")
-    assert chosen_services(None) == ("planner", "policy-gateway", "executor", "llm-worker")
+    assert chosen_services(None) == ("planner", "policy-gateway", "executor", "llm-worker", "identity")
 
 
 def test_a_model_answers_for_the_names_that_strategies_use(home, monkeypatch):

@@ -1,0 +1,248 @@
+"""The approval aggregate: a gate before a dangerous action, bound to the digest of exactly this action.
+
+The executor asks by a durable command on `htdag.v1.cmd.identity.approval.<id>.request`; what became of the gate goes to
+the run's own mailbox as `TakeApproval`. Only identity writes these events, and only a human's fresh code grants.
+"""
+
+import json
+from hashlib import sha256
+from typing import Any, Final, Literal
+
+import msgspec
+
+from contracts.identity import GateRef, UserKind
+
+ApprovalStatus = Literal["open", "granted", "denied", "expired", "stale", "withdrawn"]
+Outcome = Literal["granted", "denied", "expired", "stale"]
+
+APPROVAL_TIMEOUT_DEFAULT_MS: Final = 15 * 60_000
+APPROVAL_TIMEOUT_MAX_MS: Final = 7 * 86_400_000
+GATES_PER_CODE_MAX: Final = 50
+ACTION_BYTES_MAX: Final = 256 << 10
+ACTION_LISTED_BYTES_MAX: Final = 4096
+APPROVERS_MAX: Final = 100
+
+
+def action_digest(action: Any) -> str:
+    """Identifies an action: SHA-256 of its JSON with sorted keys and no spaces. Raises ValueError for NaN."""
+    text = json.dumps(action, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return sha256(text.encode()).hexdigest()
+
+
+class _Tagged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
+    """A tagged message."""
+
+
+class RequestApproval(_Tagged, frozen=True, omit_defaults=True, tag="approval.request.v1"):
+    """Open a gate. `action` is everything that will be done, `digest` its `action_digest`.
+
+    `approvers` names the humans who may answer; empty means every human. It is open until `expires_at_ms`, or for
+    `timeout_ms` from when identity takes it in. The same again changes nothing; another digest under the same id makes
+    the gate stale.
+    """
+
+    run_id: str
+    task_id: str
+    digest: str
+    action: Any
+    title: str = ""
+    attempt: int = 1
+    requested_by: str = ""
+    approvers: list[str] = []
+    expires_at_ms: int | None = None
+    timeout_ms: int = APPROVAL_TIMEOUT_DEFAULT_MS
+
+
+class WithdrawApproval(_Tagged, frozen=True, omit_defaults=True, tag="approval.withdraw.v1"):
+    """Nobody needs the answer any more: the run was cancelled or the task is over."""
+
+    reason: str = ""
+
+
+ApprovalMessage = RequestApproval | WithdrawApproval
+"""What others may say to a gate by its durable mailbox."""
+
+
+class TakeApproval(_Tagged, frozen=True, omit_defaults=True, tag="approval.answer.v1"):
+    """What became of a gate, in the mailbox of its run. It may come twice: the gate's first answer counts.
+
+    Whoever acts on it checks `digest` against the action once more, and uses one grant once. `signature` (Ed25519, hex)
+    is over `signed_text`; `key` is the public key, hex.
+    """
+
+    approval_id: str
+    run_id: str
+    task_id: str
+    attempt: int
+    outcome: Outcome
+    digest: str
+    at_ms: int
+    user: str | None = None
+    kind: UserKind | None = None
+    step: int | None = None
+    reason: str = ""
+    code: str = ""
+    signature: str = ""
+    key: str = ""
+
+
+def signed_text(
+    *, approval_id: str, run_id: str, task_id: str, attempt: int, digest: str, user: str, step: int, at_ms: int
+) -> bytes:
+    """What the signature of a grant covers: one field a line."""
+    lines = ("htdag.approval.v1", approval_id, run_id, task_id, str(attempt), digest, user, str(step), str(at_ms))
+    return "\n".join(lines).encode()
+
+
+class ApprovalRequested(_Tagged, frozen=True, omit_defaults=True, tag="approval.requested.v1"):
+    """A gate stands open."""
+
+    approval_id: str
+    run_id: str
+    task_id: str
+    attempt: int
+    digest: str
+    action: Any
+    title: str
+    requested_by: str
+    approvers: list[str]
+    at_ms: int
+    expires_at_ms: int
+
+
+class ApprovalGranted(_Tagged, frozen=True, omit_defaults=True, tag="approval.granted.v1"):
+    """A human's fresh code released the action with this digest. `batch` are all gates that this one code released."""
+
+    user: str
+    kind: UserKind
+    step: int
+    digest: str
+    at_ms: int
+    signature: str = ""
+    key: str = ""
+    batch: list[GateRef] = []
+
+
+class ApprovalDenied(_Tagged, frozen=True, omit_defaults=True, tag="approval.denied.v1"):
+    """A human proved who they are and said no."""
+
+    user: str
+    step: int
+    at_ms: int
+    reason: str = ""
+
+
+class ApprovalExpired(_Tagged, frozen=True, omit_defaults=True, tag="approval.expired.v1"):
+    """Nobody answered in time. That never counts as a yes."""
+
+    at_ms: int
+
+
+class ApprovalStale(_Tagged, frozen=True, omit_defaults=True, tag="approval.stale.v1"):
+    """The action was changed after the request: `digest` is what was asked for then."""
+
+    digest: str
+    at_ms: int
+
+
+class ApprovalWithdrawn(_Tagged, frozen=True, omit_defaults=True, tag="approval.withdrawn.v1"):
+    """Nobody needs it any more."""
+
+    at_ms: int
+    reason: str = ""
+
+
+class ApprovalAttemptRefused(_Tagged, frozen=True, omit_defaults=True, tag="approval.attempt_refused.v1"):
+    """Somebody who may not answer tried; no code was looked at. The first few of a gate are kept."""
+
+    user: str
+    code: str
+    at_ms: int
+
+
+class ApprovalAnswered(_Tagged, frozen=True, omit_defaults=True, tag="approval.answered.v1"):
+    """The answer lies in the mailbox of the run."""
+
+    outcome: Outcome
+    at_ms: int
+
+
+ApprovalEvent = (
+    ApprovalRequested
+    | ApprovalGranted
+    | ApprovalDenied
+    | ApprovalExpired
+    | ApprovalStale
+    | ApprovalWithdrawn
+    | ApprovalAttemptRefused
+    | ApprovalAnswered
+)
+
+
+# Requests and replies -------------------------------------------------------------------------------------------------
+
+
+class ApprovalList(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Gates, the one that expires first first: the open ones, or all that are remembered."""
+
+    run_id: str | None = None
+    all: bool = False
+    limit: int = 200
+
+
+class ApprovalRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One gate."""
+
+    approval_id: str
+
+
+class ApprovalConverse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of the conversation that releases gates: one by `approval_id` (and its `digest`), or all of `gates`.
+
+    Say the gates in every turn, or in the first one only. A digest that is not the gate's is approval_stale.
+    """
+
+    session: str = ""
+    text: str = ""
+    approval_id: str | None = None
+    digest: str = ""
+    gates: list[GateRef] = []
+
+
+class ApprovalDeny(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of the conversation that denies gates; only a human who proves it can say no in a run's name."""
+
+    session: str = ""
+    text: str = ""
+    approval_id: str | None = None
+    gates: list[GateRef] = []
+    reason: str = ""
+
+
+class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
+    """A gate as people and programs see it. `action` is exactly what will be done.
+
+    Lists leave out (null) an action of more than 4096 bytes; `approval.show` has it.
+    """
+
+    approval_id: str
+    status: ApprovalStatus
+    run_id: str
+    task_id: str
+    attempt: int
+    title: str
+    digest: str
+    action: Any
+    requested_by: str
+    approvers: list[str]
+    requested_at: str
+    expires_at: str
+    expires_at_ms: int
+    user: str | None = None
+    kind: UserKind | None = None
+    step: int | None = None
+    reason: str = ""
+    answered_at: str | None = None
+    signature: str = ""
+    signature_ok: bool | None = None
+    action_bytes: int = 0

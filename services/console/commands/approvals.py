@@ -1,0 +1,106 @@
+"""`htdag approvals`: gates before dangerous actions, answered by people who prove who they are."""
+
+import time
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from services.console import proof
+from services.console.board_text import shorten
+from services.console.connection import connected
+from services.console.options import DEFAULTS, Common
+from services.console.output import columns, duration, plain
+
+app = App(name="approvals", help="Gates that wait for a human: look, release, deny.", help_format="plaintext")
+
+
+@app.command(name="list")
+async def list_(
+    *, all_: Annotated[bool, Parameter(name="--all", negative="")] = False, run: str | None = None,
+    common: Common = DEFAULTS,
+) -> None:  # fmt: skip
+    """List the gates that wait, the one that expires first first.
+
+    For example:
+        htdag approvals list
+        htdag approvals list --all --json
+
+    Parameters
+    ----------
+    all_
+        Also those that were answered or ran out.
+    run
+        Only those of this run.
+    """
+    async with connected(common) as console:
+        gates = plain(await console.call("identity.approval.list", {"all": all_, "run_id": run}))
+    now_ms = time.time() * 1000
+    rows = [
+        (
+            gate["approval_id"],
+            gate["status"],
+            gate["run_id"],
+            gate["title"] or gate["task_id"],
+            gate["digest"][:12],
+            duration(max(0.0, (gate["expires_at_ms"] - now_ms) / 1000)) if gate["status"] == "open" else gate["user"],
+            shorten(str(gate["action"]), 60),
+        )
+        for gate in gates
+    ]
+    heads = ("GATE", "STATUS", "RUN", "TASK", "DIGEST", "EXPIRES IN", "ACTION")
+    common.output.value(gates, lambda _: columns(heads, rows))
+
+
+@app.command
+async def show(approval_id: str, /, *, common: Common = DEFAULTS) -> None:
+    """Show one gate: exactly what would be done, and what became of it.
+
+    For example:
+        htdag approvals show apr-7
+
+    Parameters
+    ----------
+    approval_id
+        The gate.
+    """
+    async with connected(common) as console:
+        gate = plain(await console.call("identity.approval.show", {"approval_id": approval_id}))
+    common.output.value(gate)
+
+
+@app.command
+async def grant(*approval_ids: str, common: Common = DEFAULTS) -> int:
+    """Release gates: name, then a fresh code. One code releases all that are
+    named. Exit code 4 when it did not work.
+
+    For example:
+        htdag approvals grant apr-7
+        htdag approvals grant apr-7 apr-8
+
+    Parameters
+    ----------
+    approval_ids
+        The gates.
+    """
+    return await proof.converse(common, "identity.approval.converse", _gates(approval_ids))
+
+
+@app.command
+async def deny(*approval_ids: str, reason: str = "", common: Common = DEFAULTS) -> int:
+    """Deny gates: name, then a fresh code, since a no is somebody's too.
+
+    For example:
+        htdag approvals deny apr-7 --reason "not on a Friday"
+
+    Parameters
+    ----------
+    approval_ids
+        The gates.
+    reason
+        Why; it stands in the log and in the task's error.
+    """
+    return await proof.converse(common, "identity.approval.deny", {**_gates(approval_ids), "reason": reason})
+
+
+def _gates(approval_ids: tuple[str, ...]) -> dict[str, Any]:
+    return {"gates": [{"approval_id": approval_id} for approval_id in approval_ids]}

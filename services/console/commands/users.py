@@ -1,0 +1,242 @@
+"""`htdag users`: accounts of humans, and what a human does with one."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from contracts.errors import Rejected
+from services.console import local_identity, proof
+from services.console.connection import connected
+from services.console.options import DEFAULTS, Common
+from services.console.output import columns, plain
+
+app = App(name="users", help="Accounts: prove who you are, set up, unlock, reset.", help_format="plaintext")
+
+
+@app.command(name="list")
+async def list_(*, common: Common = DEFAULTS) -> None:
+    """List all accounts, humans and agents.
+
+    For example:
+        htdag users list
+    """
+    async with connected(common) as console:
+        users = plain(await console.call("identity.user.list", {}))
+    links = local_identity.links(common.place)
+    rows = [
+        (
+            user["name"],
+            user["kind"],
+            "on" if user["mfa_enabled"] else "off",
+            _lock(user),
+            links.get(user["user_id"], ""),
+        )
+        for user in users
+    ]
+    common.output.value(users, lambda _: columns(("NAME", "KIND", "PROOF", "LOCKED", "SET-UP LINK"), rows))
+
+
+@app.command
+async def status(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Show one account: whether its proof is on, and whether it is locked.
+
+    For example:
+        htdag users status aka
+
+    Parameters
+    ----------
+    name
+        The account, in any case.
+    """
+    async with connected(common) as console:
+        user = plain(await console.call("identity.user.status", {"name": name}))
+    text = (
+        f"{user['name']} ({user['kind']})  mfa_enabled {str(user['mfa_enabled']).lower()}  locked {_lock(user) or 'no'}"
+    )
+    common.output.value(user, text)
+
+
+@app.command
+async def create(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Create a human account and print its one-time set-up link.
+
+    For example:
+        htdag users create Aka
+
+    Parameters
+    ----------
+    name
+        Begins with a letter; then letters, digits, _ and -.
+    """
+    async with connected(common) as console:
+        user = plain(await console.call("identity.user.create", {"name": name}))
+    link = local_identity.links(common.place).get(user["user_id"])
+    common.output.value({**user, "set_up_link": link}, f"{user['name']} is created. Set up: {link or 'on its host'}")
+
+
+@app.command
+async def setup(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Set an account up on this host: password, then the secret for an
+    authenticator app, then a first code. Password and code are asked for, or
+    read line by line from a pipe.
+
+    For example:
+        htdag users setup aka
+
+    Parameters
+    ----------
+    name
+        The account.
+    """
+    home = common.place
+    fresh = name.lower() in local_identity.links(home)
+    password = proof.ask_password("Choose a password." if fresh else "Password.")
+    body = {"user": name, "password": password}
+    if fresh:
+        body["token"] = local_identity.token_of(home, name)
+    signed = await local_identity.post(home, "/auth/password/" if fresh else "/auth/session/", body)
+    made = await local_identity.post(home, "/auth/mfa/setup/", {}, signed["session"])
+    common.output.note(f"{_qr(made['provisioning_uri'])}\nsecret: {made['secret']}")
+    code = proof.ask("Enter the code of your app.")
+    verified = await local_identity.post(home, "/auth/mfa/verify/", {"code": code}, signed["session"])
+    common.output.value(verified, f"proof is on for {name}")
+
+
+@app.command
+async def disable(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Turn an account's proof off with a valid code, and erase its secret.
+
+    For example:
+        htdag users disable aka
+
+    Parameters
+    ----------
+    name
+        The account.
+    """
+    code = proof.ask("Enter your code.")
+    done = await local_identity.post(common.place, "/auth/mfa/disable/", {"user": name, "code": code})
+    common.output.value(done, f"proof is off for {name}")
+
+
+@app.command
+async def reset(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Turn an account's proof off without a code, by password and only on this
+    host: for a lost phone.
+
+    For example:
+        htdag users reset aka
+
+    Parameters
+    ----------
+    name
+        The account.
+    """
+    password = proof.ask_password("Password.")
+    done = await local_identity.post(common.place, "/auth/mfa/reset/", {"user": name, "password": password})
+    common.output.value(done, f"proof is off for {name}; `htdag users setup {name}` turns it on again")
+
+
+@app.command
+async def unlock(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """End an account's lock early, by password and only on this host.
+
+    For example:
+        htdag users unlock aka
+
+    Parameters
+    ----------
+    name
+        The account.
+    """
+    password = proof.ask_password("Password.")
+    done = await local_identity.post(common.place, "/auth/mfa/unlock/", {"user": name, "password": password})
+    common.output.value(done, f"{name} is unlocked")
+
+
+@app.command
+async def converse(*, common: Common = DEFAULTS) -> int:
+    """Prove who you are: a name, then a code. Exit code 4 when it did not work.
+
+    For example:
+        htdag users converse
+    """
+    return await proof.converse(common, "identity.login.converse", {})
+
+
+@app.command(name="try")
+async def try_(name: str, code: str, /, *, common: Common = DEFAULTS) -> int:
+    """Both turns of the conversation at once, for scripts.
+
+    For example:
+        htdag users try aka 123456
+
+    Parameters
+    ----------
+    name
+        The account.
+    code
+        The code. It stands on the command line: it is used up by this.
+    """
+    session = f"try-{time.time_ns()}"
+    async with connected(common) as console:
+        await console.call("identity.login.converse", {"session": session, "text": name})
+        said = plain(await console.call("identity.login.converse", {"session": session, "text": code}))
+    return proof.report(common, said)
+
+
+@app.command
+async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> None:
+    """Put a new key in front of the key file. A running identity seals all
+    secrets anew within seconds.
+
+    For example:
+        htdag users rotate
+        htdag users rotate --drop-old
+
+    Parameters
+    ----------
+    drop_old
+        Keep only the newest key; what was sealed with an older one, also secrets that were erased, is lost for ever.
+    """
+    import importlib
+
+    sealing: Any = importlib.import_module("services.identity.sealing")
+    file = sealing.KeyFile(common.place.keys / local_identity.KEY_FILE)
+    if drop_old:
+        await _all_rewrapped(common)
+        dropped = file.drop_old()
+        common.output.value({"dropped": dropped}, f"{dropped} old keys are dropped")
+        return
+    keys = file.rotate()
+    common.output.value({"keys": keys}, f"a new key is in front; there are {keys}. Then: htdag users rotate --drop-old")
+
+
+async def _all_rewrapped(common: Common) -> None:
+    """Wait until nothing is sealed with an old key any more; dropping one earlier would lose accounts for ever."""
+    until_s = time.monotonic() + common.wait
+    while True:
+        told = await local_identity.post(common.place, "/auth/keys/", {})
+        if not told["accounts_on_old_keys"]:
+            return
+        if time.monotonic() >= until_s:
+            raise Rejected("conflict", "accounts are still sealed with an old key", hint="wait, then again", **told)
+        await asyncio.sleep(0.2)
+
+
+def _lock(user: dict[str, Any]) -> str:
+    if user["needs_unlock"]:
+        return "until unlocked"
+    return f"until {user['locked_until']}" if user["locked"] else ""
+
+
+def _qr(uri: str) -> str:
+    import io
+
+    import segno
+
+    out = io.StringIO()
+    segno.make(uri, error="m").terminal(out=out, compact=True)
+    return out.getvalue()

@@ -1,0 +1,59 @@
+"""Checks of identity: its keys, accounts that are not set up yet, and gates that wait."""
+
+import stat
+import time
+
+from contracts.errors import Rejected
+from contracts.reply import RemoteRejected
+from services.console import local_identity
+from services.console.connection import Console
+from services.console.doctor.finding import Finding
+from services.console.home import Home
+from services.console.output import duration, plain
+
+_ANSWER_S = 5.0
+
+
+def keys(home: Home) -> Finding:
+    """The key file must be there and private; without it no secret can be opened."""
+    path = home.keys / local_identity.KEY_FILE
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return Finding("identity keys", "note", "there is no key file here", "the first start of identity makes it")
+    except OSError as error:
+        return Finding("identity keys", "fail", f"{path}: {error.strerror}", "give it back to its owner")
+    if mode & 0o077:
+        return Finding("identity keys", "fail", f"{path} is open to others", f"chmod 600 {path}")
+    return Finding("identity keys", "ok", f"{path}, private; keep a copy of it")
+
+
+async def accounts(console: Console, home: Home) -> Finding:
+    """Somebody must be able to approve."""
+    try:
+        users = plain(await console.call("identity.user.list", {}, timeout_s=_ANSWER_S))
+    except (Rejected, RemoteRejected) as error:
+        return Finding("accounts", "warn", str(error), "`htdag ps`; look at identity's log")
+    humans = [user for user in users if user["kind"] == "human"]
+    ready = [user["name"] for user in humans if user["mfa_enabled"]]
+    locked = [user["name"] for user in users if user["locked"]]
+    if not ready:
+        waiting = ", ".join(local_identity.links(home)) or "nobody"
+        mend = "open the link that `htdag users list` shows, or `htdag users setup NAME`"
+        return Finding("accounts", "note", f"no human can prove who they are yet; set-up links: {waiting}", mend)
+    if locked:
+        return Finding("accounts", "warn", f"locked: {', '.join(locked)}", "wait, or `htdag users unlock NAME` here")
+    return Finding("accounts", "ok", f"{len(ready)} of {len(humans)} humans can approve, {len(users)} accounts")
+
+
+async def gates(console: Console) -> Finding:
+    """What waits for a human, and until when."""
+    try:
+        waiting = plain(await console.call("identity.approval.list", {}, timeout_s=_ANSWER_S))
+    except (Rejected, RemoteRejected) as error:
+        return Finding("approvals", "warn", str(error), "`htdag ps`; look at identity's log")
+    if not waiting:
+        return Finding("approvals", "ok", "no gate waits")
+    left_s = max(0.0, waiting[0]["expires_at_ms"] / 1000 - time.time())
+    message = f"{len(waiting)} gates wait for a human, the first runs out in {duration(left_s)}"
+    return Finding("approvals", "note", message, "`htdag approvals list`")

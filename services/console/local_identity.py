@@ -1,0 +1,86 @@
+"""The local listener of this home's identity: where it is, set-up links that are not used yet, and requests to it."""
+
+import asyncio
+import http.client
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.reply import RemoteRejected
+from services.console.home import Home
+from services.console.processes import identify
+
+ANSWER_S: Final = 30.0
+KEY_FILE: Final = "identity"
+LINKS: Final = "set-up-links"
+AGENTS: Final = "agents"
+
+
+class _LocalFile(msgspec.Struct, frozen=True):
+    pid: int
+    url: str
+
+
+def address(home: Home) -> str | None:
+    """The URL of the listener; None when no identity runs in this home."""
+    found: list[tuple[float, str]] = []
+    for path in home.run.glob("identity-*.local"):
+        try:
+            entry = msgspec.json.decode(path.read_bytes(), type=_LocalFile)
+            if identify(entry.pid).start_ticks:
+                found.append((path.stat().st_mtime, entry.url))
+        except (OSError, msgspec.MsgspecError):
+            continue  # it is being replaced or removed right now
+    return max(found)[1] if found else None
+
+
+def links(home: Home) -> dict[str, str]:
+    """Set-up links that nobody used yet, by account."""
+    found = {}
+    for path in sorted((home.keys / LINKS).glob("*")):
+        try:
+            found[path.name] = path.read_text(encoding="ascii").strip()
+        except OSError:
+            continue  # it was used just now
+    return found
+
+
+def token_of(home: Home, user: str) -> str:
+    """The token in an account's set-up link. Raises bad_link."""
+    link = links(home).get(user.lower())
+    if link is None:
+        raise Rejected("bad_link", f"there is no set-up link for {user}", hint="`htdag users list` shows who has one")
+    return link.rpartition("#")[2]
+
+
+def credential_file(home: Home, agent: str) -> Path:
+    """Where `htdag agents create` keeps an agent's credential."""
+    return home.keys / AGENTS / agent.lower()
+
+
+async def post(home: Home, path: str, body: dict[str, Any], session: str | None = None) -> dict[str, Any]:
+    """One request to the listener. Raises RemoteRejected when it refuses, not_running when there is none."""
+    url = address(home)
+    if url is None:
+        raise Rejected("not_running", "no identity runs in this home", home=str(home.root))
+    return await asyncio.to_thread(_post, url, path, body, session)
+
+
+def _post(url: str, path: str, body: dict[str, Any], session: str | None) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {session}"} if session else {})}
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_S)
+    try:
+        connection.request("POST", path, msgspec.json.encode(body), headers)
+        answer = connection.getresponse()
+        told: dict[str, Any] = msgspec.json.decode(answer.read())
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+        raise Rejected("service_unavailable", "the local listener does not answer", service="identity") from error
+    finally:
+        connection.close()
+    if answer.status != http.HTTPStatus.OK:
+        raise RemoteRejected({key: value for key, value in told.items() if key not in ("type", "title", "status")})
+    return told

@@ -1,0 +1,61 @@
+"""The conversation in a terminal: prompts on stderr, answers from the keyboard or line by line from a pipe."""
+
+import asyncio
+import getpass
+import secrets
+import sys
+from typing import Any
+
+from contracts.errors import DENIED, OK, RETRY_LATER, Rejected
+from services.console.connection import connected
+from services.console.options import Common
+from services.console.output import plain
+
+
+async def converse(common: Common, verb: str, body: dict[str, Any]) -> int:
+    """Carry out both turns of a conversation and print what came of it; the exit code."""
+    session = secrets.token_hex(16)
+    async with connected(common) as console:
+        said = plain(await console.call(verb, {"session": session, "text": "", **body}))
+        while said["state"] in ("await_name", "await_code"):
+            if said["state"] == "await_name":
+                _show(said)
+            text = await asyncio.to_thread(ask, said["say"])
+            if said["state"] == "await_name" and not text.strip():
+                raise Rejected("bad_request", "no name was given", field="text")
+            said = plain(await console.call(verb, {"session": session, "text": text, **body}))
+    return report(common, said)
+
+
+def report(common: Common, said: dict[str, Any]) -> int:
+    """Print the end of a conversation."""
+    code = said["code"]
+    extra = f" ({code})" if code else ""
+    after = f"; again in {said['retry_after']} s" if said["retry_after"] is not None else ""
+    common.output.value(said, f"{said['say']}{extra}{after}")
+    if said["state"] == "confirmed":
+        return OK
+    return RETRY_LATER if code == "rate_limited" else DENIED
+
+
+def ask(prompt: str) -> str:
+    """One line, as it was typed. Raises Rejected("bad_request") when there is none."""
+    sys.stderr.write(f"{prompt}  > ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise Rejected("bad_request", "the input ended before the conversation did")
+    return line.rstrip("\n")
+
+
+def ask_password(prompt: str) -> str:
+    """A password: not shown on a terminal, one line from a pipe. It never stands on a command line."""
+    if sys.stdin.isatty():
+        return getpass.getpass(f"{prompt}  > ", sys.stderr)
+    return ask(prompt)
+
+
+def _show(said: dict[str, Any]) -> None:
+    for gate in said["gates"]:
+        what = gate["title"] or gate["task_id"]
+        sys.stderr.write(f"{gate['approval_id']}  {what}  run {gate['run_id']}  digest {gate['digest']}\n")

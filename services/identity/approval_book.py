@@ -1,0 +1,134 @@
+"""Every gate as it stands, in memory: a projection of the approval events, the same in every replica."""
+
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from contracts.approval import ACTION_LISTED_BYTES_MAX, ApprovalEvent, ApprovalRequested, ApprovalView, signed_text
+from contracts.codec import CommitCodec
+from contracts.subjects import parse_events
+from services.identity.approval.state import Approval, evolve
+from services.identity.sealing import signature_ok
+from services.runtime.clock import rfc3339
+from services.runtime.event_store import Recorded
+
+CLOSED_KEPT_MAX: Final = 2_000
+APPROVAL_CODEC: Final[CommitCodec[ApprovalEvent]] = CommitCodec(ApprovalEvent)
+
+
+class ApprovalBook:
+    """All gates that are open or owe an answer, and the last that do not."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Approval] = {}
+        self._closed: OrderedDict[str, Approval] = OrderedDict()
+
+    def take(self, record: Recorded) -> None:
+        """Take in one commit."""
+        approval_id = parse_events(record.subject).aggregate_id
+        gate = self._live.get(approval_id) or self._closed.get(approval_id) or Approval(approval_id)
+        for event in APPROVAL_CODEC.decode(record.data, skip_unknown=True).events:
+            gate = evolve(gate, event)
+        if gate.open or gate.owes_an_answer:
+            self._live[approval_id] = gate
+            return
+        self._live.pop(approval_id, None)
+        self._closed[approval_id] = gate
+        self._closed.move_to_end(approval_id)
+        if len(self._closed) > CLOSED_KEPT_MAX:
+            self._closed.popitem(last=False)
+
+    def is_closed(self, approval_id: str) -> bool:
+        """Whether nothing can be answered there any more; also one that is forgotten."""
+        gate = self._live.get(approval_id)
+        return gate is None or not gate.open
+
+    @property
+    def open(self) -> int:
+        """Gates that wait for a human."""
+        return sum(gate.open for gate in self._live.values())
+
+    def due(self, now_ms: int) -> list[str]:
+        """Open gates whose time is over."""
+        return [
+            gate.approval_id
+            for gate in self._live.values()
+            if gate.open and gate.requested is not None and gate.requested.expires_at_ms <= now_ms
+        ]
+
+    def owing(self) -> list[str]:
+        """Gates whose answer is not in the run's mailbox yet."""
+        return [gate.approval_id for gate in self._live.values() if gate.owes_an_answer]
+
+    def page(self, *, run_id: str | None, everything: bool, limit: int) -> list[ApprovalView]:
+        """Gates: open ones by expiry, then, if wanted, the others, the one that was closed last first."""
+        gates = sorted((gate for gate in self._live.values() if gate.open), key=_expiry)
+        if everything:
+            owing = [gate for gate in self._live.values() if not gate.open]
+            gates += [*owing, *reversed(self._closed.values())]
+        wanted = [gate for gate in gates if run_id is None or _run(gate) == run_id][:limit]
+        return [_listed(view_of(gate)) for gate in wanted]
+
+
+def view_of(gate: Approval) -> ApprovalView:
+    """A gate as people and programs see it."""
+    asked = gate.requested
+    if asked is None or gate.status is None:
+        raise ValueError(f"{gate.approval_id} was never asked for")
+    granted, denied = gate.granted, gate.denied
+    return ApprovalView(
+        approval_id=gate.approval_id,
+        status=gate.status,
+        run_id=asked.run_id,
+        task_id=asked.task_id,
+        attempt=asked.attempt,
+        title=asked.title,
+        digest=asked.digest,
+        action=asked.action,
+        requested_by=asked.requested_by,
+        approvers=asked.approvers,
+        requested_at=rfc3339(asked.at_ms),
+        expires_at=rfc3339(asked.expires_at_ms),
+        expires_at_ms=asked.expires_at_ms,
+        user=granted.user if granted else denied.user if denied else None,
+        kind="human" if granted or denied else None,
+        step=granted.step if granted else denied.step if denied else None,
+        reason=gate.reason,
+        answered_at=rfc3339(gate.closed_at_ms) if gate.closed_at_ms else None,
+        signature=granted.signature if granted else "",
+        signature_ok=_signature_ok(gate, asked),
+        action_bytes=len(msgspec.json.encode(asked.action)),
+    )
+
+
+def _listed(view: ApprovalView) -> ApprovalView:
+    """Many gates fit into one answer: a large action is shown alone only."""
+    if view.action_bytes <= ACTION_LISTED_BYTES_MAX:
+        return view
+    return msgspec.structs.replace(view, action=None)
+
+
+def _signature_ok(gate: Approval, asked: ApprovalRequested) -> bool | None:
+    granted = gate.granted
+    if granted is None:
+        return None
+    text = signed_text(
+        approval_id=gate.approval_id,
+        run_id=asked.run_id,
+        task_id=asked.task_id,
+        attempt=asked.attempt,
+        digest=granted.digest,
+        user=granted.user,
+        step=granted.step,
+        at_ms=granted.at_ms,
+    )
+    return signature_ok(granted.key, granted.signature, text)
+
+
+def _expiry(gate: Approval) -> int:
+    return gate.requested.expires_at_ms if gate.requested else 0
+
+
+def _run(gate: Approval) -> str | None:
+    return gate.requested.run_id if gate.requested else None

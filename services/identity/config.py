@@ -1,0 +1,23 @@
+"""The section `identity` of the configuration."""
+
+from typing import Annotated
+
+import msgspec
+
+from services.runtime.config import Port
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """`port` is that of the local listener (127.0.0.1 and ::1), 0 any free one; `owner` names the first account.
+
+    `test_clock` is for tests only: a file of epoch seconds from which identity takes the time. It is refused when
+    anything of the instance listens beyond loopback. Every replica needs the same `key_file`, which is `keys/identity`
+    in the home. Who signs in at the listener stays so for `session_s`; `issuer` is what authenticator apps show.
+    """
+
+    port: Port = 0
+    owner: str = ""
+    test_clock: str | None = None
+    session_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 900.0
+    issuer: str = "htdag"
+    key_file: str = ""

@@ -1,0 +1,32 @@
+"""`approval.list|show`: gates as people see them before they answer."""
+
+from typing import Final
+
+from contracts.approval import ApprovalList, ApprovalRef, ApprovalView
+from contracts.errors import Rejected
+from contracts.subjects import check_id
+from services.identity.approval_book import ApprovalBook, view_of
+from services.identity.gates import ApprovalHost
+from services.runtime.rpc import Caller
+
+PAGE_MAX: Final = 500
+
+
+class ApprovalHandlers:
+    """Shows gates."""
+
+    def __init__(self, host: ApprovalHost, book: ApprovalBook) -> None:
+        self._host, self._book = host, book
+
+    async def page(self, request: ApprovalList, _caller: Caller) -> list[ApprovalView]:
+        """Open gates, or all that are remembered."""
+        if not 1 <= request.limit <= PAGE_MAX:
+            raise Rejected("bad_request", f"limit must be 1 to {PAGE_MAX}", field="limit", min=1, max=PAGE_MAX)
+        return self._book.page(run_id=request.run_id, everything=request.all, limit=request.limit)
+
+    async def show(self, request: ApprovalRef, _caller: Caller) -> ApprovalView:
+        """One gate as the log has it now. Raises approval_not_found."""
+        state, _ = await self._host.read(check_id(request.approval_id, "approval_id"))
+        if state.requested is None:
+            raise Rejected("approval_not_found", approval_id=request.approval_id)
+        return view_of(state)

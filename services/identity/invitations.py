@@ -1,0 +1,69 @@
+"""New human accounts: a one-time link, written into a private file of this host, brings one to life."""
+
+import secrets
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from contracts.errors import Rejected
+from services.identity.account.decider import CreateUser, InviteUser
+from services.identity.account.state import User
+from services.identity.accounts import Accounts
+from services.identity.names import checked_name
+from services.identity.sealing import write_private
+from services.runtime.rpc import Caller
+
+FOLDER: Final = "set-up-links"
+
+
+def digest_of(token: str) -> str:
+    """What is stored of a random token of 256 bits: nothing that leads back to it."""
+    return sha256(token.encode()).hexdigest()
+
+
+class Invitations:
+    """Creates humans and writes their links."""
+
+    def __init__(self, accounts: Accounts, keys: Path) -> None:
+        self._accounts, self._folder = accounts, keys / FOLDER
+        self.base_url = ""
+
+    async def create(self, name: str, caller: Caller) -> User:
+        """Create an account and write its link. Raises bad_name or duplicate_id."""
+        name, key = checked_name(name)
+        token = secrets.token_urlsafe(32)
+        command = CreateUser(name=name, kind="human", invitation=digest_of(token))
+        outcome = await self._accounts.users.ask(
+            key, command, message_id=caller.message_id, by=caller.by, corr=caller.corr
+        )
+        self._write(key, token)
+        return outcome.state
+
+    async def renew(self, key: str, caller: Caller) -> None:
+        """A new link for an account that has no password yet: the old one may be lost, or name another port."""
+        token = secrets.token_urlsafe(32)
+        await self._accounts.users.ask(
+            key, InviteUser(digest_of(token)), message_id=caller.message_id, by=caller.by, corr=caller.corr
+        )
+        self._write(key, token)
+
+    def retarget(self, base_url: str) -> None:
+        """The listener has another port now: links that are not used yet lead there."""
+        self.base_url = base_url
+        for path in self._folder.glob("*"):
+            _, _, token = path.read_text(encoding="ascii").strip().rpartition("#")
+            self._write(path.name, token)
+
+    def used(self, key: str) -> None:
+        """The link is used up."""
+        self.path(key).unlink(missing_ok=True)
+
+    def path(self, key: str) -> Path:
+        """Where the link of an account stands."""
+        return self._folder / key
+
+    def _write(self, key: str, token: str) -> None:
+        try:
+            write_private(self.path(key), f"{self.base_url}/auth/setup/?user={key}#{token}\n")
+        except Rejected as error:
+            raise Rejected("bad_config", f"the set-up link of {key} cannot be written", **error.detail) from error

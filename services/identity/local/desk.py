@@ -1,0 +1,194 @@
+"""What can be done on this host only, without HTTP: each method is one route."""
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from contracts.errors import Rejected
+from services.identity import codes
+from services.identity.account.decider import JudgePassword, SetPassword
+from services.identity.account.state import User
+from services.identity.accounts import Accounts, Verdict
+from services.identity.conversation import checked_text
+from services.identity.invitations import Invitations, digest_of
+from services.identity.local.sessions import Sessions
+from services.identity.names import key_of
+from services.identity.passwords import Passwords
+from services.runtime.clock import Clock, rfc3339
+from services.runtime.ids import Ids
+from services.runtime.rpc import Caller
+
+SET_UPS_MAX: Final = 100
+SET_UP_S: Final = 600.0
+TOKEN_CHARS_MAX: Final = 256
+
+
+class Desk:
+    """Set-up, verification, disabling, reset, unlock. `signed_in` is the account of the caller's session, or None."""
+
+    def __init__(
+        self, *, accounts: Accounts, invitations: Invitations, sessions: Sessions, clock: Clock, ids: Ids, issuer: str
+    ) -> None:
+        self._accounts, self._invitations, self._sessions = accounts, invitations, sessions
+        self._clock, self._ids, self._issuer = clock, ids, issuer
+        self._passwords = Passwords()
+        # A secret that no code has confirmed is kept nowhere else, and not for long.
+        self._set_ups: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    async def set_password(self, name: str, token: str, password: str) -> dict[str, Any]:
+        """Bring an account to life with its one-time link, and sign in."""
+        user = await self._accounts.find(name)
+        if user is None or user.invitation != digest_of(token[:TOKEN_CHARS_MAX]):
+            raise Rejected("bad_link")
+        user_id = user.user_id
+        sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(password))
+        await self._accounts.users.ask(
+            user_id, SetPassword(sealed, digest_of(token)), message_id=self._ids.new(), by=user_id
+        )
+        self._invitations.used(user_id)
+        return self._signed_in(user_id)
+
+    async def sign_in(self, name: str | None, password: str | None) -> dict[str, Any]:
+        """Sign in with name and password."""
+        user = await self._accounts.find(name) if name is not None else await self._only_human()
+        return self._signed_in(await self._prove(user, password, "session"))
+
+    async def status(self, signed_in: str | None) -> dict[str, Any]:
+        """Whether proof is on."""
+        user = await self._signed(signed_in)
+        return {"user": user.name, "kind": user.kind, "mfa_enabled": user.mfa_enabled}
+
+    async def set_up(self, signed_in: str | None) -> dict[str, Any]:
+        """A new secret, which is not kept until a code confirms it."""
+        user = await self._signed(signed_in)
+        if user.mfa_enabled:
+            raise Rejected("mfa_already_enabled")
+        secret = codes.new_secret()
+        self._set_ups[user.user_id] = (secret, self._clock.monotonic_s() + SET_UP_S)
+        self._set_ups.move_to_end(user.user_id)
+        if len(self._set_ups) > SET_UPS_MAX:
+            self._set_ups.popitem(last=False)
+        uri = codes.provisioning_uri(secret, user.name, self._issuer)
+        return {"secret": secret, "provisioning_uri": uri, "qr_svg": _qr(uri), "mfa_enabled": False}
+
+    async def verify(self, signed_in: str | None, code: str | None) -> dict[str, Any]:
+        """The code that confirms the secret; only now it is kept, and the code is used."""
+        user = await self._signed(signed_in)
+        if user.mfa_enabled:
+            raise Rejected("mfa_already_enabled")
+        secret, until_s = self._set_ups.get(user.user_id, ("", 0.0))
+        if not secret or self._clock.monotonic_s() >= until_s:
+            raise Rejected("mfa_not_set_up")
+        verdict = await self._accounts.judge_set_up(user, secret, checked_text(code or ""), self._caller(user.user_id))
+        _check(verdict)
+        self._set_ups.pop(user.user_id, None)
+        return {"mfa_enabled": True}
+
+    async def disable(self, signed_in: str | None, name: str | None, code: str | None) -> dict[str, Any]:
+        """Off, and the secret erased, with a valid code."""
+        if signed_in is not None:
+            name = signed_in
+            if not (await self._accounts.get(name)).mfa_enabled:
+                raise Rejected("mfa_not_enabled")
+        elif name is None:
+            only = await self._only_human()
+            name = only.user_id if only is not None else ""
+        claim = await self._accounts.claim(name)
+        if await self._accounts.kind_of(claim) == "agent":
+            raise Rejected("not_for_agents")
+        _check(await self._accounts.judge(claim, checked_text(code or ""), "disable", self._caller(name)))
+        return {"mfa_enabled": False}
+
+    async def reset(self, signed_in: str | None, name: str | None, password: str | None) -> dict[str, Any]:
+        """Off without a code, by password: the way back when the phone is lost."""
+        await self._prove(await self._meant(signed_in, name), password, "reset")
+        return {"mfa_enabled": False, "locked": False}
+
+    async def unlock(self, signed_in: str | None, name: str | None, password: str | None) -> dict[str, Any]:
+        """End a lock early, by password."""
+        await self._prove(await self._meant(signed_in, name), password, "unlock")
+        return {"locked": False}
+
+    async def keys(self) -> dict[str, Any]:
+        """How many keys there are, and how many accounts are not sealed with the newest one yet."""
+        old = 0
+        for entry in await self._accounts.directory.entries():
+            user = await self._accounts.get(entry.user_id)
+            sealed = [one for one in (user.secret, user.password) if one is not None]
+            old += not all(self._accounts.sealer.is_newest(one) for one in sealed)
+        return {"keys": self._accounts.sealer.keys, "accounts_on_old_keys": old}
+
+    async def _prove(self, user: User | None, password: str | None, then: str) -> str:
+        """Judge a password, and do what it was given for; the account's id. Raises wrong_password or its limits."""
+        if user is not None and user.kind == "agent":
+            raise Rejected("not_for_agents")
+        if not password:
+            raise Rejected("wrong_password", "this needs the password")
+        phc, user_id = None, ""
+        if user is not None:
+            user_id = user.user_id
+            _limited(user, self._clock.now_ms())
+            if user.password is not None:
+                phc = self._accounts.sealer.open(user_id, "password", user.password)
+        fits = await self._passwords.fits(password, phc)
+        if user is None or phc is None:
+            raise Rejected("wrong_password")
+        try:
+            await self._accounts.users.ask(
+                user_id, JudgePassword(fits, then), message_id=self._ids.new(), by=user_id if fits else "local"
+            )
+        except Rejected as error:
+            raise _with_until(error) from error
+        if not fits:
+            raise Rejected("wrong_password")
+        return user_id
+
+    async def _signed(self, signed_in: str | None) -> User:
+        if signed_in is None:
+            raise Rejected("not_signed_in")
+        return await self._accounts.get(signed_in)
+
+    async def _meant(self, signed_in: str | None, name: str | None) -> User | None:
+        """The account that is named, else the caller's, else the only human there is."""
+        if name is not None:
+            return await self._accounts.find(name) if key_of(name) else None
+        return await self._accounts.get(signed_in) if signed_in is not None else await self._only_human()
+
+    async def _only_human(self) -> User | None:
+        humans = [entry.user_id for entry in await self._accounts.directory.entries() if entry.kind == "human"]
+        return await self._accounts.get(humans[0]) if len(humans) == 1 else None
+
+    def _signed_in(self, user_id: str) -> dict[str, Any]:
+        return {"session": self._sessions.begin(user_id), "user": user_id, "expires_in": int(self._sessions.lasts_s)}
+
+    def _caller(self, by: str) -> Caller:
+        message_id = self._ids.new()
+        return Caller(by=by, corr=message_id, message_id=message_id, reply="", headers={})
+
+
+def _limited(user: User, now_ms: int) -> None:
+    """Ask the limits before the costly comparison; the log judges again behind it."""
+    try:
+        user.passwords.check(now_ms)
+    except Rejected as error:
+        raise _with_until(error) from error
+
+
+def _with_until(error: Rejected) -> Rejected:
+    detail = {key: value for key, value in error.detail.items() if key != "until_ms"}
+    until_ms = error.detail.get("until_ms")
+    if until_ms is not None:
+        detail["until"] = rfc3339(until_ms)
+    return Rejected(error.code, error.message, **detail)
+
+
+def _check(verdict: Verdict) -> None:
+    if not verdict.accepted:
+        detail: dict[str, Any] = {"retry_after": verdict.retry_after, "until_ms": verdict.until_ms}
+        known = {key: value for key, value in detail.items() if value is not None}
+        raise _with_until(Rejected(str(verdict.code), None, **known))
+
+
+def _qr(uri: str) -> str:
+    import segno
+
+    return str(segno.make(uri, error="m").svg_inline(scale=4, border=2))

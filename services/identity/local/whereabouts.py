@@ -1,0 +1,41 @@
+"""`<home>/run/<instance>.local`: where the console finds the listener of a running identity."""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from services.identity.sealing import write_private
+
+
+class LocalFile(msgspec.Struct, frozen=True):
+    """Process, address, and the file of the clock when it is not the machine's."""
+
+    pid: int
+    url: str
+    test_clock: str | None = None
+
+
+def tell_where(folder: Path, instance: str, url: str, test_clock: str | None) -> Callable[[], Awaitable[None]]:
+    """Write the file and clear away those of the dead; what takes it away again at the end."""
+    for other in folder.glob("*.local"):
+        if not _lives(other):
+            other.unlink(missing_ok=True)
+    path = folder / f"{instance}.local"
+    write_private(path, msgspec.json.encode(LocalFile(os.getpid(), url, test_clock)).decode())
+
+    async def take_away() -> None:
+        path.unlink(missing_ok=True)
+
+    return take_away
+
+
+def _lives(path: Path) -> bool:
+    try:
+        os.kill(msgspec.json.decode(path.read_bytes(), type=LocalFile).pid, 0)
+    except (ProcessLookupError, msgspec.MsgspecError):
+        return False
+    except OSError:
+        return True  # it lives under another user, or has just taken its file away
+    return True

@@ -1,0 +1,23 @@
+"""An identity on a real broker, with a clock of its own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.runtime import nats_client
+from services.runtime.bus import Bus
+from tests.support.nats_server import NatsServer
+from tests.unit.identity.desk import Hall
+
+
+@pytest.fixture
+async def hall(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Hall]:
+    made = Hall(nats_server, tmp_path)
+    await made.start()
+    made.bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await made.bus.start()
+    yield made
+    await made.bus.close()
+    for process in made.processes:
+        process.kill()

@@ -1,0 +1,168 @@
+"""Approval gates on a real broker: requested by the durable mailbox, released by a fresh code, answered once."""
+
+import asyncio
+
+import msgspec
+
+from contracts.approval import RequestApproval
+from contracts.streams import COMMANDS, DEAD_LETTERS
+from contracts.subjects import command, dead_letter
+from services.identity.sealing import signature_ok
+from tests.support.eventually import eventually
+from tests.unit.identity.desk import ACTION, Hall
+
+
+async def answered(hall: Hall, count: int = 1) -> list[dict]:
+    async def enough() -> list[dict]:
+        found = await hall.answers()
+        return found if len(found) >= count else []
+
+    found: list[dict] = await eventually(enough)
+    assert len(found) == count
+    return found
+
+
+async def test_a_human_releases_a_gate_and_the_run_is_told(hall: Hall):
+    await hall.enrol()
+    digest = await hall.request("apr-7")
+    (listed,) = await hall.ask("approval.list")
+    assert (listed["approval_id"], listed["action"], listed["digest"]) == ("apr-7", ACTION, digest)
+    said = await hall.converse("approval.converse", "aka", hall.code(), approval_id="apr-7", digest=digest)
+    assert (said["state"], said["say"]) == ("confirmed", "confirmed, this is Aka. deploy released")
+    (answer,) = await answered(hall)
+    assert (answer["outcome"], answer["user"], answer["kind"], answer["digest"]) == ("granted", "aka", "human", digest)
+    shown = await hall.ask("approval.show", approval_id="apr-7")
+    assert (shown["status"], shown["step"], shown["signature_ok"]) == ("granted", int(hall.now_s) // 30, True)
+    assert not signature_ok(answer["key"], answer["signature"], b"something else")
+    assert await hall.ask("approval.list") == []
+
+
+async def test_an_agent_is_refused_before_its_code_is_looked_at(hall: Hall):
+    await hall.enrol()
+    agent = await hall.ask("agent.create", name="planner-1")
+    await hall.request("apr-7")
+    code = (await hall.ask("agent.code", credential=agent["credential"]))["code"]
+    for verb in ("approval.converse", "approval.deny"):
+        for _ in range(7):
+            said = await hall.converse(verb, "planner-1", code, approval_id="apr-7")
+            assert (said["state"], said["code"]) == ("refused", "agent_cannot_approve")
+    assert await hall.status("apr-7") == "open"
+    for name in ("aka", "planner-1"):
+        assert (await hall.ask("user.status", name=name))["failures"] == 0
+    two = await hall.ask("agent.create", name="worker-2")
+    presented = {"agent": "planner-1", "code": code, "credential": two["credential"]}
+    assert (await hall.ask("agent.challenge", **presented))["verified"], "its code was not used up"
+
+
+async def test_wrong_and_used_codes_leave_the_gate_open(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7")
+    await hall.login("Aka", hall.code())
+    for code, verdict in ((hall.code(), "code_reused"), (hall.wrong(), "invalid_code")):
+        assert (await hall.converse("approval.converse", "Aka", code, approval_id="apr-7"))["code"] == verdict
+    assert await hall.status("apr-7") == "open"
+
+
+async def test_one_code_releases_the_gates_that_were_shown_and_no_other(hall: Hall):
+    await hall.enrol()
+    for name in ("apr-1", "apr-2", "apr-3"):
+        await hall.request(name)
+    gates = [{"approval_id": "apr-1"}, {"approval_id": "apr-2"}]
+    code = hall.code()
+    said = await hall.converse("approval.converse", "Aka", code, gates=gates)
+    assert [gate["status"] for gate in said["gates"]] == ["granted", "granted"]
+    refused = await hall.converse("approval.converse", "Aka", code, approval_id="apr-3")
+    assert refused["code"] == "code_reused"
+    assert [await hall.status(name) for name in ("apr-1", "apr-2", "apr-3")] == ["granted", "granted", "open"]
+    assert {answer["step"] for answer in await answered(hall, 2)} == {int(hall.now_s) // 30}
+
+
+async def test_stale_expired_and_denied_have_their_codes_and_use_no_code_up(hall: Hall):
+    await hall.enrol()
+    await hall.request("changed")
+    await hall.request("changed", {"tool": "shell", "cmd": ["rm"]})
+    await hall.request("late", timeout_ms=1_000)
+    await hall.request("refused")
+    await eventually(lambda: _is(hall, "changed", "stale"))
+    hall.later(1)
+    await eventually(lambda: _is(hall, "late", "expired"))
+    said = await hall.converse("approval.deny", "Aka", hall.code(), approval_id="refused", reason="no")
+    assert said["say"] == "confirmed, this is Aka. deploy denied"
+    hall.later(30)
+    for name, code in (("changed", "stale"), ("late", "expired"), ("refused", "denied")):
+        told = await hall.converse("approval.converse", "Aka", hall.code(), approval_id=name)
+        assert (told["state"], told["code"]) == ("refused", f"approval_{code}")
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
+    outcomes = {answer["approval_id"]: answer["outcome"] for answer in await answered(hall, 3)}
+    assert outcomes == {"changed": "stale", "late": "expired", "refused": "denied"}
+
+
+async def test_another_digest_than_the_gates_is_stale(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7")
+    said = await hall.converse("approval.converse", "Aka", hall.code(), approval_id="apr-7", digest="beef")
+    assert said["code"] == "approval_stale"
+    assert await hall.status("apr-7") == "open"
+
+
+async def test_only_those_who_are_named_may_answer(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7", approvers=["Bo"])
+    for name in ("Aka", "ghost"):
+        said = await hall.converse("approval.converse", name, hall.code(), approval_id="apr-7")
+        assert said["code"] == "not_an_approver"
+    assert (await hall.ask("user.status", name="aka"))["failures"] == 0
+
+
+async def test_an_acceptance_that_was_not_carried_out_is_carried_out_at_the_next_start(hall: Hall):
+    await hall.enrol()
+    digest = await hall.request("apr-7")
+    hall.processes[0].kill()
+    process = await hall.start(fault="actor.after_commit:1")
+    await hall.ask("approval.converse", session="s", text="Aka", approval_id="apr-7")
+    body = b'{"session":"s","text":"%s"}' % hall.code().encode()
+    hall.bus.publish("htdag.v1.identity.approval.converse", body)
+    await asyncio.to_thread(process._process.wait, 10)
+    hall.later(3600)  # it was proved in time, however long we were away
+    await hall.start()
+    await eventually(lambda: _is(hall, "apr-7", "granted"))
+    (answer,) = await answered(hall)
+    assert (answer["outcome"], answer["digest"]) == ("granted", digest)
+
+
+async def test_an_answer_that_was_not_stored_is_stored_at_the_next_start(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7", timeout_ms=1_000)
+    hall.processes[0].kill()
+    hall.later(2)
+    process = hall.processes[0]
+    process.start(fault="actor.after_commit:1")
+    await asyncio.to_thread(process._process.wait, 20)
+    assert await hall.answers() == []
+    await hall.start()
+    assert [answer["outcome"] for answer in await answered(hall)] == ["expired"]
+
+
+async def test_gates_wait_through_restarts_and_the_same_request_opens_no_second_one(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7")
+    hall.processes[0].kill()
+    await hall.start()
+    await hall.request("apr-7")
+    assert [gate["approval_id"] for gate in await hall.ask("approval.list")] == ["apr-7"]
+
+
+async def test_a_request_whose_digest_is_not_that_of_its_action_is_put_aside(hall: Hall):
+    lie = RequestApproval(run_id="r1", task_id="t", digest="beef", action=ACTION)
+    subject = command("identity", "approval", "apr-7", "request")
+    await hall.bus.store(subject, msgspec.json.encode(lie), stream=COMMANDS, msg_id="lie")
+
+    async def aside() -> bool:
+        return await hall.bus.last(DEAD_LETTERS, dead_letter(COMMANDS)) is not None
+
+    await eventually(aside)
+    assert await hall.status("apr-7") == ""
+
+
+async def _is(hall: Hall, approval_id: str, status: str) -> bool:
+    return await hall.status(approval_id) == status

@@ -1,0 +1,120 @@
+"""The local listener: set-up, verification, disabling, reset and unlock, for callers on this host only."""
+
+import socket
+
+from tests.unit.identity.desk import PASSWORD, Hall, Told
+
+
+async def test_a_secret_is_on_only_when_a_code_confirmed_it(hall: Hall):
+    bearer = await hall.set_password()
+    made = await hall.post("/auth/mfa/setup/", None, bearer)
+    assert made.body["provisioning_uri"].startswith("otpauth://totp/htdag:Aka?secret=")
+    assert made.body["qr_svg"].startswith("<svg")
+    assert not (await hall.ask("user.status", name="aka"))["mfa_enabled"]
+    secret = made.body["secret"]
+    assert (await hall.post("/auth/mfa/verify/", {"code": hall.code(1, secret)}, bearer)).body["code"] == "invalid_code"
+    assert not (await hall.ask("user.status", name="aka"))["mfa_enabled"]
+    confirmed = await hall.post("/auth/mfa/verify/", {"code": hall.code(0, secret)}, bearer)
+    assert confirmed == Told(200, {"mfa_enabled": True})
+    assert (await hall.login("Aka", hall.code(0, secret)))["code"] == "code_reused"
+    assert (await hall.post("/auth/mfa/setup/", None, bearer)).body["code"] == "mfa_already_enabled"
+
+
+async def test_nothing_is_done_for_who_is_not_signed_in(hall: Hall):
+    await hall.enrol()
+    for path in ("/auth/mfa/setup/", "/auth/mfa/verify/"):
+        told = await hall.post(path, {"code": hall.code()})
+        assert (told.status, told.body["code"]) == (401, "not_signed_in")
+        assert (await hall.post(path, {}, "guess")).status == 401
+
+
+async def test_the_set_up_link_works_once(hall: Hall):
+    token = hall.token()
+    await hall.set_password()
+    again = await hall.post("/auth/password/", {"user": "aka", "token": token, "password": "another password"})
+    assert (again.status, again.body["code"]) == (403, "bad_link")
+    assert not (hall.home / "keys" / "set-up-links" / "aka").exists()
+
+
+async def test_disabling_needs_a_valid_code_and_erases_the_secret(hall: Hall):
+    bearer = await hall.enrol()
+    assert (await hall.post("/auth/mfa/disable/", {}, bearer)).body["code"] == "invalid_code"
+    assert (await hall.post("/auth/mfa/disable/", {"code": hall.code()}, bearer)).body == {"mfa_enabled": False}
+    assert not (await hall.ask("user.status", name="aka"))["mfa_enabled"]
+    assert (await hall.post("/auth/mfa/disable/", {"code": hall.code(1)}, bearer)).body["code"] == "mfa_not_enabled"
+
+
+async def test_reset_needs_the_password_and_this_host(hall: Hall):
+    await hall.enrol()
+    assert (await hall.post("/auth/mfa/reset/", {})).status == 403
+    assert (await hall.post("/auth/mfa/reset/", {"password": "wrong password"})).body["code"] == "wrong_password"
+    for headers in ({"X_Forwarded_For": "127.0.0.1"}, {"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        told = await hall.post("/auth/mfa/reset/", {"password": PASSWORD}, **headers)
+        assert (told.status, told.body["code"]) == (403, "not_local")
+    assert (await hall.ask("user.status", name="aka"))["mfa_enabled"]
+    assert (await hall.post("/auth/mfa/reset/", {"password": PASSWORD})).status == 200
+    assert not (await hall.ask("user.status", name="aka"))["mfa_enabled"]
+
+
+async def test_a_lock_ends_early_by_password_and_only_so(hall: Hall):
+    await hall.enrol()
+    for _ in range(2):
+        for _ in range(5):
+            await hall.login("Aka", hall.wrong())
+        hall.later(60)
+    assert (await hall.login("Aka", hall.code()))["code"] == "locked"
+    assert (await hall.ask("user.status", name="aka"))["locked"]
+    assert (await hall.post("/auth/mfa/unlock/", {})).status == 403
+    assert (await hall.login("Aka", hall.code()))["code"] == "locked"
+    assert (await hall.post("/auth/mfa/unlock/", {"password": PASSWORD})).body == {"locked": False}
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
+
+
+async def test_agents_may_not_reset_unlock_or_disable(hall: Hall):
+    await hall.enrol()
+    await hall.ask("agent.create", name="planner-1")
+    for path in ("reset", "unlock", "disable"):
+        told = await hall.post(f"/auth/mfa/{path}/", {"user": "planner-1", "password": PASSWORD, "code": "123456"})
+        assert (told.status, told.body["code"]) == (403, "not_for_agents")
+
+
+async def test_guessing_passwords_is_limited_and_leaves_codes_alone(hall: Hall):
+    await hall.enrol()
+    told = [await hall.post("/auth/session/", {"user": "aka", "password": f"guess number {n}"}) for n in range(6)]
+    assert [one.body["code"] for one in told] == ["wrong_password"] * 5 + ["rate_limited"]
+    assert told[-1].status == 429
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
+
+
+async def test_a_wrong_body_is_refused_and_not_repeated(hall: Hall):
+    told = await hall.post("/auth/mfa/reset/", {"pasword": "my secret"})
+    assert (told.status, told.body["code"]) == (400, "bad_request")
+    assert "my secret" not in str(told.body)
+    assert (await hall.post("/auth/mfa/reset/", {"password": "x" * 20_000})).status == 413
+
+
+async def test_it_listens_on_loopback_only(hall: Hall):
+    port = int(hall.url.rpartition(":")[2])
+    other = socket.gethostbyname(socket.gethostname())
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        # 127.0.0.2 is loopback too, but it is not what is listened on.
+        for address in {"127.0.0.2", *([other] if not other.startswith("127.") else [])}:
+            assert probe.connect_ex((address, port)) != 0
+
+
+async def test_a_lost_key_file_is_not_replaced(hall: Hall):
+    await hall.enrol()
+    hall.processes[0].kill()
+    (hall.home / "keys" / "identity").unlink()
+    process = hall.processes[0]
+    process.start()
+    assert process._process is not None
+    assert process._process.wait(20) == 78
+    assert "is lost" in process.tail()
+
+
+async def test_a_soft_stop_ends_well_and_takes_the_address_away(hall: Hall):
+    await hall.enrol()
+    assert hall.processes[0].terminate() == 0
+    assert list(hall.home.glob("run/*")) == []

@@ -1,0 +1,83 @@
+"""Secrets at rest: whose they are stands inside; the key file is private, rotates, and is never quietly replaced."""
+
+import stat
+
+import pytest
+
+from contracts.errors import Rejected
+from services.identity.sealing import KeyFile, Sealer, signature_ok
+
+
+@pytest.fixture
+def file(tmp_path) -> KeyFile:
+    made = KeyFile(tmp_path / "keys" / "identity")
+    made.create()
+    return made
+
+
+def test_what_is_sealed_opens_for_its_owner_and_kind_only(file):
+    sealer = Sealer(file)
+    token = sealer.seal("aka", "totp", "SECRET")
+    assert "SECRET" not in token
+    assert sealer.open("aka", "totp", token) == "SECRET"
+    with pytest.raises(Rejected, match="internal"):
+        sealer.open("mallory", "totp", token)
+    with pytest.raises(Rejected, match="internal"):
+        sealer.open("aka", "password", token)
+
+
+def test_the_key_file_is_private_and_refused_when_it_is_not(file):
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    file.path.chmod(0o640)
+    with pytest.raises(Rejected, match="open to others"):
+        KeyFile(file.path).read()
+
+
+def test_a_lost_or_broken_key_file_is_not_replaced(file):
+    file.path.unlink()
+    with pytest.raises(Rejected, match="is lost"):
+        Sealer(file)
+    file.path.write_text("not a key\n")
+    file.path.chmod(0o600)
+    with pytest.raises(Rejected, match="cannot be read"):
+        Sealer(file)
+
+
+def test_creating_it_again_changes_nothing(file):
+    before = file.path.read_bytes()
+    file.create()
+    assert file.path.read_bytes() == before
+
+
+def test_a_rotation_is_seen_by_who_runs_and_old_seals_open_until_old_keys_are_dropped(file):
+    sealer = Sealer(file)
+    old = sealer.seal("aka", "totp", "SECRET")
+    assert KeyFile(file.path).rotate() == 2
+    assert not sealer.is_newest(old)
+    assert sealer.open("aka", "totp", old) == "SECRET"
+    new = sealer.seal("aka", "totp", "SECRET")
+    assert sealer.is_newest(new)
+    assert KeyFile(file.path).drop_old() == 1
+    assert sealer.open("aka", "totp", new) == "SECRET"
+    with pytest.raises(Rejected, match="cannot be opened"):
+        sealer.open("aka", "totp", old)
+
+
+def test_what_is_derived_outlives_rotations_and_differs_by_purpose(file):
+    before = Sealer(file)
+    file.rotate()
+    file.drop_old()
+    after = Sealer(file)
+    assert after.derived("names") == before.derived("names") != before.derived("sign")
+    assert after.public_key == before.public_key
+
+
+def test_a_signature_holds_for_its_text_and_key_only(file, tmp_path):
+    sealer = Sealer(file)
+    signature = sealer.sign(b"text")
+    assert signature_ok(sealer.public_key, signature, b"text")
+    assert not signature_ok(sealer.public_key, signature, b"other")
+    other = KeyFile(tmp_path / "other")
+    other.create()
+    assert not signature_ok(Sealer(other).public_key, signature, b"text")
+    assert not signature_ok("", "", b"text")

@@ -1,0 +1,86 @@
+"""No secret, code, password, credential or link is stored, logged or counted in the clear; keys can be rotated."""
+
+import re
+import urllib.request
+
+from services.identity.sealing import KeyFile
+from tests.support.eventually import eventually
+from tests.unit.identity.desk import PASSWORD, Hall
+
+
+async def everything_stored(hall: Hall) -> bytes:
+    """Every message of every stream, with subjects and headers."""
+    found = []
+    for name in (await hall.bus.api("STREAM.NAMES"))["streams"]:
+        async for record in hall.bus.history(name, ">"):
+            found.append(f"{record.subject} {dict(record.headers)} ".encode() + record.data)
+    return b"\n".join(found)
+
+
+async def test_nothing_secret_is_stored_logged_or_counted(hall: Hall):
+    token = hall.token()
+    bearer = await hall.enrol()
+    agent = await hall.ask("agent.create", name="planner-1")
+    two = await hall.ask("agent.create", name="worker-2")
+    shown = await hall.ask("agent.code", credential=agent["credential"])
+    presented = {"agent": "planner-1", "code": shown["code"], "credential": two["credential"]}
+    await hall.ask("agent.challenge", **presented)
+    secrets = {hall.secret, PASSWORD, bearer, token, agent["credential"], two["credential"], shown["code"]}
+    await hall.request("apr-7")
+    for _ in range(3):
+        for code in (hall.wrong(), hall.code()):
+            secrets.add(code)
+            await hall.login("Aka", code)
+        hall.later(60)
+    secrets.add(hall.code())
+    await hall.converse("approval.converse", "Aka", hall.code(), approval_id="apr-7")
+    await hall.ask("login.converse", session="mistyped", text="483291")
+    secrets |= {"483291"}
+    await hall.post("/auth/mfa/reset/", {"password": "a password that is wrong"})
+    secrets.add("a password that is wrong")
+    stored = await everything_stored(hall)
+    assert b"user.attempt_accepted.v1" in stored
+    assert b"approval.granted.v1" in stored
+    base = await hall.processes[0].ready()
+    with urllib.request.urlopen(f"{base}/metrics") as answer:
+        metrics = answer.read()
+    assert b'htdag_totp_attempts_total{purpose="approval",result="accepted"} 1.0' in metrics
+    logs = b"".join(process.log_path.read_bytes() for process in hall.processes)
+    for secret in secrets:
+        # Six digits stand inside many a time or digest by chance: a code would stand by itself.
+        alone = re.compile(rb"(?<![0-9A-Za-z])" + re.escape(secret.encode()) + rb"(?![0-9A-Za-z])")
+        for place in (stored, logs, metrics):
+            assert not alone.search(place), secret
+
+
+async def test_a_rotation_seals_everything_anew_and_old_keys_can_be_dropped(hall: Hall):
+    await hall.enrol()
+    file = KeyFile(hall.home / "keys" / "identity")
+    file.rotate()
+
+    async def rewrapped() -> bool:
+        return b"user.secret_rewrapped.v1" in await everything_stored(hall)
+
+    await eventually(rewrapped, timeout_s=10)
+    file.drop_old()
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
+    assert (await hall.post("/auth/session/", {"user": "aka", "password": PASSWORD})).status == 200
+
+
+async def test_an_agents_channel_uses_up_no_humans_attempts(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7")
+    said = []
+    for number in range(6):
+        for text in ("Aka", hall.wrong()):
+            body = {"session": f"a{number}", "text": text}
+            said.append(
+                await hall.bus.call("htdag.v1.identity.login.converse", body, headers={"Htdag-By": "agent:planner-1"})
+            )
+    assert [one["code"] for one in said[1::2]] == ["invalid_code"] * 5 + ["rate_limited"]
+    for text in ("Aka", hall.code()):
+        body = {"session": "g", "text": text, "approval_id": "apr-7"}
+        gate = await hall.bus.call("htdag.v1.identity.approval.converse", body, headers={"Htdag-By": "agent:planner-1"})
+    assert gate["code"] == "agent_cannot_approve"
+    assert (await hall.ask("user.status", name="aka"))["failures"] == 0
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
