@@ -11,6 +11,7 @@ from services.console.supervision.broker import masked
 HEADERS = ("SERVICE", "STATE", "PID", "HTTP", "RSS", "RESTARTS")
 WITHOUT: Final = {
     "planner": "goals, tasks, epics and strategies are refused; a plan with agents needs `--strategy none`",
+    "policy-gateway": "agents have no tools: calls wait until their task's deadline",
     "executor": "no run begins and none goes on",
     "llm-worker": "no model answers: tasks that ask one wait, then fail with llm_unavailable",
 }
