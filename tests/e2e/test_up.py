@@ -65,7 +65,7 @@ async def test_up_detached_is_ready_when_it_returns_and_down_leaves_nothing(inst
     assert password
     for pid in pids:
         assert password not in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
-    assert instance("up", "-d").code == 5
+    assert instance("up", "-d", "--only", "planner,executor,llm-worker").code == 5
     assert instance("down").code == 0
     assert gone(pids)
     assert instance("down").code == 3
