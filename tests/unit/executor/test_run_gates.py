@@ -45,11 +45,13 @@ class Told:
     def tell(self, command: Any) -> list[Any]:
         events: list[Any] = []
         follows = list(RUN.decide(command, self.run, self.now_ms))
-        while follows:
+        while True:
             events += follows
             for event in follows:
                 self.run = RUN.evolve(self.run, event)
             follows = list(advance(self.run, self.now_ms, self.gating))
+            if not follows:
+                break
         self.effects = list(RUN.react(self.run, events))
         # Whatever happens, a snapshot and the state are the same.
         assert dump(restore(dump(self.run))) == dump(self.run)
