@@ -126,7 +126,9 @@ def _group_starts(run: Run, now_ms: int) -> list[RunEvent]:
 def _gate_requests(run: Run, now_ms: int, gating: Gating) -> list[RunEvent]:
     """Whoever waits for a human takes no room. What needs none after all gets in line with the others."""
     events: list[RunEvent] = []
-    for task in sorted(set(run.ready_gates), key=lambda one: one.order):
+    # An entry counts for the attempt that it was made for: a retry that is not due yet may have an older one.
+    ready = {order: task for order, attempt, task in run.ready_gates if task.attempt == attempt}
+    for _, task in sorted(ready.items()):
         if task.gate is not None or not may_start(task):
             continue
         if waits_for_human(task, gating):

@@ -190,7 +190,7 @@ class Run:
         self.cost_unknown = False
         self.ready: list[Rank] = []
         self.chosen: list[Rank] = []
-        self.ready_gates: list[TaskRecord] = []
+        self.ready_gates: list[tuple[int, int, TaskRecord]] = []
         self.ready_groups: list[TaskRecord] = []
         self.closing: list[TaskRecord] = []
         self.fallen: list[TaskRecord] = []
@@ -225,7 +225,7 @@ def make_ready(run: Run, task: TaskRecord) -> None:
         run.ready_groups.append(task)
         return
     if task.gate is None and is_gated(spec):
-        run.ready_gates.append(task)
+        run.ready_gates.append((task.order, task.attempt, task))
         return
     choose_from(run, task)
 
