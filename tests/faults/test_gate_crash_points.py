@@ -10,6 +10,7 @@ import pytest
 from contracts import streams, subjects
 from contracts.approval import RequestApproval, TakeApproval
 from contracts.codec import CommitCodec
+from contracts.limits import PARTITIONS
 from contracts.requests import RunRef, RunStart
 from contracts.run import RunEvent, TaskStarted
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
@@ -40,7 +41,7 @@ async def executor(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Ser
 async def release(bus: Bus, run_id: str, asked: dict[str, bytes]) -> None:
     """What identity does: it answers each gate, twice."""
     while True:
-        for partition in range(streams.PARTITIONS):
+        for partition in range(PARTITIONS):
             wanted = f"{subjects.ROOT}.in.{partition}.identity.approval.*.request"
             async for record in bus.history(streams.COMMANDS, wanted):
                 request = msgspec.json.decode(record.data, type=RequestApproval)

@@ -211,6 +211,7 @@ def _fall(run: Run, task: TaskRecord, status: TaskState) -> None:
         run.running -= 1
     task.status = status
     task.gate = None
+    task.rank = None  # a release that got in line is no place for the attempt after a resume
     run.open_count -= 1
     if task.work is not None:
         _forget_work(run, task)
