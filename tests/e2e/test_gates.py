@@ -11,6 +11,7 @@ import pyotp
 import pytest
 
 from contracts.approval import action_digest
+from contracts.rights import inbox
 from contracts.streams import COMMANDS, EVENTS_EXECUTOR
 from contracts.subjects import command, events
 from services.runtime import nats_client, nkeys
@@ -205,7 +206,7 @@ async def asked_otherwise(team: Team, gate: str) -> None:
     """The executor, taken over, asks for another action under the same gate."""
     url = "nats://" + team.document["operator_url"].rpartition("@")[2]
     key = nkeys.load(team.htdag.home / "keys", "executor")
-    bus = Bus(await nats_client.connect(url, name="executor", key=key))
+    bus = Bus(await nats_client.connect(url, name="executor", key=key, inbox=inbox("executor")))
     await bus.start()
     action = {"cmd": ["rm", "-rf", "/"]}
     request = {

@@ -12,6 +12,7 @@ from typing import Any
 import pyotp
 import pytest
 
+from contracts.rights import inbox
 from contracts.streams import COMMANDS
 from contracts.subjects import command
 from services.runtime import nats_client, nkeys
@@ -66,7 +67,7 @@ class Life:
         # Nobody but the executor may ask for a gate, the operator neither.
         url = "nats://" + self.document["operator_url"].rpartition("@")[2]
         key = nkeys.load(self.instance.home / "keys", "executor")
-        bus = Bus(await nats_client.connect(url, name="executor", key=key))
+        bus = Bus(await nats_client.connect(url, name="executor", key=key, inbox=inbox("executor")))
         await bus.start()
         subject = command("identity", "approval", gate, "request")
         await bus.store(subject, json.dumps(request).encode(), stream=COMMANDS, msg_id=gate)
