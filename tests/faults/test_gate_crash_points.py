@@ -38,25 +38,23 @@ async def executor(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Ser
     made.kill()
 
 
-async def release(bus: Bus, run_id: str, asked: dict[str, bytes]) -> None:
+async def release(bus: Bus, run_id: str, asked: set[str]) -> None:
     """What identity does: it answers each gate, twice."""
-    while True:
-        for partition in range(PARTITIONS):
-            wanted = f"{subjects.ROOT}.in.{partition}.identity.approval.*.request"
-            async for record in bus.history(streams.COMMANDS, wanted):
-                request = msgspec.json.decode(record.data, type=RequestApproval)
-                gate = record.subject.split(".")[-2]
-                if request.run_id != run_id or gate in asked:
-                    continue
-                asked[gate] = record.data
-                answer = TakeApproval(
-                    gate, run_id, request.task_id, request.attempt, "granted", request.digest, 1, "aka", "human", 7
-                )
-                for double in ("1", "2"):
-                    subject = subjects.command("executor", "run", run_id, "approval")
-                    data = msgspec.json.encode(answer)
-                    await bus.store(subject, data, stream=streams.COMMANDS, msg_id=f"{gate}-{double}")
-        await asyncio.sleep(0.1)
+    for partition in range(PARTITIONS):
+        wanted = f"{subjects.ROOT}.in.{partition}.identity.approval.*.request"
+        async for record in bus.history(streams.COMMANDS, wanted):
+            request = msgspec.json.decode(record.data, type=RequestApproval)
+            gate = record.subject.split(".")[-2]
+            if request.run_id != run_id or gate in asked:
+                continue
+            asked.add(gate)
+            answer = TakeApproval(
+                gate, run_id, request.task_id, request.attempt, "granted", request.digest, 1, "aka", "human", 7
+            )
+            for double in ("1", "2"):
+                subject = subjects.command("executor", "run", run_id, "approval")
+                data = msgspec.json.encode(answer)
+                await bus.store(subject, data, stream=streams.COMMANDS, msg_id=f"{gate}-{double}")
 
 
 @pytest.mark.timeout(120)
@@ -75,17 +73,25 @@ async def test_an_executor_killed_around_a_gate_asks_once_and_begins_once(
     executor.start(fault=f"{point}:{nth}")
     await executor.ready()
     run_id = f"gate-{point.replace('.', '-')}-{nth}"
-    asked: dict[str, bytes] = {}
-    identity = asyncio.create_task(release(bus, run_id, asked))
+    asked: set[str] = set()
+
+    async def killed() -> bool:
+        await release(bus, run_id, asked)
+        return executor.dead
+
+    async def all_asked() -> bool:
+        await release(bus, run_id, asked)
+        return len(asked) == len(TASKS) - 1
+
     start = RunStart(run_id=run_id, tasks=TASKS)
     begun = asyncio.create_task(bus.call(subjects.rpc("executor", "run", "start"), start, timeout_s=2))
     await asyncio.wait([begun])
     begun.exception()
-    await eventually(lambda: executor.dead, timeout_s=30)
+    await eventually(killed, timeout_s=30)
     executor.start()
     await executor.ready()
+    await eventually(all_asked, timeout_s=30)
     view = await over(bus, run_id)
-    identity.cancel()
     assert view.status == "completed", view
     history = bus.history(streams.EVENTS_EXECUTOR, subjects.events("executor", "run", run_id))
     events = [event async for record in history for event in CODEC.decode(record.data).events]
