@@ -20,8 +20,8 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
-from contracts.subjects import events as event_subject
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
+from contracts.subjects import events as event_subject
 from contracts.task import TaskSpec
 from services.planner import epic_list
 from services.planner.epic_list import EpicList
