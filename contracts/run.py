@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from contracts.approval import TakeApproval
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
 from contracts.llm import LlmRequest, Usage, shown
+from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.task import RunState, TaskSpec, TaskState
 
@@ -106,7 +108,9 @@ class TakeTime(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     llm_alive: bool = True
 
 
-RunCommand = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer | TakeResult | TakeToolResult | TakeTime
+RunCommand = (
+    StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer | TakeApproval | TakeResult | TakeToolResult | TakeTime
+)
 
 
 # Events --------------------------------------------------------------------------------------------------------
@@ -293,6 +297,8 @@ class RunEnded(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 RunEvent = (
     RunCreated
     | TasksAdded
+    | TaskApprovalRequested
+    | TaskApproved
     | TaskStarted
     | TaskCompleted
     | TaskFailed
@@ -354,6 +360,7 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     cost_unknown: bool = False
     models: list[str] = []
     tool_calls: int = 0
+    approval_id: str | None = None
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -384,15 +391,3 @@ class RunView(msgspec.Struct, frozen=True, omit_defaults=True):
     error: dict[str, Any] | None = None
     digest: str = ""
     last_seq: int = 0
-
-
-class RunResult(msgspec.Struct, frozen=True, omit_defaults=False):
-    """What a run produced: counts, the result per completed task, and the mutations that were really used."""
-
-    run_id: str
-    status: RunState
-    completed: int
-    failed: int
-    results: dict[str, Any]
-    mutations_applied: list[Any]
-    error: dict[str, Any] | None = None

@@ -1,4 +1,6 @@
-"""What is found when a run's log is read again: the same state, and nothing done twice."""
+"""What is found when a run's log is read again: its results, the same state, and nothing done twice."""
+
+from typing import Any
 
 import msgspec
 
@@ -31,3 +33,15 @@ class RunAudit(msgspec.Struct, frozen=True, omit_defaults=False):
     tools_run_twice: int
     open_waits: int
     tool_calls: int = 0
+
+
+class RunResult(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What a run produced: counts, the result per completed task, and the mutations that were really used."""
+
+    run_id: str
+    status: RunState
+    completed: int
+    failed: int
+    results: dict[str, Any]
+    mutations_applied: list[Any]
+    error: dict[str, Any] | None = None

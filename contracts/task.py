@@ -81,6 +81,16 @@ class ToolNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="tool"):
     opts: dict[str, Any] = {}
 
 
+class ApprovalNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="approval"):
+    """Waits until a human releases it by a fresh code; `action` is what they are shown beside the task.
+
+    The task's `timeout_ms` is that of the gate. The result is `{approved_by, at, step}`.
+    """
+
+    title: str = ""
+    action: Any = None
+
+
 class GroupNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="group"):
     """A decomposed task: it ends when its children have ended."""
 
@@ -88,8 +98,8 @@ class GroupNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="group"):
     reasoning: str = ""
 
 
-Node = AgentNode | LlmNode | LuaNode | NoopNode | NatsNode | ToolNode | GroupNode
-NODE_TYPES: Final = ("agent", "llm", "lua", "noop", "nats", "tool", "group")
+Node = AgentNode | LlmNode | LuaNode | NoopNode | NatsNode | ToolNode | ApprovalNode | GroupNode
+NODE_TYPES: Final = ("agent", "llm", "lua", "noop", "nats", "tool", "approval", "group")
 
 
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):

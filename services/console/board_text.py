@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from contracts import run as events
 from contracts.run import RunEvent
+from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import ToolAnswered
 from services.console.output import duration, money
 from services.console.run_board import Board, TaskLine
@@ -41,6 +42,10 @@ def describe(board: Board, event: RunEvent) -> str | None:
             return f"run {board.run_id} running" + (f"  strategy {event.strategy}" if event.strategy else "")
         case events.TasksAdded():
             return f"run {board.run_id} tasks +{len(event.tasks)}"
+        case TaskApprovalRequested():
+            return f"task {event.task_id} waiting_approval  {release(event.gate_id)}"
+        case TaskApproved():
+            return f"task {event.task_id} approved by {event.user}"
         case events.TaskStarted():
             again = f"  attempt {event.attempt}" if event.attempt > 1 else ""
             return f"task {event.task_id} in_progress{again}"
@@ -77,6 +82,8 @@ def facts(task: TaskLine, now_ms: int) -> str:
     words: list[str] = []
     if task.started_at_ms and now_ms:
         words.append(duration(max(0, (task.ended_at_ms or now_ms) - task.started_at_ms) / 1000))
+    if task.gate:
+        words.append(release(task.gate))
     if task.chunks and task.status == "in_progress":
         words.append(f"streaming {task.chunks}")
     if task.tool_calls:
@@ -95,6 +102,11 @@ def facts(task: TaskLine, now_ms: int) -> str:
     if task.error and task.status != "completed":
         words.append(error_text(task.error))
     return "".join(f"  {word}" for word in words)
+
+
+def release(gate: str) -> str:
+    """What to type to release a gate."""
+    return f"htdag approvals grant {gate}"
 
 
 def error_text(error: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from contracts import run as events
-from contracts import run_tools
+from contracts import run_gates, run_tools
 from contracts.commit import Commit
 from contracts.run import RunEvent
 from contracts.task import RUN_STATES_FINAL, TASK_STATES_FINAL, GroupNode, TaskSpec
@@ -45,6 +45,8 @@ class TaskLine:
     tool_calls: int = 0
     asked: dict[int, str] = field(default_factory=dict)
     """Tool calls of this attempt that have not ended, by their number."""
+    gate: str = ""
+    """The gate that a human must release, while it waits."""
     tool_said: str = ""
     """The tool call that ended last, and how."""
 
@@ -154,6 +156,7 @@ def _move(board: Board, task_id: str, status: str, now_ms: int) -> TaskLine | No
     if status in TASK_STATES_FINAL:
         task.ended_at_ms, task.tail = now_ms, ""
     task.asked.clear()
+    task.gate = ""
     return task
 
 
@@ -162,6 +165,16 @@ def _started(board: Board, event: events.TaskStarted, now_ms: int) -> None:
     if task is not None:
         task.attempt, task.tail = event.attempt, ""
         task.started_at_ms = task.started_at_ms or now_ms
+
+
+def _approval_requested(board: Board, event: run_gates.TaskApprovalRequested, now_ms: int) -> None:
+    task = _move(board, event.task_id, "waiting_approval", now_ms)
+    if task is not None:
+        task.attempt, task.gate = event.attempt, event.gate_id
+
+
+def _approved(board: Board, event: run_gates.TaskApproved, now_ms: int) -> None:
+    _move(board, event.task_id, "pending", now_ms)
 
 
 def _completed(board: Board, event: events.TaskCompleted, now_ms: int) -> None:
@@ -256,6 +269,8 @@ def _ended(board: Board, event: events.RunEnded, now_ms: int) -> None:
 _TAKERS: Final[Mapping[type, Callable[[Board, Any, int], None]]] = {
     events.RunCreated: _created,
     events.TasksAdded: _added,
+    run_gates.TaskApprovalRequested: _approval_requested,
+    run_gates.TaskApproved: _approved,
     events.TaskStarted: _started,
     events.TaskCompleted: _completed,
     events.TaskFailed: _failed,

@@ -18,7 +18,18 @@ from contracts.run_tools import TakeToolResult
 from contracts.streams import LLM_REQUESTS
 from contracts.subjects import command, llm_request, rpc
 from services.executor import agents
-from services.executor.run.effects import CallNats, CallTool, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.gate_keeper import GateKeeper
+from services.executor.run.effects import (
+    AskApproval,
+    CallNats,
+    CallTool,
+    CancelLlm,
+    RunNoop,
+    RunScript,
+    RunStage,
+    SendLlm,
+    WithdrawApproval,
+)
 from services.executor.strategy_book import StrategyBook
 from services.executor.tool_caller import ToolCaller, ToolOutcome
 from services.runtime.bus import Message
@@ -105,6 +116,7 @@ class RunEffects:
         self._stages = asyncio.Semaphore(lua_children)
         self._tasks: set[asyncio.Task[None]] = set()
         self._result_bytes_max = bus.payload_max // RESULT_SHARE
+        self._gates = GateKeeper(bus, clock, log)
         self._tools = ToolCaller(bus, clock, result_bytes_max=self._result_bytes_max)
 
     def start(self, actor_id: str, effect: Any, done: Done) -> None:
@@ -129,6 +141,11 @@ class RunEffects:
             self._spawn(effect.task_id, effect.attempt, "body", self._call_in_turn(effect), done)
         elif type(effect) is CallTool:
             self._keep(self._call_tool(actor_id, effect, done))
+        elif type(effect) is AskApproval:
+            self._keep(self._ask_approval(actor_id, effect, done))
+        elif type(effect) is WithdrawApproval:
+            self._keep(self._gates.withdraw(actor_id, effect))
+            done(None)
         elif type(effect) is CancelLlm:
             self._cancel_llm(actor_id, effect, done)
         else:
@@ -181,6 +198,10 @@ class RunEffects:
             self._bus.publish(rpc("llm-worker", "llm", "cancel"), _ENCODE(body))
         except Rejected as error:
             self._log.warning("llm_not_cancelled", corr_id=corr_id, code=error.code)
+
+    async def _ask_approval(self, run_id: str, effect: AskApproval, done: Done) -> None:
+        await self._gates.ask(run_id, effect)
+        done(None)
 
     # -- bodies and stages -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.approval import ACTION_BYTES_MAX
 from contracts.errors import Rejected
 from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
@@ -44,12 +45,15 @@ from contracts.task import (
     ToolNode,
 )
 from contracts.tools import check_tool, check_tools
+from services.executor.run.state import is_gated
 
 KNOWN_ROLES: Final = frozenset(ROLES) | frozenset(ROLE_ALIASES)
 SUBJECTS_CLOSED: Final = ("htdag.", "$", "_INBOX", "llm.", "ai.")
 """What a nats node may not speak to: htdag itself, the broker, other callers' inboxes and the LLM edge."""
 CYCLE_SHOWN_MAX: Final = 20
 TEMPERATURE_MAX: Final = 2.0
+SHOWN_BYTES_MAX: Final = ACTION_BYTES_MAX // 4 * 3
+"""A task that a human must release: the whole action, with defaults spelt out, must fit into the request."""
 PROMPTED: Final = frozenset({AgentNode, LlmNode})
 PROMPTED_BYTES_MAX: Final = 512 << 10
 """A task whose text goes into a prompt: prompt and results of dependencies must fit into one event."""
@@ -131,6 +135,8 @@ def check_task(spec: TaskSpec) -> None:
     if not 0 <= spec.depth <= TASK_DEPTH_MAX:
         _out_of_bounds("depth", spec.depth, TASK_DEPTH_MAX, spec.id)
     node = spec.node
+    if is_gated(spec) and len(_ENCODE(spec)) > SHOWN_BYTES_MAX:
+        raise Rejected("too_large", "too long to be shown to a human", task_id=spec.id, max=SHOWN_BYTES_MAX)
     if type(node) is NoopNode:
         return
     check_node(spec.id, node)

@@ -16,13 +16,12 @@ from contracts.run import (
     CancelRun,
     ResumeRun,
     RunEvent,
-    RunResult,
     RunSummary,
     RunView,
     StartRun,
     Wait,
 )
-from contracts.run_proofs import ReplayReport, RunAudit
+from contracts.run_proofs import ReplayReport, RunAudit, RunResult
 from contracts.strategy import NO_STRATEGY, StrategyChoice, choice_texts
 from contracts.streams import COMMANDS, EVENTS_PLANNER
 from contracts.subjects import EPIC_RUN_PREFIX, ID, check_id, command, events, rpc

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.approval import TakeApproval
 from contracts.codec import UnknownType
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
 from contracts.errors import Rejected
@@ -23,6 +24,7 @@ from services.executor.run.state import Run
 from services.executor.views import summary_of
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
+from services.runtime.genuine import HEADER_STREAM
 from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
 from services.runtime.mailbox import Answered, Interrupted, Outcome
@@ -38,7 +40,9 @@ TIME: Final = "time"
 WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
 """Failures of the surroundings: the message is innocent and comes again for as long as they last."""
 
-Said = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer
+APPROVAL: Final = "approval"
+"""Verb by which identity alone may speak: the answer of a gate is believed under no other."""
+Said = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer | TakeApproval
 """What others may say to a run. Results and time come from the executor itself."""
 DEPTH_MAX: Final = JSON_DEPTH_MAX + 2
 """A request may nest JSON_DEPTH_MAX levels; what it asks for may lie a little deeper in a command."""
@@ -76,7 +80,7 @@ class Mailboxes:
         try:
             subject = parse_mailbox(delivery.subject)
             run_id = check_id(subject.aggregate_id, "run_id")
-            wish = self._time_command() if subject.verb == TIME else _wish(delivery.data, run_id)
+            wish = self._time_command() if subject.verb == TIME else _wish(delivery, subject.verb, run_id)
         except Rejected as error:
             self._put_aside(delivery, error.code, error.message)
             return
@@ -169,14 +173,23 @@ class Mailboxes:
             delivery.nak(NAK_DELAY_S)
 
 
-def _wish(data: bytes, run_id: str) -> Said:
+def _wish(delivery: Delivery, verb: str, run_id: str) -> Said:
     """What a message says. Raises Rejected poison or bad_id, or what the decoder raises."""
+    data = delivery.data
     wish: Said = _DECODE(data)
+    if isinstance(wish, TakeApproval):
+        _check_answer(delivery, verb)
     if deeper_than(data, DEPTH_MAX):
         raise Rejected("poison", "it is nested too deep")
-    if isinstance(wish, StartRun | AddTasks) and wish.run_id != run_id:
+    if isinstance(wish, StartRun | AddTasks | TakeApproval) and wish.run_id != run_id:
         raise Rejected("bad_id", "the subject and the message name different runs", field="run_id")
     return wish
+
+
+def _check_answer(delivery: Delivery, verb: str) -> None:
+    """Refuse an answer of a gate that somebody else may have put here, or had the broker put here (see genuine.py)."""
+    if verb != APPROVAL or delivery.headers.get(HEADER_STREAM) != COMMANDS:
+        raise Rejected("poison", "this is not how identity answers")
 
 
 def _plans(wish: RunCommand) -> bool:

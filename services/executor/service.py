@@ -3,7 +3,8 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from contracts.codec import CommitCodec
@@ -26,12 +27,15 @@ from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
 from services.executor.run import snapshot
+from services.executor.run.advance import advance
 from services.executor.run.decider import RUN
+from services.executor.run.gates import Gating
 from services.executor.run.state import Run
 from services.executor.sleepers import Sleepers
 from services.executor.strategy_book import StrategyBook
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
+from services.runtime.decider import Decider
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lua.host import LuaHost
@@ -84,7 +88,7 @@ async def build(app: App) -> None:
     host: ActorHost[RunCommand, Run, RunEvent] = ActorHost(
         service="executor",
         aggregate="run",
-        decider=dataclasses.replace(RUN, time_command=time_command),
+        decider=_decider(app, config, time_command),
         codec=codec,
         store=store,
         clock=clock,
@@ -109,6 +113,13 @@ async def build(app: App) -> None:
     sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
     _ = app.spawn(sleepers.watch(), "sleepers")
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
+
+
+def _decider(app: App, config: Config, time_command: Callable[[int], RunCommand]) -> Decider[RunCommand, Run, RunEvent]:
+    gating = Gating(config.auto_admin, config.approval_timeout_ms)
+    if gating.auto_admin:
+        app.log.warning("auto_admin", hint="admin tasks start without the approval of a human")
+    return dataclasses.replace(RUN, time_command=time_command, advance=partial(advance, gating=gating))
 
 
 def _snapshots(app: App) -> JetStreamSnapshots[Run]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from contracts.errors import Rejected
-from contracts.run import RunResult, RunSummary, RunView, TaskView, Wait
+from contracts.run import RunSummary, RunView, TaskView, Wait
+from contracts.run_proofs import RunResult
 from contracts.task import RunState
 from services.executor.run.attempts import expected_stage
 from services.executor.run.decider import GOAL_SHOWN_CHARS
@@ -77,6 +78,7 @@ def task_view(task: TaskRecord) -> TaskView:
         cost_unknown=task.cost_unknown,
         models=list(task.models),
         tool_calls=task.tool_calls,
+        approval_id=task.gate.gate_id if task.status == "waiting_approval" and task.gate is not None else None,
     )
 
 
@@ -95,6 +97,8 @@ def waits_of(run: Run) -> Iterator[Wait]:
                     yield Wait(run.run_id, task.spec.id, f"tool:{asked.tool}", asked.deadline_at_ms)
             elif task.work is None or not task.work.calls:
                 yield Wait(run.run_id, task.spec.id, _kind(task), task.deadline_at_ms)
+        elif task.gate is not None:
+            yield Wait(run.run_id, task.spec.id, "approval", task.gate.expires_at_ms)
         elif task.status == "pending" and task.due_at_ms:
             yield Wait(run.run_id, task.spec.id, "retry", task.due_at_ms)
 

@@ -43,7 +43,7 @@ def accept_node(task: TaskSpec) -> None:
             _check_subject(task.id, node.subject)
             _check_bound(task.id, "node.timeout_ms", node.timeout_ms, TASK_TIMEOUT_MAX_MS)
         case _:
-            return  # noop and group have nothing to be wrong
+            return  # noop, approval and group have nothing to be wrong
 
 
 def _check_llm(task_id: str, node: LlmNode) -> None:

@@ -19,6 +19,7 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
+from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.strategy import NO_STRATEGY
 from contracts.task import TaskState
 from services.runtime.event_store import Recorded
@@ -81,7 +82,9 @@ class TaskBoard:
                 self._put(event.task_id, BoardTask("blocked", blocked_by=event.blocked_by))
             case TaskCancelled():
                 self._put(event.task_id, BoardTask("cancelled"))
-            case TaskReset() | TaskRetryScheduled():
+            case TaskApprovalRequested():
+                self._put(event.task_id, BoardTask("waiting_approval"))
+            case TaskReset() | TaskRetryScheduled() | TaskApproved():
                 self._put(event.task_id, BoardTask("pending"))
             case _:
                 return  # what happens inside an attempt changes no state that is shown here

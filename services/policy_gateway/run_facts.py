@@ -23,6 +23,7 @@ from services.runtime.lifecycle import Log
 LOOKS_MAX: Final = 40
 LOOK_AGAIN_S: Final = 0.05
 _BEGINS: Final = "task.started.v1"
+_APPROVED: Final = "task.approved.v1"
 _RESTS: Final = {
     "task.completed.v1": "completed",
     "task.failed.v1": "failed",
@@ -31,7 +32,7 @@ _RESTS: Final = {
     "task.cancelled.v1": "cancelled",
     "task.reset.v1": "pending",
 }
-_NEEDED: Final = frozenset({_BEGINS, *_RESTS, "run.created.v1", "tasks.added.v1"})
+_NEEDED: Final = frozenset({_BEGINS, _APPROVED, *_RESTS, "run.created.v1", "tasks.added.v1"})
 
 
 class _Spec(msgspec.Struct, frozen=True):
@@ -67,6 +68,8 @@ class TaskFacts(NamedTuple):
     role: str
     status: str = "pending"
     attempt: int = 0
+    approved: int = 0
+    """The attempt that a human released; 0 when none was."""
 
 
 class _Run:
@@ -98,6 +101,8 @@ class _Run:
                 continue
             if event.type == _BEGINS:
                 self.tasks[event.task_id] = task._replace(status="in_progress", attempt=event.attempt)
+            elif event.type == _APPROVED:
+                self.tasks[event.task_id] = task._replace(approved=event.attempt)
             elif event.type in _RESTS:
                 self.tasks[event.task_id] = task._replace(status=_RESTS[event.type])
 
@@ -108,6 +113,7 @@ class Bound(NamedTuple):
     role: str
     workspace: str | None
     begun_at: str
+    approved: bool = False
 
 
 class RunFacts:
@@ -157,4 +163,4 @@ def _bound(run: _Run, call: CallOf) -> Bound:
         raise Rejected("task_not_found", run_id=call.run_id, task_id=call.task_id)
     if task.status != "in_progress" or task.attempt != call.attempt:
         raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
-    return Bound(task.role, run.workspace, run.begun_at)
+    return Bound(task.role, run.workspace, run.begun_at, approved=task.approved == call.attempt)

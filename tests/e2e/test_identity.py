@@ -12,9 +12,10 @@ from typing import Any
 import pyotp
 import pytest
 
+from contracts.rights import inbox
 from contracts.streams import COMMANDS
 from contracts.subjects import command
-from services.runtime import nats_client
+from services.runtime import nats_client, nkeys
 from services.runtime.bus import Bus
 from tests.e2e.instance import HTDAG, Instance, Said
 from tests.support.eventually import eventually
@@ -63,7 +64,10 @@ class Life:
 
     async def ask_for(self, gate: str, request: dict[str, Any]) -> None:
         """What an executor does."""
-        bus = Bus(await nats_client.connect(self.document["operator_url"], name="test"))
+        # Nobody but the executor may ask for a gate, the operator neither.
+        url = "nats://" + self.document["operator_url"].rpartition("@")[2]
+        key = nkeys.load(self.instance.home / "keys", "executor")
+        bus = Bus(await nats_client.connect(url, name="executor", key=key, inbox=inbox("executor")))
         await bus.start()
         subject = command("identity", "approval", gate, "request")
         await bus.store(subject, json.dumps(request).encode(), stream=COMMANDS, msg_id=gate)

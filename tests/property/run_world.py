@@ -8,6 +8,7 @@ told again.
 from collections.abc import Callable
 from typing import Any
 
+from contracts.approval import Outcome, TakeApproval, action_digest
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.llm import Usage
@@ -22,10 +23,21 @@ from contracts.run import (
     TaskStarted,
 )
 from contracts.run import TasksAdded as Added
+from contracts.run_gates import TaskApproved
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from services.executor.run.decider import RUN
-from services.executor.run.effects import CallNats, CallTool, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
-from services.executor.run.state import Run, digest
+from services.executor.run.effects import (
+    AskApproval,
+    CallNats,
+    CallTool,
+    CancelLlm,
+    RunNoop,
+    RunScript,
+    RunStage,
+    SendLlm,
+    WithdrawApproval,
+)
+from services.executor.run.state import Run, digest, is_gated
 from services.runtime.decider import fold
 from tests.support.spec import NOW_MS
 
@@ -47,6 +59,7 @@ class World:
         self.under_way: set[Any] = set()
         self.journal: dict[str, TakeAnswer] = {}
         self.gateway: dict[tuple[str, int, int], TakeToolResult] = {}
+        self.identity: dict[str, TakeApproval] = {}
         self.tools_asked: list[tuple[str, int, int]] = []
         self.crashes = 0
 
@@ -113,7 +126,9 @@ class World:
                 self._llm(effect)
             case CallTool():
                 self._tool(effect)
-            case CancelLlm():
+            case AskApproval():
+                self._gate(effect)
+            case CancelLlm() | WithdrawApproval():
                 pass
 
     def _body(self, task_id: str, attempt: int) -> TakeResult:
@@ -152,6 +167,20 @@ class World:
                 error = {"class": "unavailable", "code": "service_unavailable", "message": "m"}
             self.gateway[name] = TakeToolResult(*name, None if error else {"exit": 0, "ü": [1, None]}, error)
         self.mailbox.append(self.gateway[name])
+
+    def _gate(self, effect: AskApproval) -> None:
+        """A gate is answered once, or never; asking again finds the answer. Agents and other actions are tried, too."""
+        if effect.gate_id not in self.identity:
+            fate = self.choose(8) if self.trouble else 7
+            outcomes: dict[int, Outcome] = {1: "denied", 2: "stale", 3: "expired"}
+            self.identity[effect.gate_id] = TakeApproval(
+                effect.gate_id, "r1", effect.task_id, effect.attempt, outcomes.get(fate, "granted"),
+                "another" if fate == 4 else action_digest(effect.action), self.now_ms,
+                user="aka", kind="agent" if fate == 5 else "human", step=7,
+            )  # fmt: skip
+            if fate == 0:
+                return  # it lies in the mailbox of nobody, until it is asked for again
+        self.mailbox.append(self.identity[effect.gate_id])
 
     def _llm(self, effect: SendLlm) -> None:
         """A paid call happens once per id; asking again finds the journal."""
@@ -222,12 +251,21 @@ def check_history(events: list[RunEvent]) -> None:
     completed: list[str] = []
     began: set[str] = set()
     open_tasks: set[str] = set()
+    gated: set[str] = set()
+    released: set[tuple[str, int]] = set()
     for event in events:
         match event:
             case Added():
                 needs.update((spec.id, spec.depends_on) for spec in event.tasks)
+                gated.update(spec.id for spec in event.tasks if is_gated(spec))
                 parents.update((spec.id, spec.parent) for spec in event.tasks)
+            case TaskApproved():
+                assert (event.user, len(event.digest)) == ("aka", 64)
+                released.add((event.task_id, event.attempt))
             case TaskStarted():
+                if event.task_id in gated:  # and each release begins one attempt
+                    assert (event.task_id, event.attempt) in released, f"{event.task_id} began without a human"
+                    released.remove((event.task_id, event.attempt))
                 assert set(needs[event.task_id]) <= set(completed), f"{event.task_id} began too early"
                 parent = parents[event.task_id]
                 assert parent is None or parent in began, f"{event.task_id} began before {parent}"

@@ -80,7 +80,7 @@ def opened(start: StartRun, plan: list[TaskSpec]) -> tuple[StartRun, list[TaskSp
 
 def links(run: Run) -> list[Any]:
     """What follows from the facts and is built anew."""
-    ready = {rank[3] for rank in (*run.ready, *run.chosen) if rank[4].rank is rank and rank[4].status == "pending"}
+    ready = {rank[3] for rank in (*run.ready, *run.chosen) if rank[4].rank is rank and may_start(rank[4])}
     return [
         (run.open_count, run.running, run.completed_count, run.failed_count, run.cancelled_count, ready),
         *(

@@ -17,7 +17,18 @@ from contracts.run import (
     TaskStarted,
 )
 from contracts.run_tools import ToolRequested
-from contracts.task import AgentNode, GroupNode, LlmNode, LuaNode, NatsNode, Node, NoopNode, TaskSpec, ToolNode
+from contracts.task import (
+    AgentNode,
+    ApprovalNode,
+    GroupNode,
+    LlmNode,
+    LuaNode,
+    NatsNode,
+    Node,
+    NoopNode,
+    TaskSpec,
+    ToolNode,
+)
 from services.executor.graph import order
 from services.executor.replay import Replay
 from services.executor.run.decider import RUN
@@ -32,6 +43,7 @@ NODES: list[Node] = [
     AgentNode(),
     AgentNode(tools=[]),
     ToolNode("shell", {"cmd": ["mix", "test"]}),
+    ApprovalNode(title="really?", action={"n": 1}),
 ]
 
 
@@ -56,6 +68,7 @@ def plans(draw: st.DrawFn) -> list[TaskSpec]:
             parent=parent,
             depth=depth,
             node=node,
+            role=draw(st.sampled_from(["coder", "coder", "admin"])),
             priority=draw(st.integers(1, 3)),
             max_attempts=draw(st.integers(1, 3)),
             timeout_ms=draw(st.sampled_from([None, None, 40_000])),

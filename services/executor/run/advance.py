@@ -10,17 +10,19 @@ from typing import Any
 from contracts.errors import failure
 from contracts.limits import TASK_TIMEOUT_DEFAULT_MS
 from contracts.run import RunEnded, RunEvent, TaskBlocked, TaskCancelled, TaskCompleted, TaskFailed, TaskStarted
-from contracts.task import TASK_STATES_FINAL, AgentNode, LlmNode, ToolNode
+from contracts.task import TASK_STATES_FINAL, AgentNode, ApprovalNode, LlmNode, ToolNode
 from services.executor.run.decide import RUN_DEADLINE
+from services.executor.run.gates import Gating, asked, expired, released, waits_for_human
 from services.executor.run.llm_steps import opening
-from services.executor.run.state import Run, TaskRecord, counts, digest, make_ready, may_start
+from services.executor.run.state import Run, TaskRecord, choose_from, counts, digest, make_ready, may_start
 
+GATED = Gating()
 FAIL_FAST = "another task failed and the run fails fast"
 OPENED = frozenset({AgentNode, LlmNode, ToolNode})
 """Nodes whose first call is decided together with their start."""
 
 
-def advance(run: Run, now_ms: int) -> Sequence[RunEvent]:
+def advance(run: Run, now_ms: int, gating: Gating = GATED) -> Sequence[RunEvent]:
     """The next facts that follow from the state and the time; () when none do."""
     if run.status != "running":
         return ()
@@ -44,6 +46,8 @@ def advance(run: Run, now_ms: int) -> Sequence[RunEvent]:
         if events:
             return events
         run.ready_groups.clear()
+    if run.ready_gates and (events := _gate_requests(run, now_ms, gating)):
+        return events
     if run.ready or run.chosen:
         events = _starts(run, now_ms)
         if events:
@@ -119,6 +123,23 @@ def _group_starts(run: Run, now_ms: int) -> list[RunEvent]:
     return events
 
 
+def _gate_requests(run: Run, now_ms: int, gating: Gating) -> list[RunEvent]:
+    """Whoever waits for a human takes no room. What needs none after all gets in line with the others."""
+    events: list[RunEvent] = []
+    # An entry counts for the attempt that it was made for: a retry that is not due yet may have an older one.
+    ready = {order: task for order, attempt, task in run.ready_gates if task.attempt == attempt}
+    for _, task in sorted(ready.items()):
+        if task.gate is not None or not may_start(task):
+            continue
+        if waits_for_human(task, gating):
+            events.append(asked(run, task, gating, now_ms))
+        else:
+            choose_from(run, task)
+    if not events:
+        run.ready_gates.clear()
+    return events
+
+
 def _wake_retries(run: Run, now_ms: int) -> None:
     retries = run.retries
     while retries and retries[0][0] <= now_ms:
@@ -149,12 +170,20 @@ def _starts(run: Run, now_ms: int) -> list[RunEvent]:
         if task.rank is not rank or task.status != "pending":
             continue
         chosen.append(rank)
-        room -= 1
+        gate = task.gate
+        if gate is not None and gate.expires_at_ms <= now_ms:
+            events.append(expired(task))
+            continue
         spec = task.spec
-        attempt = task.attempt + 1
+        attempt = task.attempt + (gate is None)
         timeout_ms = spec.timeout_ms
         deadline = default_deadline if timeout_ms is None else min(now_ms + timeout_ms, run_deadline)
         events.append(TaskStarted(spec.id, attempt, deadline))
+        if gate is not None and type(spec.node) is ApprovalNode:
+            # Nothing is left to do: it takes no room.
+            events.append(TaskCompleted(spec.id, attempt, released(gate)))
+            continue
+        room -= 1
         if type(spec.node) in OPENED:
             events.extend(opening(run, task, attempt, now_ms, deadline))
     return events

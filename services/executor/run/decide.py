@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.approval import TakeApproval
 from contracts.errors import Rejected, failure
 from contracts.run import (
     AddTasks,
@@ -33,6 +34,7 @@ from contracts.task import TASK_STATES_FINAL, TaskSpec
 from services.executor import graph
 from services.executor.run.attempts import take_answer, take_result
 from services.executor.run.failures import ended_badly
+from services.executor.run.gates import expired, take_approval
 from services.executor.run.state import Run, TaskRecord, deadline_holds, is_terminal
 from services.executor.run.tool_steps import take_tool_result
 
@@ -246,6 +248,8 @@ def _take_time(command: TakeTime, run: Run, now_ms: int) -> Sequence[RunEvent]:
 
 
 def _overdue(command: TakeTime, run: Run, task: TaskRecord, at_ms: int, corr_id: str | None, now_ms: int) -> RunEvent:
+    if task.gate is not None:
+        return expired(task)
     call = run.calls[corr_id] if corr_id is not None else None
     if call is not None and corr_id is not None and command.llm_alive and call.last_deadline_at_ms > now_ms:
         return LlmAwaited(task.spec.id, corr_id, call.last_deadline_at_ms)
@@ -262,6 +266,7 @@ JUDGES: Final[Mapping[type, Callable[[Any, Run, int], Sequence[RunEvent]]]] = {
     CancelRun: _cancel,
     ResumeRun: _resume,
     TakeAnswer: take_answer,
+    TakeApproval: take_approval,
     TakeResult: take_result,
     TakeToolResult: take_tool_result,
     TakeTime: _take_time,

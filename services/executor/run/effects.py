@@ -110,4 +110,29 @@ class CallTool(msgspec.Struct, frozen=True):
         return (self.task_id, self.attempt, f"tool-{self.call}")
 
 
-Effect = SendLlm | CancelLlm | RunNoop | RunScript | RunStage | CallNats | CallTool
+class AskApproval(msgspec.Struct, frozen=True):
+    """Ask identity to open a gate; asking again changes nothing. The answer comes back to the mailbox by itself."""
+
+    gate_id: str
+    task_id: str
+    attempt: int
+    title: str
+    digest: str
+    action: Any
+    expires_at_ms: int
+
+    @property
+    def key(self) -> str:
+        """The gate."""
+        return self.gate_id
+
+
+class WithdrawApproval(msgspec.Struct, frozen=True):
+    """Nobody needs the answer of this gate any more."""
+
+    gate_id: str
+    reason: str
+    key: ClassVar[None] = None
+
+
+Effect = SendLlm | CancelLlm | RunNoop | RunScript | RunStage | CallNats | CallTool | AskApproval | WithdrawApproval

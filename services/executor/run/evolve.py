@@ -26,11 +26,13 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
+from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.strategy import NO_STRATEGY
 from contracts.task import TASK_STATES_FINAL, TaskState
 from services.executor.run import evolve_calls
 from services.executor.run.state import (
+    Gate,
     Run,
     TaskRecord,
     Work,
@@ -124,13 +126,37 @@ def _adopt(run: Run, task: TaskRecord, parent: TaskRecord | None) -> None:
         parent.children = [task]
 
 
+def _approval_requested(run: Run, event: TaskApprovalRequested) -> None:
+    task = run.tasks[event.task_id]
+    task.status = "waiting_approval"
+    # The attempt counts from here: after a refusal and a resume, another gate is asked for.
+    task.attempt = event.attempt
+    task.gate = Gate(event.gate_id, event.digest, event.expires_at_ms)
+    task.abandoned = ()
+    _watch(run, task, event.expires_at_ms)
+
+
+def _approved(run: Run, event: TaskApproved) -> None:
+    task = run.tasks[event.task_id]
+    if task.gate is not None:
+        task.gate.user, task.gate.step, task.gate.at_ms = event.user, event.step, event.at_ms
+    task.status = "pending"
+    task.due_at_ms = 0
+    make_ready(run, task)
+
+
+def _watch(run: Run, task: TaskRecord, deadline_at_ms: int) -> None:
+    task.deadline_at_ms = deadline_at_ms
+    run.ticket = ticket = run.ticket + 1
+    heappush(run.deadlines, (deadline_at_ms, ticket, task, task.attempt, None))
+
+
 def _started(run: Run, event: TaskStarted) -> None:
     task = run.tasks[event.task_id]
     task.status = "in_progress"
-    task.attempt = attempt = event.attempt
-    task.deadline_at_ms = deadline = event.deadline_at_ms
-    run.ticket = ticket = run.ticket + 1
-    heappush(run.deadlines, (deadline, ticket, task, attempt, None))
+    task.attempt = event.attempt
+    task.gate = None
+    _watch(run, task, event.deadline_at_ms)
     task.abandoned = ()
     task.rank = None  # a later retry is chosen when its time has come, not by this attempt's old place
     if not task.is_group:
@@ -185,6 +211,8 @@ def _fall(run: Run, task: TaskRecord, status: TaskState) -> None:
     if task.status == "in_progress" and not task.is_group:
         run.running -= 1
     task.status = status
+    task.gate = None
+    task.rank = None  # a release that got in line is no place for the attempt after a resume
     run.open_count -= 1
     if task.work is not None:
         _forget_work(run, task)
@@ -294,12 +322,15 @@ def _ended(run: Run, event: RunEnded) -> None:
     run.fallen.clear()
     run.closing.clear()
     run.ready_groups.clear()
+    run.ready_gates.clear()
     run.chosen.clear()
 
 
 TAKERS: Final[Mapping[type, Callable[[Run, Any], None]]] = {
     RunCreated: _created,
     TasksAdded: _tasks_added,
+    TaskApprovalRequested: _approval_requested,
+    TaskApproved: _approved,
     TaskStarted: _started,
     TaskCompleted: _completed,
     TaskFailed: _failed,

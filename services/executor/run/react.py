@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts.limits import LUA_TIMEOUT_DEFAULT_MS, NATS_TIMEOUT_DEFAULT_MS
+from contracts.limits import LUA_TIMEOUT_DEFAULT_MS, NATS_TIMEOUT_DEFAULT_MS, TITLE_CHARS_MAX
 from contracts.run import (
     AgentsSpawned,
     LlmAnswered,
@@ -19,13 +19,26 @@ from contracts.run import (
     TaskRetryScheduled,
     TaskStarted,
 )
+from contracts.run_gates import TaskApprovalRequested
 from contracts.run_tools import ToolRequested
-from contracts.task import AgentNode, LuaNode, NatsNode, NoopNode, TaskSpec
+from contracts.task import AgentNode, ApprovalNode, LuaNode, NatsNode, NoopNode, TaskSpec
 from contracts.tools import role_of
 from services.executor import prompts
 from services.executor.run.attempts import expected_stage
-from services.executor.run.effects import CallNats, CallTool, CancelLlm, Effect, RunNoop, RunScript, RunStage, SendLlm
-from services.executor.run.state import TOOL_BODY, Run, TaskRecord
+from services.executor.run.effects import (
+    AskApproval,
+    CallNats,
+    CallTool,
+    CancelLlm,
+    Effect,
+    RunNoop,
+    RunScript,
+    RunStage,
+    SendLlm,
+    WithdrawApproval,
+)
+from services.executor.run.gates import action_of, gate_id
+from services.executor.run.state import TOOL_BODY, Run, TaskRecord, is_gated
 
 STAGE_OF_STEP: Final = {"spawn": "agent_spawning", "orchestrate": "orchestration", "complete": "completion"}
 
@@ -52,7 +65,33 @@ def recover(run: Run) -> Sequence[Effect]:
                 effects.extend(SendLlm(call.request, call.last_deadline_at_ms) for call in task.work.calls.values())
                 effects.extend(_tool_call(task, asked) for asked in task.work.tools.values())
             _begin(run, task, effects)
+        elif task.status == "waiting_approval":
+            _ask(run, task, effects)
     return effects
+
+
+def _approval_requested(run: Run, event: TaskApprovalRequested, effects: list[Effect]) -> None:
+    task = run.tasks[event.task_id]
+    if task.status == "waiting_approval" and task.attempt == event.attempt:
+        _ask(run, task, effects)
+
+
+def _ask(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
+    gate, spec = task.gate, task.spec
+    if gate is None:
+        return
+    named = spec.node.title if isinstance(spec.node, ApprovalNode) else ""
+    title = " ".join((named or spec.title or spec.description or spec.id).split())[:TITLE_CHARS_MAX]
+    action = action_of(run, task)
+    effects.append(AskApproval(gate.gate_id, spec.id, task.attempt, title, gate.digest, action, gate.expires_at_ms))
+
+
+def _cancelled(run: Run, event: TaskCancelled, effects: list[Effect]) -> None:
+    task = run.tasks[event.task_id]
+    # Withdrawing a gate that was answered already changes nothing.
+    if task.attempt and is_gated(task.spec):
+        effects.append(WithdrawApproval(gate_id(run.run_id, task.spec.id, task.attempt), event.reason))
+    _abandoned(run, event, effects)
 
 
 def _started(run: Run, event: TaskStarted, effects: list[Effect]) -> None:
@@ -108,13 +147,14 @@ def _abandoned(run: Run, event: TaskFailed | TaskCancelled | TaskRetryScheduled,
 
 
 REACTIONS: Final[Mapping[type, Callable[[Run, Any, list[Effect]], None]]] = {
+    TaskApprovalRequested: _approval_requested,
     TaskStarted: _started,
     AgentsSpawned: _spawned,
     LlmRequested: _requested,
     LlmAnswered: _answered,
     ToolRequested: _tool_requested,
     TaskFailed: _abandoned,
-    TaskCancelled: _abandoned,
+    TaskCancelled: _cancelled,
     TaskRetryScheduled: _abandoned,
 }
 

@@ -15,6 +15,7 @@ from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import TASK_STATES_FINAL, RunState, TaskSpec, TaskState
 from services.executor.run.state import (
     Call,
+    Gate,
     Run,
     Talk,
     TaskRecord,
@@ -25,7 +26,7 @@ from services.executor.run.state import (
     may_start,
 )
 
-FORMAT: Final = "run-3"
+FORMAT: Final = "run-4"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -95,6 +96,7 @@ class TaskImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cost_unknown: bool
     models: Sequence[str]
     tool_calls: int
+    gate: Gate | None
 
 
 class RunImage(msgspec.Struct, frozen=True, gc=False):
@@ -207,6 +209,7 @@ def _numbers_of(tasks: Sequence[TaskRecord]) -> list[int]:
 def _has_more(task: TaskRecord) -> bool:
     return bool(
         task.status == "in_progress"
+        or task.gate is not None
         or task.calls_made
         or task.tool_calls
         or task.error is not None
@@ -219,7 +222,7 @@ def _has_more(task: TaskRecord) -> bool:
 def _task_image(task: TaskRecord) -> TaskImage:
     return TaskImage(
         task.attempts_base,
-        task.deadline_at_ms if task.status == "in_progress" else 0,
+        task.deadline_at_ms if task.status == "in_progress" or task.gate is not None else 0,
         task.due_at_ms,
         task.error,
         task.blocked_by,
@@ -232,6 +235,7 @@ def _task_image(task: TaskRecord) -> TaskImage:
         task.cost_unknown,
         task.models,
         task.tool_calls,
+        task.gate,
     )
 
 
@@ -315,6 +319,7 @@ def _take_more(task: TaskRecord, had: TaskImage) -> None:
     task.cost_unknown = had.cost_unknown
     task.models = [*had.models] or ()
     task.tool_calls = had.tool_calls
+    task.gate = had.gate
 
 
 def _count(run: Run) -> None:

@@ -14,11 +14,13 @@ from contracts.limits import LLM_QUEUE_ALLOWANCE_MS
 from contracts.llm import LlmRequest
 from contracts.run import LlmAnswered, RunOptions
 from contracts.run_tools import ToolAnswered, ToolRequested
-from contracts.task import GroupNode, RunState, TaskSpec, TaskState
+from contracts.task import ApprovalNode, GroupNode, RunState, TaskSpec, TaskState
+from contracts.tools import role_of
 
 Rank = tuple[int, int, float, int, "TaskRecord"]
 """Order of choice among ready tasks: priority, depth, complexity, arrival (unique: records are never compared)."""
 
+ADMIN: Final = "admin"
 TOOL_BODY: Final = "body"
 """The step of the one call of a tool node."""
 _ENCODE = msgspec.json.Encoder().encode
@@ -49,6 +51,20 @@ class Talk(msgspec.Struct, eq=False):
     said: LlmAnswered
     asked: list[ToolRequested] = []
     results: dict[int, ToolAnswered] = {}
+
+
+class Gate(msgspec.Struct, eq=False, array_like=True):
+    """What stands before the attempt that comes next. `user` is the human who released it, "" while it is waited for.
+
+    It is gone once the attempt begins: one release, one attempt.
+    """
+
+    gate_id: str
+    digest: str
+    expires_at_ms: int
+    user: str = ""
+    step: int = 0
+    at_ms: int = 0
 
 
 class Work(msgspec.Struct, eq=False):
@@ -107,6 +123,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     models: list[str] | tuple[()] = ()
     tool_calls: int = 0
     rank: Rank | None = None
+    gate: Gate | None = None
 
     def __repr__(self) -> str:
         return f"<task {self.spec.id} {self.status} attempt {self.attempt}>"
@@ -138,6 +155,7 @@ class Run:
         "options",
         "plan_digest",
         "ready",
+        "ready_gates",
         "ready_groups",
         "recorded_digest",
         "retries",
@@ -172,6 +190,7 @@ class Run:
         self.cost_unknown = False
         self.ready: list[Rank] = []
         self.chosen: list[Rank] = []
+        self.ready_gates: list[tuple[int, int, TaskRecord]] = []
         self.ready_groups: list[TaskRecord] = []
         self.closing: list[TaskRecord] = []
         self.fallen: list[TaskRecord] = []
@@ -205,6 +224,15 @@ def make_ready(run: Run, task: TaskRecord) -> None:
     if task.is_group:
         run.ready_groups.append(task)
         return
+    if task.gate is None and is_gated(spec):
+        run.ready_gates.append((task.order, task.attempt, task))
+        return
+    choose_from(run, task)
+
+
+def choose_from(run: Run, task: TaskRecord) -> None:
+    """Put a task in line for room."""
+    spec = task.spec
     task.rank = rank = (spec.priority, spec.depth, spec.estimated_complexity, task.order, task)
     heappush(run.ready, rank)
 
@@ -222,7 +250,9 @@ def deadline_holds(run: Run, entry: tuple[int, int, TaskRecord, int, str | None]
     if corr_id is not None:
         call = run.calls.get(corr_id)
         return call is not None and call.deadline_at_ms == at_ms
-    return task.status == "in_progress" and task.attempt == attempt
+    if task.attempt != attempt or task.deadline_at_ms != at_ms:
+        return False
+    return task.status == "in_progress" or task.gate is not None
 
 
 def deadline_at_ms(run: Run) -> int | None:
@@ -275,3 +305,9 @@ def digest(run: Run) -> str:
 def is_group(spec: TaskSpec) -> bool:
     """Whether a task stands for its children."""
     return type(spec.node) is GroupNode
+
+
+def is_gated(spec: TaskSpec) -> bool:
+    """Whether a task may need a human before each of its attempts; a group does nothing that one could release."""
+    node = type(spec.node)
+    return node is ApprovalNode or (role_of(spec.role) == ADMIN and node is not GroupNode)

@@ -59,7 +59,8 @@ class Judge:
         facts = self._facts._replace(profile=workspace.profile if workspace else "seed")
         if bound is not None:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
-            facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=self._auto_admin)
+            approved = self._auto_admin or bound.approved
+            facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=approved)
         version = self._book.current
         began_s = self._clock.monotonic_s()
         verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)

@@ -4,6 +4,7 @@ import pytest
 
 from contracts import run as events
 from contracts.llm import Usage
+from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.task import GroupNode, TaskSpec
 from services.console.board_text import describe, shorten, summary, tree_order, tree_text, visible
 from services.console.run_board import Board, take
@@ -115,3 +116,16 @@ def test_an_error_says_what_to_do():
     failed = events.TaskFailed("a", 1, {"code": "unknown_model", "message": "no such model: x", "hint": "look"})
     take(board, failed, AT)
     assert "unknown_model: no such model: x (look)" in (describe(board, failed) or "")
+
+
+def test_a_task_that_waits_for_a_human_says_how_to_release_it():
+    board = started(TaskSpec("deploy", role="admin"))
+    asked = TaskApprovalRequested("deploy", 1, "apr-7", "d", AT)
+    take(board, asked, AT)
+    assert describe(board, asked) == "task deploy waiting_approval  htdag approvals grant apr-7"
+    assert "htdag approvals grant apr-7" in tree_text(board, AT, plain)
+    approved = TaskApproved("deploy", 1, "apr-7", "d", "aka", 7, AT)
+    take(board, approved, AT)
+    assert describe(board, approved) == "task deploy approved by aka"
+    assert "approvals" not in tree_text(board, AT, plain)
+    assert (board.counts["waiting_approval"], board.counts["pending"]) == (0, 1)

@@ -8,16 +8,28 @@ import msgspec
 import pytest
 import structlog
 
+from contracts.approval import RequestApproval
 from contracts.errors import Rejected
 from contracts.llm import HEADER_ANSWER_TO, LlmInput, LlmRequest
 from contracts.run import TakeAnswer, TakeResult
 from contracts.strategy import StrategyBody
 from services.executor.effect_runner import RunEffects
-from services.executor.run.effects import CallNats, CancelLlm, RunNoop, RunScript, RunStage, SendLlm
+from services.executor.run.effects import (
+    AskApproval,
+    CallNats,
+    CancelLlm,
+    RunNoop,
+    RunScript,
+    RunStage,
+    SendLlm,
+    WithdrawApproval,
+)
 from services.executor.strategy_book import StrategyBook
 from services.runtime.bus import Message
 from services.runtime.clock import FixedClock
 from services.runtime.publisher import Stored
+from tests.support.eventually import eventually
+from tests.support.spec import NOW_MS
 
 LOG = structlog.get_logger()
 
@@ -275,3 +287,39 @@ async def test_stopping_cuts_what_is_under_way(bench: Bench):
     await asyncio.sleep(0)
     await bench.runner.stop()
     assert ended == []
+
+
+ASK = AskApproval("apr-1", "deploy", 1, "Deploy it", "d1", {"cmd": ["deploy.sh"]}, NOW_MS + 60_000)
+
+
+async def test_a_gate_is_asked_for_durably_under_its_own_name(bench: Bench):
+    assert await bench.outcome(ASK) is None
+    [(subject, data, stream, msg_id, _)] = bench.bus.stored
+    assert (subject, stream) == ("htdag.v1.cmd.identity.approval.apr-1.request", "HTDAG_CMD")
+    assert msg_id == "approval:apr-1:request"
+    request = msgspec.json.decode(data, type=RequestApproval)
+    assert (request.run_id, request.task_id, request.attempt, request.timeout_ms) == ("r1", "deploy", 1, 60_000)
+    assert (request.action, request.digest, request.approvers) == ({"cmd": ["deploy.sh"]}, "d1", [])
+
+
+async def test_a_gate_that_cannot_be_asked_for_is_tried_again(bench: Bench):
+    bench.bus.refuses = Rejected("nats_unavailable")
+    ended: list[Any] = []
+    bench.runner.start("r1", ASK, ended.append)
+    await asyncio.sleep(0)
+    bench.bus.refuses = None
+    await eventually(lambda: ended == [None])
+    assert len(bench.bus.stored) == 1
+
+
+async def test_a_gate_that_has_expired_is_not_asked_for(bench: Bench):
+    assert await bench.outcome(msgspec.structs.replace(ASK, expires_at_ms=NOW_MS)) is None
+    assert not bench.bus.stored
+
+
+async def test_a_gate_is_withdrawn(bench: Bench):
+    assert await bench.outcome(WithdrawApproval("apr-1", "enough")) is None
+    await eventually(lambda: bench.bus.stored)
+    [(subject, data, *_)] = bench.bus.stored
+    assert subject == "htdag.v1.cmd.identity.approval.apr-1.withdraw"
+    assert msgspec.json.decode(data) == {"type": "approval.withdraw.v1", "reason": "enough"}

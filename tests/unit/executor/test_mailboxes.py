@@ -10,12 +10,14 @@ import msgspec
 import pytest
 import structlog
 
+from contracts.approval import TakeApproval
 from contracts.codec import UnknownType
 from contracts.commit import HEADER_BY, HEADER_CORRELATION, HEADER_REPLY
 from contracts.errors import Rejected
 from contracts.run import CancelRun, RunCommand, TakeTime
-from contracts.streams import POISON_DELIVERIES_MAX
+from contracts.streams import COMMANDS, POISON_DELIVERIES_MAX
 from services.executor.mailboxes import Mailboxes
+from services.runtime.genuine import HEADER_STREAM
 from services.runtime.mailbox import Interrupted, Outcome
 from services.runtime.publisher import Stored
 from tests.unit.executor.builders import noop, run, start
@@ -208,3 +210,28 @@ async def test_a_timer_of_nobody_is_put_aside(post: Post):
     post.boxes.take_timer(letter)  # type: ignore[arg-type]
     await post.settled()
     assert letter.fate == ["term bad_id"]
+
+
+ANSWER = msgspec.json.encode(TakeApproval("apr-1", "r1", "a", 1, "granted", "d", 1, user="aka", kind="human", step=7))
+GENUINE = {HEADER_STREAM: COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("run_id", "verb", "headers", "taken"),
+    [
+        ("r1", "approval", GENUINE, True),
+        ("r1", "cancel", GENUINE, False),
+        ("r1", "answer", GENUINE, False),
+        ("r1", "approval", {}, False),
+        ("r1", "approval", {HEADER_STREAM: "HTDAG_EVT_PLANNER"}, False),
+        ("r2", "approval", GENUINE, False),
+    ],
+)
+async def test_the_answer_of_a_gate_is_believed_only_where_identity_alone_may_speak(
+    post: Post, run_id: str, verb: str, headers: dict[str, str], taken: bool
+) -> None:
+    letter = Letter(f"htdag.v1.in.3.executor.run.{run_id}.{verb}", ANSWER, headers)
+    post.boxes.take_command(letter)  # type: ignore[arg-type]
+    await post.settled()
+    assert bool(post.kept) == taken
+    assert bool(post.aside) != taken

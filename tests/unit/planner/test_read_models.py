@@ -20,6 +20,7 @@ from contracts.run import (
     TasksAdded,
     TaskStarted,
 )
+from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.subjects import events as event_subject
 from contracts.task import TaskSpec
 from services.planner import epic_list
@@ -61,6 +62,12 @@ def test_a_board_shows_the_state_of_every_task():
     assert made.tasks["d"].blocked_by == "b"
     assert made.created is not None
     assert made.created.epic_id == "auth"
+
+
+def test_a_task_that_waits_for_a_human_says_so_until_it_is_released():
+    asked = TaskApprovalRequested("a", 1, "apr-1", "d", 9)
+    assert board(ADDED, asked).states()["a"] == "waiting_approval"
+    assert board(ADDED, asked, TaskApproved("a", 1, "apr-1", "d", "aka", 7, 5)).states()["a"] == "pending"
 
 
 def test_a_task_that_is_tried_again_is_pending():

@@ -9,9 +9,11 @@ import pytest
 
 from contracts.errors import Rejected
 from contracts.policy import AuditCheckpoint, CallOf, SecurityRaised, ToolDecided, ToolFinished
-from contracts.run import TaskCompleted, TaskRetryScheduled, TaskStarted
+from contracts.run import RunCreated, TaskCompleted, TaskRetryScheduled, TasksAdded, TaskStarted
+from contracts.run_gates import TaskApproved
 from contracts.streams import EVENTS_POLICY_GATEWAY, TOOL_CALLS
 from contracts.subjects import tool_call
+from contracts.task import TaskSpec
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
@@ -291,6 +293,20 @@ async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: P
             assert (await me.call("admin", "fs", {"read": "/etc/hosts"}))["ok"]
         async with gateway(nats_server, tmp_path / "one", auto_admin=True):
             assert (await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 1, 2)))["ok"]
+
+
+@pytest.mark.parametrize(("released", "code"), [(0, "approval_required"), (1, "approval_required"), (2, "")])
+async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, released: int, code: str) -> None:
+    approved = [TaskApproved("a", released, "apr-1", "d", "aka", 7, 1)] if released else []
+    await me.run_is(
+        "r1",
+        RunCreated(run_id="r1", deadline_at_ms=1),
+        TasksAdded([TaskSpec(id="a", role="admin")]),
+        *approved,
+        TaskStarted("a", 2, 1),
+    )
+    said = await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 2, 1))
+    assert (said["error"]["code"] if "error" in said else "") == code
 
 
 async def test_too_many_calls_at_once_are_sent_back(nats_server: NatsServer, tmp_path: Path) -> None:
