@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from contracts.approval import TakeApproval
 from contracts.codec import CommitCodec
 from contracts.llm import Usage
 from contracts.run import LlmRequested, RunEvent, RunOptions, StartRun, TakeAnswer, TakeResult
@@ -125,3 +126,13 @@ def called(spec: Spec) -> list[ToolRequested]:
 def messages(spec: Spec) -> list[dict[str, Any]]:
     """The conversation that was sent last."""
     return asked(spec)[-1].request.input.messages
+
+
+def released(spec: Spec, task_id: str) -> Spec:
+    """The same, once a human has released a task that waits."""
+    task = spec.state.tasks[task_id]
+    gate = task.gate
+    answer = TakeApproval(
+        gate.gate_id, spec.state.run_id, task_id, task.attempt, "granted", gate.digest, 1, "aka", "human", 7
+    )
+    return spec.after(answer)

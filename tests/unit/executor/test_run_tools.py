@@ -27,6 +27,7 @@ from tests.unit.executor.builders import (
     messages,
     no_answer,
     noop,
+    released,
     run,
     spawn,
     start,
@@ -63,6 +64,7 @@ def test_without_a_workspace_nobody_is_offered_tools():
 )
 def test_with_a_workspace_a_role_is_offered_its_tools(role: str, tools: list[str]):
     spec = working(agent("a", role=role))
+    spec = released(spec, "a") if role == "admin" else spec
     assert names(asked(spec)[0]) == tools
     assert [message["role"] for message in messages(spec)] == ["system", "user"]
     assert "/code" in messages(spec)[0]["content"]
