@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import GitPlan
-from services.policy_gateway.sandbox import repository
+from services.policy_gateway.sandbox import nested, repository
 from services.policy_gateway.sandbox.box import Bind, Box
 from services.policy_gateway.sandbox.output import Output, told
 from services.policy_gateway.sandbox.profiles import refuse_sockets_of_the_host, shell_box
@@ -98,6 +98,8 @@ class GitTool:
         refuse_vanished(workspace)
         found = repository.find_git()
         guarded = repository.binds(workspace.code, workspace.name, self._sandbox.state, ticket.role)
+        if plan.profile != "admin":
+            guarded += nested.covers(workspace.code, self._sandbox.state)
         if plan.profile == "admin":
             # Whole system, since any git command may be asked for; the same view of the repository nevertheless.
             box = shell_box(

@@ -139,6 +139,35 @@ async def test_a_hostile_submodule_is_not_asked(ground: Ground, ignore: str) -> 
     assert left == set()
 
 
+async def test_a_filter_of_a_submodule_is_not_run(ground: Ground) -> None:
+    # Without arguments, since there is no shell to take them apart: mktemp leaves a file in /tmp.
+    inner = ground.code / "inner"
+    inner.mkdir()
+    (ground.code / "program").write_bytes(Path("/usr/bin/mktemp").read_bytes())
+    (ground.code / "program").chmod(0o755)
+    ground.host_git("init", "-q", "inner")
+    (inner / "f").write_text("1\n")
+    ground.host_git("-C", "inner", "add", "f")
+    ground.host_git("-C", "inner", "commit", "-qm", "f")
+    (inner / ".gitattributes").write_text("* filter=x\n")
+    with (inner / ".git" / "config").open("a") as config:
+        config.write('[filter "x"]\n\tclean = /code/program\n')
+    (ground.code / ".gitmodules").write_text('[submodule "inner"]\n\tpath = inner\n\turl = ./inner\n\tignore = none\n')
+    ground.host_git("-c", "advice.addEmbeddedRepo=false", "add", "inner", ".gitmodules")
+    (inner / "f").write_text("2\n")
+    for words in (["status"], ["diff"], ["add", "."], ["commit", "-am", "x"], ["stash"]):
+        await ground.git(*words)
+        assert list(ground.tmp.glob("tmp.*")) == [], words
+
+
+async def test_a_repository_behind_a_link_is_not_entered(ground: Ground) -> None:
+    inner = nested(ground)
+    (ground.code / "other").mkdir()
+    (ground.code / "other" / ".git").symlink_to(inner / ".git")
+    done = await ground.git("status")
+    assert (done["exit"], "is a link" in done["stderr"]) == (128, True)
+
+
 async def test_git_in_a_nested_repository_speaks_of_the_workspace(ground: Ground) -> None:
     nested(ground)
     inside = Place("code", ("inner",))
