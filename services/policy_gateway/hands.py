@@ -1,5 +1,6 @@
 """The real tools of a gateway, and what they work with: workspaces, the sandbox, the engine, the Lua children."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -34,6 +35,7 @@ from services.policy_gateway.workspaces import Workspaces
 from services.runtime.app import App
 
 DIGEST_CHARS: Final = 16
+REAP_EVERY_S: Final = 30.0
 
 
 class Hands(NamedTuple):
@@ -78,9 +80,17 @@ async def real_hands(app: App, config: Config) -> Hands:
     swept = await sandbox.sweep()
 
     async def reap() -> None:
-        removed = await docker.reap(root) + swept
-        if removed:
-            app.log.warning("leftovers_removed", count=removed, hint="their gateway died in the middle of a call")
+        """Now, and again and again: a container of a gateway that died is only removed once its deadline is over."""
+        removed = swept
+        while True:
+            try:
+                removed += await docker.reap(root)
+            except Exception as error:  # the edge: an engine that misbehaves must not stop everybody's calls
+                app.log.warning("reap_failed", exc_info=error)
+            if removed:
+                app.log.warning("leftovers_removed", count=removed, hint="their gateway died in the middle of a call")
+            removed = 0
+            await asyncio.sleep(REAP_EVERY_S)
 
     _ = app.spawn(prove(), "prove-sandbox")
     _ = app.spawn(reap(), "reap")

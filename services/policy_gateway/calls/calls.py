@@ -113,6 +113,9 @@ class Calls:
         """A call of a task: at most once, whoever asks, wherever."""
         judgement = await self._judge.judge(call)
         entry = self._decided(call, judgement)
+        if isinstance(judgement.verdict, Deny) and judgement.verdict.code == "role_mismatch":
+            # Whoever speaks in another role than the task's is not the task: its calls are not his to use up.
+            return await self._refuse(entry, judgement, judgement.verdict)
         try:
             claim_seq = await self._records.claim(entry, self._audit.head.seq)
         except Conflict:
