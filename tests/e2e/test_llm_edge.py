@@ -341,7 +341,7 @@ async def test_workers_beat_share_the_work_and_are_listed(start, client):
     async def statuses() -> list[str]:
         return sorted(view["status"] for view in (await ask(client, "htdag.v1.llm-worker.llm.workers", {}))["value"])
 
-    await eventually(lambda: _is(statuses, ["dead", "up"]))
+    await eventually(lambda: _is(statuses, ["dead", "up"]), timeout_s=20)
 
 
 async def _is(question: Callable[[], Awaitable[Any]], wanted: Any) -> bool:
