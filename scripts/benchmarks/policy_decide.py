@@ -50,10 +50,11 @@ FACTS = Facts(bound_role=None)
 
 def median_us(roles: Roles, call: tuple[str, str, dict[str, Any], dict[str, Any] | None], rounds: int) -> float:
     """The median of `rounds` timings of one call."""
+    role, tool, args, opts = call
     spent = []
     for _ in range(rounds):
         begin_ns = time.perf_counter_ns()
-        decide(roles, *call, FACTS)
+        decide(roles, role, tool, args, opts, FACTS)
         spent.append(time.perf_counter_ns() - begin_ns)
     return statistics.median(spent) / 1e3
 
@@ -68,20 +69,20 @@ def main(arguments: list[str]) -> int:
     if given.profile:
         profile = cProfile.Profile()
         with profile:
-            for call in CORPUS * given.rounds:
-                decide(roles, *call, FACTS)
+            for role, tool, args, opts in CORPUS * given.rounds:
+                decide(roles, role, tool, args, opts, FACTS)
         pstats.Stats(profile).sort_stats("tottime").print_stats(18)
         return 0
     spent = []
     begin_s = time.perf_counter()
     for _ in range(given.rounds):
-        for call in CORPUS:
+        for role, tool, args, opts in CORPUS:
             begin_ns = time.perf_counter_ns()
-            decide(roles, *call, FACTS)
+            decide(roles, role, tool, args, opts, FACTS)
             spent.append(time.perf_counter_ns() - begin_ns)
     whole_s = time.perf_counter() - begin_s
     spent.sort()
-    allowed = sum(isinstance(decide(roles, *call, FACTS), Allow) for call in CORPUS)
+    allowed = sum(isinstance(decide(roles, role, tool, args, opts, FACTS), Allow) for role, tool, args, opts in CORPUS)
     report: dict[str, Any] = {
         "workload": "mixed",
         "calls": len(CORPUS),

@@ -68,15 +68,22 @@ class _Pipe(NamedTuple):
 
 
 async def start(
-    command: Sequence[str], *, limit: int, inherited: Sequence[int] = (), stdin: bool = False, stderr: bool = True
+    command: Sequence[str],
+    *,
+    limit: int,
+    inherited: Sequence[int] = (),
+    stdin: bool = False,
+    stderr: bool = True,
+    umask: int = -1,
 ) -> Child:
     """Start a program in a session of its own, without environment. Raises OSError.
 
-    `limit` is that of the readers. Without `stdin` it reads nothing, without `stderr` what it says there is lost. It is
-    started from this thread, with which it dies: not from one that the loop may end.
+    `umask` -1 is our own. `limit` is that of the readers. Without `stdin` it reads nothing, without `stderr` what it
+    says there is lost. It is started from this thread, with which it dies: not from one that the loop may end.
     """
     child = subprocess.Popen(  # noqa: ASYNC220  # a vfork, as the loop would do it too
         command,
+        umask=umask,
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if stderr else subprocess.DEVNULL,

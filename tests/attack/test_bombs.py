@@ -147,6 +147,7 @@ signal.pause()
 
 
 def test_what_lay_there_before_is_not_counted(hands: Hands) -> None:
+    hands.python("pass")  # makes the workspace
     old = hands.code / "old"
     old.write_bytes(bytes(64 << 20))
     os.utime(old, (0, 0))

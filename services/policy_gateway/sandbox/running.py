@@ -15,6 +15,8 @@ from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
 from services.runtime.child import Child, start
 
 STATUS_BYTES_MAX: Final = 4096
+UMASK: Final = 0o022
+"""What programs write in a workspace is for others to read: a tester's container runs as another user."""
 END_TIMEOUT_S: Final = 5.0
 
 
@@ -57,7 +59,7 @@ class Running:
     @classmethod
     async def start(cls, command: Sequence[str], inherited: Sequence[int], group: Group | None) -> "Running":
         """Start bubblewrap with nothing of ours but these descriptors; raises OSError."""
-        return cls(await start(command, inherited=inherited, limit=CHUNK_BYTES), group)
+        return cls(await start(command, inherited=inherited, limit=CHUNK_BYTES, umask=UMASK), group)
 
     async def first_pid(self, status: asyncio.StreamReader) -> int:
         """The first process inside, as the host counts; it waits at the gate. Raises SetupFailed."""

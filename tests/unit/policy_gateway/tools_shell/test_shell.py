@@ -31,6 +31,15 @@ async def test_an_argument_is_data(ground: Ground) -> None:
     assert os.listdir(ground.code) == [".git"]
 
 
+async def test_what_a_program_writes_can_be_read_by_a_tester_in_a_container(ground: Ground) -> None:
+    before = os.umask(0o077)  # a service keeps its own files private
+    try:
+        await ground.python("import os; open('/code/f', 'w').close(); os.mkdir('/code/d')")
+    finally:
+        os.umask(before)
+    assert [(ground.code / name).stat().st_mode & 0o777 for name in ("f", "d")] == [0o644, 0o755]
+
+
 @pytest.mark.parametrize("signal_no", [6, 9, 11, 15])
 async def test_a_signal_is_said_as_128_and_its_number(ground: Ground, signal_no: int) -> None:
     done = await ground.python(f"import os; os.kill(os.getpid(), {signal_no})")
