@@ -38,6 +38,9 @@ class Files:
     async def run(self, plan: ReadPlan | WritePlan, ticket: Ticket) -> dict[str, Any]:
         """Read or write; see `read` and `write`."""
         started_s = asyncio.get_running_loop().time()
+        if started_s >= ticket.deadline_s:
+            # A thread may be quicker than the timeout that would stop it.
+            raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - started_s) * 1000))
         over = threading.Event()
         job = self._threads.submit(_carry_out, plan, ticket, over)
         done = asyncio.wrap_future(job)
