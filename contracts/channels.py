@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from contracts import epic, llm, policy, requests, run, strategy, streams
+from contracts import breaker, epic, llm, policy, requests, run, strategy, streams
 from contracts.subjects import (
     LLM_CANCEL,
     LLM_CLAIM,
@@ -184,6 +184,16 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="console, anybody",
         meaning="tokens, kept 15 minutes to resume from a seq",
         example=_TOKEN_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="breakerCommits",
+        address=events("llm-worker", "breaker", "{id}"),
+        messages=members(breaker.BreakerEvent),
+        kind="commit",
+        stream=streams.EVENTS_LLM_WORKER,
+        publishers="llm-worker",
+        consumers="llm-worker, anybody",
+        meaning="counted failures and transitions of one model's circuit breaker",
     ),
     ChannelSpec(
         name="epicCommits",

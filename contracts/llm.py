@@ -149,6 +149,9 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
     available: bool = True
     price_in_usd_per_mtok: float | None = None
     price_out_usd_per_mtok: float | None = None
+    breaker: Literal["closed", "half_open", "open"] = "closed"
+    retry_after_ms: int = 0
+    fallback: list[str] = []
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -41,6 +41,8 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_tokens_dropped_total", "counter", ("model",), "chunks that could not be published"),
     MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
+    MetricSpec("htdag_llm_breaker_state", "gauge", ("model",), "0 closed, 1 half open, 2 open"),
+    MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, seen here"),
     MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),
     MetricSpec("htdag_llm_reused_total", "counter", ("model",), "requests answered from the journal, free"),
     MetricSpec("htdag_tool_calls_total", "counter", ("role", "tool", "outcome"), "tool calls: ok, or the code"),

@@ -1,7 +1,7 @@
 """One call at a provider: a place, a deadline, tokens while they come, the answer or the error at the end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +11,9 @@ from contracts.limits import LLM_TIMEOUT_GRACE_MS
 from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
+from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.config import Config
+from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
@@ -95,12 +97,15 @@ class Caller:
         bus: Bus,
         providers: ProviderTable,
         prices: Prices,
+        breakers: Breakers,
+        fallbacks: Fallbacks,
         config: Config,
         clock: Clock,
         metrics: Metrics,
         log: Any,
     ) -> None:
         self._bus, self._providers, self._prices = bus, providers, prices
+        self._breakers, self._fallbacks = breakers, fallbacks
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
 
@@ -113,7 +118,9 @@ class Caller:
         try:
             if flight.cancelled:
                 raise Rejected("cancelled")
-            answer = await self._in_turn(flight, tokens)
+            answer = await self._fallbacks.ask(
+                flight, lambda: tokens is not None and tokens.seq > 0, lambda: self._in_turn(flight, tokens)
+            )
         except Rejected as error:
             answer = self._failed(flight, error)
         except asyncio.CancelledError:
@@ -140,6 +147,7 @@ class Caller:
 
     async def _in_turn(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         """Wait for a place here and at the model, then call. The timeout of the request counts from there."""
+        self._breakers.check(flight.resolved.used)
         slots = self._providers.slots_of(flight.resolved)
         wait_s = patience_s(flight, self._config.queue_timeout_s, self._clock.now_ms())
         end_s = asyncio.get_running_loop().time() + wait_s
@@ -151,16 +159,32 @@ class Caller:
                     held.append(places)
             if flight.expired(self._clock.now_ms()):
                 raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
-            return await self._tries(flight, tokens)
+            return await self._guarded(flight, tokens)
         finally:
             for places in held:
                 places.release()
 
-    async def _tries(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+    async def _guarded(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        """Call if the breaker of the model lets it through, and tell it how that ended."""
+        leave = await self._breakers.admit(
+            flight.resolved.used, flight.key.corr_id, flight.request.params.timeout_ms
+        )  # fmt: skip
+        try:
+            answer = await self._tries(flight, tokens, RETRY_DELAYS_S if not leave.probe else ())
+        except Rejected as error:
+            await self._breakers.failed(leave, error.code)
+            raise
+        except asyncio.CancelledError:
+            self._breakers.abandoned(leave)
+            raise
+        await self._breakers.succeeded(leave)
+        return answer
+
+    async def _tries(self, flight: Flight, tokens: TokenStream | None, delays_s: Sequence[float]) -> LlmAnswer:
         timeout_s = flight.request.params.timeout_ms / 1000
         try:
             async with asyncio.timeout(timeout_s):
-                for delay_s in RETRY_DELAYS_S:
+                for delay_s in delays_s:
                     try:
                         return await self._once(flight, tokens)
                     except Rejected as error:

@@ -9,6 +9,7 @@ from contracts.llm import LlmToken, ModelView, WorkerView
 from contracts.requests import CorrRef, Nothing, TokensRef
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import LLM_CANCEL, check_id, llm_tokens
+from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
 from services.llm_worker.health import Registry
@@ -36,9 +37,11 @@ class Handlers:
         journal: Journal,
         registry: Registry,
         flights: Flights,
+        breakers: Breakers,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
+        self._breakers = breakers
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer."""
@@ -104,6 +107,9 @@ class Handlers:
             available=not missing,
             price_in_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_in_usd_per_mtok,
             price_out_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_out_usd_per_mtok,
+            breaker=self._breakers.state(resolved.used),
+            retry_after_ms=self._breakers.retry_after_ms(resolved.used),
+            fallback=list(config.fallback),
         )
 
 

@@ -6,9 +6,11 @@ from typing import Final
 
 from contracts.errors import Rejected
 from contracts.subjects import LLM_CANCEL, LLM_HEALTH
+from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.calling import Caller
 from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
+from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
 from services.llm_worker.health import Heart, Registry
 from services.llm_worker.journal import Journal
@@ -33,10 +35,16 @@ async def build(app: App) -> None:
     providers = ProviderTable(config, models, environ)
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)
+    breakers = Breakers(
+        bus=app.bus, config=config, clock=app.clock, metrics=app.metrics, log=app.log, worker_id=app.instance
+    )
+    await breakers.start()
     caller = Caller(
         bus=app.bus,
         providers=providers,
         prices=Prices(),
+        breakers=breakers,
+        fallbacks=Fallbacks(models, app.log),
         config=config,
         clock=app.clock,
         metrics=app.metrics,
@@ -65,7 +73,13 @@ async def build(app: App) -> None:
     )
     registry = Registry(clock=app.clock, every_s=config.heartbeat_s)
     handlers = Handlers(
-        bus=app.bus, models=models, providers=providers, journal=journal, registry=registry, flights=worker.flights
+        bus=app.bus,
+        models=models,
+        providers=providers,
+        journal=journal,
+        registry=registry,
+        flights=worker.flights,
+        breakers=breakers,
     )
     await _begin(app, config, worker, edge, heart, registry, handlers)
     _say_what_answers(app, models, providers)

@@ -260,13 +260,14 @@ class Worker:
 
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
-        self._crowd.enter(flight.resolved)
+        asked = flight.resolved
+        self._crowd.enter(asked)
         try:
             if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
                 return None
             return await self._caller.answer(flight)
         finally:
-            self._crowd.leave(flight.resolved)
+            self._crowd.leave(asked)
 
     async def _is_ours(self, flight: Flight) -> bool:
         """Ask the others first, then the journal: who ended the call in between has written it there."""

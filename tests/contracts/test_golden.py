@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from contracts.breaker import BreakerEvent
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
@@ -29,6 +30,7 @@ CODECS: list[CommitCodec[Any]] = [
     CommitCodec(PolicyEvent),
     CommitCodec(AuditEvent),
     CommitCodec(CallEvent),
+    CommitCodec(BreakerEvent),
 ]
 
 

@@ -115,12 +115,14 @@ async def models(*, common: Common = DEFAULTS) -> None:
             model["resolves_to"],
             "yes" if model["available"] else "no",
             _price(model),
+            _breaker(model),
             model["note"],
         )
         for model in found
     ]
     common.output.value(
-        found, lambda _: columns(("MODEL", "PROVIDER", "RESOLVES TO", "READY", "$/MTOK IN,OUT", "NOTE"), rows)
+        found,
+        lambda _: columns(("MODEL", "PROVIDER", "RESOLVES TO", "READY", "$/MTOK IN,OUT", "BREAKER", "NOTE"), rows),
     )
 
 
@@ -244,6 +246,12 @@ async def _finish(done: asyncio.Event) -> None:
             await done.wait()
     except TimeoutError:
         return  # an answer from the journal has no tokens
+
+
+def _breaker(model: dict[str, Any]) -> str:
+    """The state of a model's circuit breaker, and for how long it stays open."""
+    wait_ms = model.get("retry_after_ms", 0)
+    return f"{model['breaker']} {-(-wait_ms // 1000)}s" if wait_ms else str(model.get("breaker", ""))
 
 
 def _price(model: dict[str, Any]) -> str | None:
