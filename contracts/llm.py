@@ -129,14 +129,25 @@ class LlmClaim(msgspec.Struct, frozen=True):
     worker_id: str
 
 
-class LlmHealth(msgspec.Struct, frozen=True):
-    """Heartbeat of a worker on `llm.health`, every 30 s and at start and stop."""
+class LlmHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Heartbeat of a worker on `llm.health`, every 30 s and at start and stop.
+
+    Of the calls `in_flight`, `waiting` have no place at their model yet; the oldest of them waits for `wait_ms`.
+    """
 
     worker_id: str
     at: str
     status: Literal["up", "draining", "down"]
     models: list[str]
     in_flight: int
+    waiting: int = 0
+    wait_ms: int = 0
+
+
+class LlmDrain(msgspec.Struct, frozen=True):
+    """The wish that one worker takes no more calls, and ends those it has; somebody else stops it then."""
+
+    worker_id: str
 
 
 class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -162,3 +173,5 @@ class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     last_beat_at: str
     models: list[str] = []
     in_flight: int = 0
+    waiting: int = 0
+    wait_ms: int = 0

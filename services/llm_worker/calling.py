@@ -15,6 +15,7 @@ from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
+from services.llm_worker.load import Load
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.providers.table import ProviderTable
@@ -108,6 +109,7 @@ class Caller:
         self._breakers, self._fallbacks = breakers, fallbacks
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
+        self.load = Load(clock=clock, metrics=metrics)
 
     async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
         """The outcome of one call, whatever it is. Only the end of this worker leaves it without one."""
@@ -150,19 +152,31 @@ class Caller:
         self._breakers.check(flight.resolved.used)
         slots = self._providers.slots_of(flight.resolved)
         wait_s = patience_s(flight, self._config.queue_timeout_s, self._clock.now_ms())
-        end_s = asyncio.get_running_loop().time() + wait_s
         held: list[asyncio.Semaphore] = []
         try:
-            for places in (slots, self._places):
-                if places is not None:
-                    await _acquire(places, end_s, wait_s)
-                    held.append(places)
+            await self._take_places(flight, [one for one in (slots, self._places) if one is not None], held, wait_s)
             if flight.expired(self._clock.now_ms()):
                 raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
             return await self._guarded(flight, tokens)
         finally:
             for places in held:
                 places.release()
+
+    async def _take_places(
+        self, flight: Flight, wanted: list[asyncio.Semaphore], held: list[asyncio.Semaphore], wait_s: float
+    ) -> None:
+        end_s = asyncio.get_running_loop().time() + wait_s
+        waits = any(places.locked() for places in wanted)
+        if waits:
+            self.load.begin(flight.key.corr_id)
+        try:
+            for places in wanted:
+                await _acquire(places, end_s, wait_s)
+                held.append(places)
+        finally:
+            if waits:
+                provider, model = flight.resolved.config.provider, _shown(flight.resolved.used)
+                self.load.end(flight.key.corr_id, provider, model)
 
     async def _guarded(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         """Call if the breaker of the model lets it through, and tell it how that ended."""

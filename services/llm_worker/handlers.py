@@ -12,7 +12,7 @@ from contracts.subjects import LLM_CANCEL, check_id, llm_tokens
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
-from services.llm_worker.health import Registry
+from services.llm_worker.health import Registry, call_the_roll
 from services.llm_worker.journal import Journal, decode
 from services.llm_worker.models import ModelTable
 from services.llm_worker.providers.table import ProviderTable
@@ -48,7 +48,8 @@ class Handlers:
         return [self._view(name) for name in self._models.ids()]
 
     async def list_workers(self, _request: Nothing, _caller: Caller) -> list[WorkerView]:
-        """Workers by their beats."""
+        """Workers by their beats; those that live are asked how it is now."""
+        await call_the_roll(self._bus, self._registry)
         return self._registry.views()
 
     async def replay(self, request: CorrRef, _caller: Caller) -> dict[str, Any]:

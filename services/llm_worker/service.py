@@ -5,20 +5,22 @@ import os
 from typing import Final
 
 from contracts.errors import Rejected
-from contracts.subjects import LLM_CANCEL, LLM_HEALTH
+from contracts.subjects import LLM_CANCEL, LLM_DRAIN, LLM_HEALTH, LLM_ROLL
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.calling import Caller
 from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
-from services.llm_worker.health import Heart, Registry
+from services.llm_worker.health import Heart, Registry, call_the_roll
 from services.llm_worker.journal import Journal
+from services.llm_worker.load import watch_pending
 from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.resolving import Resolver
-from services.llm_worker.worker import Worker
+from services.llm_worker.retiring import Retiring
+from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
 
 SERVICE: Final = "llm-worker"
@@ -69,7 +71,9 @@ async def build(app: App) -> None:
         worker_id=app.instance,
         models=models.ids(),
         in_flight=lambda: len(worker.flights),
+        load=caller.load,
         every_s=config.heartbeat_s,
+        log=app.log,
     )
     registry = Registry(clock=app.clock, every_s=config.heartbeat_s)
     handlers = Handlers(
@@ -97,12 +101,17 @@ async def _begin(
     app.handle("llm", "cancel", handlers.cancel)
     await app.bus.subscribe(LLM_CANCEL, handlers.cancel_here)
     await app.bus.subscribe(LLM_HEALTH, registry.take)
+    await app.bus.subscribe(LLM_ROLL, heart.called)
+    retiring = Retiring(worker_id=app.instance, heart=heart, worker=worker, edge=edge, log=app.log)
+    await app.bus.subscribe(LLM_DRAIN, retiring.take)
     await worker.start()
     await edge.start()
     # A beat says "up" only when requests are really taken.
     await app.bus.flush()
     beating = app.spawn(heart.run(), "heartbeat")
     keeping = app.spawn(worker.keep_alive(), "keep-alive")
+    watching = app.spawn(watch_pending(app.bus, app.metrics, CONSUMER), "watch-pending")
+    await call_the_roll(app.bus, registry)
 
     async def drain() -> None:
         beating.cancel()
@@ -113,6 +122,7 @@ async def _begin(
         await asyncio.gather(worker.drain(within_s), edge.finish(within_s))
         heart.beat("down")
         keeping.cancel()
+        watching.cancel()
         await app.bus.flush()
 
     app.on_drain(drain)

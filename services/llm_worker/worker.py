@@ -93,6 +93,11 @@ class Worker:
                 for waiter in flight.waiters:
                     waiter.delivery.in_progress()
 
+    async def retire(self, within_s: float) -> None:
+        """Take no more; what is under way here goes on for as long as it takes."""
+        if self._puller is not None:
+            await self._puller.drain(within_s)
+
     async def drain(self, within_s: float) -> None:
         """Take no more, finish what is under way; what is not done by then goes back to the others at once."""
         try:

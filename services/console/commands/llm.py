@@ -140,12 +140,16 @@ async def workers(*, common: Common = DEFAULTS) -> None:
             worker["worker_id"],
             common.output.state(worker["status"]),
             worker["in_flight"],
+            worker["waiting"],
+            f"{worker['wait_ms'] / 1000:.1f}s" if worker["wait_ms"] else None,
             worker["last_beat_at"],
             ",".join(worker["models"]),
         )
         for worker in found
     ]
-    common.output.value(found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "LAST BEAT", "MODELS"), rows))
+    common.output.value(
+        found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "WAITING", "LONGEST", "LAST BEAT", "MODELS"), rows)
+    )
 
 
 @app.command
