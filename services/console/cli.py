@@ -34,6 +34,7 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
     ("up", "up:up_app", _INSTANCE, "Start a whole instance: broker, services, small local model."),
     ("down", "up:down_app", _INSTANCE, "Stop the instance of this home."),
     ("ps", "up:ps_app", _INSTANCE, "Show the processes of this home."),
+    ("scale", "scale:app", _INSTANCE, "Keep the number of workers as `up --scale` wishes; supervisord runs it."),
     ("serve", "serve:app", _INSTANCE, "Run one service in the foreground."),
     ("doctor", "doctor:app", _INSTANCE, "Find what is wrong and say what to do."),
     ("demo", "demo:app", _INSTANCE, "The main job in one command, on a throw-away instance."),

@@ -24,6 +24,7 @@ async def up(
     sync: Literal["always", "1s"] = "always",
     only: str | None = None,
     model: str | None = None,
+    scale: list[str] | None = None,
     ready_timeout: float = 60.0,
     common: Common = DEFAULTS,
 ) -> int:
@@ -50,14 +51,24 @@ async def up(
     model
         Model that answers for the ones that strategies name (claude-sonnet-4.5, gemini-2.5-pro, gemini-1.5-flash);
         else smollm2 does, for those without a key.
+    scale
+        Copies of a service: llm-worker=3, executor=2, or llm-worker=1..4 to add workers while calls wait and to drain
+        them when idle. On an instance that runs it changes the number.
     ready_timeout
         Seconds until everything must be ready (with -d).
     """
     from services.console.supervision import background, foreground
     from services.console.supervision.plan import UpPlan, chosen_services
+    from services.console.supervision.scale import parse
 
-    plan = UpPlan(chosen_services(only), port, sync, model)
+    wishes = parse(scale or [])
+    plan = UpPlan(chosen_services(only), port, sync, model, wishes)
     output, home = common.output, common.place
+    running = home.record() if wishes else None
+    if running is not None and running.running:
+        record = await background.rescale(home, running, wishes, ready_timeout)
+        output.value(status.document(record), lambda _: status.table(record, output))
+        return OK
     if not detach:
         return await foreground.up(home, plan, output)
     record = await background.up(home, plan, deadline_s=ready_timeout)
