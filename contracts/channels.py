@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from contracts import breaker, epic, llm, policy, requests, run, strategy, streams
+from contracts import breaker, epic, foreign, llm, policy, requests, run, strategy, streams
 from contracts.subjects import (
     LLM_CANCEL,
     LLM_CLAIM,
@@ -25,6 +25,9 @@ from contracts.subjects import (
     events,
     llm_request,
     llm_response,
+    llm_serve,
+    llm_served,
+    llm_stop,
     llm_tokens,
     snapshot,
     timer_armed,
@@ -64,6 +67,7 @@ PARAMETERS: Final = {
     "aggregate": "kind of aggregate",
     "id": "id of the aggregate, one token",
     "model_id": "id of a model; it may hold dots and takes the rest of the subject",
+    "call": "one call, one token; with `-tokens` behind it, its tokens",
     "role": "name of a role, one token",
     "tool": "name of a tool: fs, shell, git, http, docker or lua",
     "instance": "one process of a service",
@@ -166,6 +170,35 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="every llm-worker",
         meaning="is this call under way anywhere? the worker that has it replies; silence means no",
         example='{"corr_id":"c1","worker_id":"llm-worker-1"}',
+    ),
+    ChannelSpec(
+        name="llmServe",
+        address=llm_serve("{model_id}"),
+        messages=(foreign.ForeignAsk,),
+        kind="request",
+        reply=(foreign.ForeignAnswer,),
+        publishers="llm-worker",
+        consumers="a foreign worker in any language (queue group)",
+        meaning="one call of a model that a foreign worker serves; provider `nats` in the model table, or `nats/NAME`",
+        example='{"corr_id":"c1","model":"echo","messages":[{"role":"user","content":"Hello"}],"max_tokens":64}',
+    ),
+    ChannelSpec(
+        name="llmServed",
+        address=llm_served("{instance}", "{call}"),
+        messages=(foreign.ForeignAnswer, foreign.ForeignToken),
+        publishers="a foreign worker",
+        consumers="llm-worker",
+        meaning="the reply subject of such a call; tokens, where they are wanted, go to the same with `-tokens` behind",
+        example='{"output":"Hello","usage":{"prompt_tokens":2,"completion_tokens":1},"finish_reason":"stop"}',
+    ),
+    ChannelSpec(
+        name="llmStop",
+        address=llm_stop("{model_id}"),
+        messages=(foreign.ForeignStop,),
+        publishers="llm-worker",
+        consumers="every foreign worker of the model",
+        meaning="a call that nobody wants any more",
+        example='{"corr_id":"c1"}',
     ),
     ChannelSpec(
         name="llmRoll",

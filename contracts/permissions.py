@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from contracts.channels import CHANNELS, ChannelSpec
-from contracts.rights import AGENT_PREFIX, BOOTSTRAP, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
+from contracts.rights import AGENT_PREFIX, BOOTSTRAP, FOREIGN, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
 from contracts.streams import (
     CONSUMERS,
     EVENTS_EXECUTOR,
@@ -25,7 +25,7 @@ from contracts.streams import (
     TIMERS,
     ConsumerSpec,
 )
-from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, ROOT, SERVICES, rpc
+from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, LLM_SERVE, LLM_SERVED, LLM_STOP, ROOT, SERVICES, rpc
 from contracts.task import ROLES
 from contracts.verbs import VERBS
 
@@ -214,6 +214,16 @@ def _agents() -> list[User]:
     ]
 
 
+def _foreign() -> User:
+    return User(
+        name=FOREIGN,
+        meaning="a worker in any language that serves models: it answers llm-worker, and nobody else",
+        rights=Rights(
+            publish=(f"{LLM_SERVED}.*.*",), subscribe=(f"{LLM_SERVE}.>", f"{LLM_STOP}.>", f"{inbox(FOREIGN)}.>")
+        ),
+    )
+
+
 def _nodes(private: Iterable[str]) -> User:
     closed = (f"{ROOT.partition('.')[0]}.>", "llm.>", "ai.>", "$JS.>", "$SYS.>", "$SRV.>", "$KV.>", "$O.>", "_R_.>")
     return User(
@@ -252,7 +262,7 @@ def _operator(private: Iterable[str]) -> User:
 
 def _users() -> tuple[User, ...]:
     services = [_service(name) for name in SERVICES]
-    keyed = [*services, _bootstrap(), *_agents()]
+    keyed = [*services, _bootstrap(), *_agents(), _foreign()]
     private = [f"{inbox(user.name)}.>" for user in keyed]
     nodes = _nodes(private)
     return (_operator([*private, f"{inbox(NODES)}.>"]), *services, nodes, *keyed[len(services) :])

@@ -41,6 +41,7 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
     ("bus", "bus:app", _TOOLS, "Streams, consumers, messages and dead letters."),
     ("models", "models:app", _TOOLS, "Local models: what is here, and get one."),
     ("config", "config:app", _TOOLS, "Show the configuration and where each value is from."),
+    ("conformance", "conformance:app", _TOOLS, "Check foreign workers against the contract."),
     ("bench", "bench:app", _TOOLS, "Measure how fast a throw-away instance is on this machine."),
     ("completion", "completion:app", _TOOLS, "Print the completion script of a shell."),
     ("version", "version:app", _TOOLS, "Print the version."),

@@ -20,10 +20,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `drop_params` names request parameters this model does not take; `argv` and `pass_env` are for the `cli` provider.
     In `argv`, `{model}` and `{max_tokens}` are filled in, and `{system_file}` with the path of a private file that
     holds the system prompt of the call; without it the system prompt comes on stdin, before the prompt.
+    With the provider `nats`, whoever serves `model` on `htdag.v1.llm.serve.<model>` answers.
     `fallback` names the models that are asked instead, in this order, when this one fails or its breaker is open.
     """
 
-    provider: Literal["embedded", "openai", "anthropic", "cli", "mock"]
+    provider: Literal["embedded", "openai", "anthropic", "cli", "mock", "nats"]
     model: str = ""
     base_url: str = ""
     api_key_env: str = ""

@@ -17,6 +17,7 @@ from services.llm_worker.journal import Journal
 from services.llm_worker.load import watch_pending
 from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
+from services.llm_worker.providers.foreign import ForeignProvider
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
@@ -34,7 +35,7 @@ async def build(app: App) -> None:
     config = app.config.section(SECTION, Config)
     environ = dict(os.environ)
     models = ModelTable(config, environ)
-    providers = ProviderTable(config, models, environ)
+    providers = ProviderTable(config, models, environ, ForeignProvider(app.bus, app.instance))
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)
     breakers = Breakers(
