@@ -24,6 +24,7 @@ HEADER_REQUEST: Final = "Htdag-Request"
 class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
 
+    With `cache`, the recorded answer of the same question to the same model will do: it costs nothing.
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
     """
 
@@ -38,6 +39,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     complexity: float | None = None
     mock: dict[str, Any] | None = None
+    cache: bool = False
 
 
 class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,6 +62,7 @@ class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     corr_id: str = ""
     model_id: str = ""
     params: LlmParams = LlmParams()
+    replay_of: str = ""
 
 
 class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,11 +87,22 @@ class Usage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
-class LlmAnswer(msgspec.Struct, frozen=True):
+class OutputRef(msgspec.Struct, frozen=True):
+    """Where all of an output is that was too big to travel: an object store of the broker (`nats object get`)."""
+
+    bucket: str
+    name: str
+    bytes: int
+    sha256: str
+
+
+class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The final answer: first thing a caller's inbox gets, and one message of the journal.
 
     `model_id` is what was asked for, `model_used` what answered. `cost_usd_micros` is None when the price is unknown.
     `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
+    With `output_ref`, `output` is only the beginning of it. `cached` says that the answer of the call `cached_from` was
+    taken; `replay_of` names the call that this one repeats, at its own price.
     """
 
     run_id: str
@@ -102,6 +116,10 @@ class LlmAnswer(msgspec.Struct, frozen=True):
     cost_usd_micros: int | None
     finish_reason: str
     latency_ms: float
+    output_ref: OutputRef | None = None
+    cached: bool = False
+    cached_from: str = ""
+    replay_of: str = ""
 
 
 class LlmError(msgspec.Struct, frozen=True):

@@ -47,6 +47,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_requests_pending", "gauge", (), "stored requests that no worker has taken yet"),
     MetricSpec("htdag_llm_wait_seconds", "histogram", ("provider", "model"), "wait for a place at the model"),
     MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),
+    MetricSpec("htdag_llm_cached_total", "counter", ("model",), "requests answered by content, free"),
     MetricSpec("htdag_llm_reused_total", "counter", ("model",), "requests answered from the journal, free"),
     MetricSpec("htdag_tool_calls_total", "counter", ("role", "tool", "outcome"), "tool calls: ok, or the code"),
     MetricSpec("htdag_tool_call_seconds", "histogram", ("tool",), "tool calls that were allowed, queue included"),

@@ -16,6 +16,7 @@ import msgspec
 from contracts.channels import CHANNELS, ChannelSpec
 from contracts.rights import AGENT_PREFIX, BOOTSTRAP, FOREIGN, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
 from contracts.streams import (
+    ANSWER_BUCKET,
     CONSUMERS,
     EVENTS_EXECUTOR,
     EVENTS_PLANNER,
@@ -72,7 +73,7 @@ USES: Final[dict[str, Use]] = {
     ),
     "llm-worker": Use(
         # A request that is refused was never stored: its answer cannot come from the journal.
-        says=(f"{LLM_RESPONSE_EDGE}.*.*",),
+        says=(f"{LLM_RESPONSE_EDGE}.*.*", f"{ROOT}.llm.cache.*", f"$O.{ANSWER_BUCKET}.>"),
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
         reads=(LLM_REQUESTS,),
     ),
@@ -241,7 +242,7 @@ def _operator(private: Iterable[str]) -> User:
     """Everything but what would be a lie or a loss: facts that only a service may state, and the log of what was."""
     written_by_one = _unique(
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
-        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>"],
+        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
     )
     losses = [f"{API}.STREAM.{verb}.{name}" for name in TRUTH for verb in ("DELETE", "PURGE", "MSG.DELETE")]
     heard = tuple(private)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
-from contracts.llm import LlmRequest, Usage
+from contracts.llm import LlmRequest, OutputRef, Usage
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.task import RunState, TaskSpec, TaskState
 
@@ -89,6 +89,7 @@ class TakeAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     finish_reason: str = ""
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
+    output_ref: OutputRef | None = None
 
 
 class TakeResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.result.v1"):
@@ -235,6 +236,7 @@ class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
     tool_calls: list[Any] = []
+    output_ref: OutputRef | None = None
 
 
 class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.awaited.v1"):

@@ -61,8 +61,17 @@ TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
 LLM_REQUESTS: Final = "HTDAG_LLM_REQ"
 LLM_RESPONSES: Final = "HTDAG_LLM_RESP"
+LLM_CACHE: Final = "HTDAG_LLM_CACHE"
+ANSWER_BUCKET: Final = "htdag-answers"
+"""The object store of outputs that are too big for one message."""
 LLM_TOKENS: Final = "HTDAG_LLM_TOKENS"
 DEAD_LETTERS: Final = "HTDAG_DLQ"
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream behind an object store, as NATS names it."""
+    return f"OBJ_{bucket}"
+
 
 STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
@@ -162,6 +171,29 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             duplicate_window=3600 * S,
             max_age=30 * DAY,
             republish={"src": f"{ROOT}.llm.resp.>", "dest": f"{LLM_RESPONSE_EDGE}.>"},
+        ),
+    ),
+    StreamSpec(
+        name=LLM_CACHE,
+        owner="llm-worker",
+        meaning="where the journal has the answer of a question, by content; used where a request allows it",
+        config=_file(
+            subjects=[f"{ROOT}.llm.cache.*"],
+            discard="old",
+            max_msgs_per_subject=1,
+            max_age=30 * DAY,
+            duplicate_window=120 * S,
+        ),
+    ),
+    StreamSpec(
+        name=bucket_stream(ANSWER_BUCKET),
+        owner="llm-worker",
+        meaning="object store of outputs over 1 MiB, kept as long as the journal that refers to them",
+        config=_file(
+            subjects=[f"$O.{ANSWER_BUCKET}.C.>", f"$O.{ANSWER_BUCKET}.M.>"],
+            allow_rollup_hdrs=True,
+            max_age=30 * DAY,
+            duplicate_window=120 * S,
         ),
     ),
     StreamSpec(

@@ -117,6 +117,11 @@ def llm_response(run_id: str, node_id: str) -> str:
     return f"{ROOT}.llm.resp.{run_id}.{node_id}"
 
 
+def llm_cache(digest: str) -> str:
+    """Subject under which it stands where the answer of a question is, by the digest of its content."""
+    return f"{ROOT}.llm.cache.{digest}"
+
+
 def llm_serve(model_id: str) -> str:
     """Subject on which foreign workers answer calls of a model, in a queue group."""
     return f"{LLM_SERVE}.{model_id}"

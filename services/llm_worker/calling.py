@@ -12,6 +12,7 @@ from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
@@ -26,6 +27,8 @@ from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
 
 RETRY_DELAYS_S: Final = (0.25, 1.0)
+USED_ANYWAY: Final = frozenset({"cancelled", "timeout"})
+"""Ends of a call that was under way at the provider."""
 CHARS_PER_TOKEN: Final = 4
 TOKENS_END_S: Final = 2.0
 """So long the answer waits for its last token to be stored; tokens are for watching, the answer is paid."""
@@ -65,10 +68,10 @@ class TokenStream:
 class _Heard:
     """What a provider has said so far."""
 
-    __slots__ = ("parts", "reason", "tokens", "tool_calls", "used")
+    __slots__ = ("messages", "parts", "reason", "tokens", "tool_calls", "used")
 
-    def __init__(self, tokens: TokenStream | None) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: TokenStream | None, messages: list[dict[str, Any]]) -> None:
+        self.tokens, self.messages = tokens, messages
         self.parts: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
@@ -88,6 +91,12 @@ class _Heard:
             case Finish(reason):
                 self.reason = reason
 
+    def tokens_used(self) -> tuple[TokensUsed, bool]:
+        """See Heard.tokens_used."""
+        if self.used is not None:
+            return self.used, False
+        return _guessed(self.messages, "".join(self.parts)), True
+
 
 class Caller:
     """Carries calls out. `bus` takes the tokens."""
@@ -100,13 +109,14 @@ class Caller:
         prices: Prices,
         breakers: Breakers,
         fallbacks: Fallbacks,
+        cache: Cache,
         config: Config,
         clock: Clock,
         metrics: Metrics,
         log: Any,
     ) -> None:
         self._bus, self._providers, self._prices = bus, providers, prices
-        self._breakers, self._fallbacks = breakers, fallbacks
+        self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
         self.load = Load(clock=clock, metrics=metrics)
@@ -120,22 +130,36 @@ class Caller:
         try:
             if flight.cancelled:
                 raise Rejected("cancelled")
-            answer = await self._fallbacks.ask(
-                flight, lambda: tokens is not None and tokens.seq > 0, lambda: self._in_turn(flight, tokens)
-            )
+            answer = await self._recorded_or_asked(flight, tokens)
         except Rejected as error:
-            answer = self._failed(flight, error)
+            answer = await self._failed(flight, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not flight.cancelled or task is None:
                 raise
             task.uncancel()
-            answer = self._failed(flight, Rejected("cancelled"))
+            answer = await self._failed(flight, Rejected("cancelled"))
         flight.phase = "answered"
         if tokens is not None:
             await self._end(tokens)
         faults.point("llm_worker.after_answer")
         self._count(flight, answer, self._clock.monotonic_s() - began_s)
+        return answer
+
+    async def _recorded_or_asked(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        request, asked = flight.request, flight.resolved
+        if request.params.cache:
+            recorded = await self._cache.find(request, asked)
+            if recorded is not None:
+                if tokens is not None:
+                    tokens.put(recorded.output)
+                self._metrics.inc("htdag_llm_cached_total", model=_shown(asked.used))
+                return recorded
+        answer = await self._fallbacks.ask(
+            flight, lambda: tokens is not None and tokens.seq > 0, lambda: self._in_turn(flight, tokens)
+        )
+        if request.params.cache and flight.resolved is asked:
+            await self._cache.keep(request, asked)
         return answer
 
     async def _end(self, tokens: TokenStream) -> None:
@@ -217,7 +241,7 @@ class Caller:
         if missing and resolved.config.provider != "embedded":  # the embedded one knows better what is missing
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
-        heard = _Heard(tokens)
+        flight.heard = heard = _Heard(tokens, request.input.messages)
         model = _shown(resolved.used)
         about = {
             "gen_ai.operation.name": "chat",
@@ -233,13 +257,9 @@ class Caller:
                 span.set_attribute("gen_ai.usage.input_tokens", heard.used.prompt_tokens)
                 span.set_attribute("gen_ai.usage.output_tokens", heard.used.completion_tokens)
         output = "".join(heard.parts)
-        cost: int | None = None
-        used = heard.used
-        if used is None:
-            # It counted nothing: the numbers are a guess, so the price is not known.
-            used = _guessed(request.input.messages, output)
-        else:
-            cost = await self._prices.cost_micros(resolved, used)
+        used, guessed = heard.tokens_used()
+        # It counted nothing: the numbers are a guess, so the price is not known.
+        cost = None if guessed else await self._prices.cost_micros(resolved, used)
         return LlmAnswer(
             run_id=request.run_id,
             node_id=request.node_id,
@@ -252,6 +272,7 @@ class Caller:
             cost_usd_micros=cost,
             finish_reason=heard.reason,
             latency_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
+            replay_of=request.replay_of,
         )
 
     async def _listen(self, flight: Flight, heard: "_Heard") -> None:
@@ -271,8 +292,15 @@ class Caller:
         finally:
             await stream.aclose()
 
-    def _failed(self, flight: Flight, error: Rejected) -> LlmError:
+    async def _failed(self, flight: Flight, error: Rejected) -> LlmError:
         wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
+        if error.code in USED_ANYWAY and flight.heard is not None:
+            # The provider was stopped, but what it had done by then is not free.
+            used, guessed = flight.heard.tokens_used()
+            total = used.prompt_tokens + used.completion_tokens
+            wire["usage"] = msgspec.to_builtins(Usage(used.prompt_tokens, used.completion_tokens, total))
+            wire["usage_estimated"] = guessed
+            wire["cost_usd_micros"] = None if guessed else await self._prices.cost_micros(flight.resolved, used)
         return LlmError(*flight.key, flight.request.model_id, wire)
 
     def _on_token(self, flight: Flight) -> Callable[[bool], None]:

@@ -7,6 +7,7 @@ from typing import Final
 from contracts.errors import Rejected
 from contracts.subjects import LLM_CANCEL, LLM_DRAIN, LLM_HEALTH, LLM_ROLL
 from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
 from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
@@ -19,6 +20,7 @@ from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.foreign import ForeignProvider
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.replaying import Replaying
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
 from services.llm_worker.worker import CONSUMER, Worker
@@ -48,6 +50,7 @@ async def build(app: App) -> None:
         prices=Prices(),
         breakers=breakers,
         fallbacks=Fallbacks(models, app.log),
+        cache=Cache(app.bus, journal, app.log),
         config=config,
         clock=app.clock,
         metrics=app.metrics,
@@ -85,6 +88,7 @@ async def build(app: App) -> None:
         registry=registry,
         flights=worker.flights,
         breakers=breakers,
+        replaying=Replaying(app.bus, app.ids),
     )
     await _begin(app, config, worker, edge, heart, registry, handlers)
     _say_what_answers(app, models, providers)

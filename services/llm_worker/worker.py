@@ -17,6 +17,7 @@ from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, ConsumerSpec
 from contracts.subjects import ID, llm_request, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker import crowd
+from services.llm_worker.big_answers import HEADROOM_BYTES, slim
 from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
@@ -41,8 +42,6 @@ LOOK_UP_MAX: Final = 256
 LATER_S: Final = 1.0
 CUT_S: Final = 2.0
 JOURNAL_PATIENCE_S: Final = 600.0
-HEADROOM_BYTES: Final = 16_384
-"""An answer must fit into a commit of its run too, beside that commit's own words and headers."""
 ELSEWHERE_S: Final = 5.0
 BROKEN_REMEMBERED_MAX: Final = 10_000
 NO_REQUEST: Final = LlmRequest(LlmInput([]))
@@ -291,6 +290,8 @@ class Worker:
 
     async def _record(self, flight: Flight, answer: LlmAnswer | LlmError) -> None:
         """Journal the answer until it is there; only then does anybody see it."""
+        if isinstance(answer, LlmAnswer):
+            answer = await slim(self._bus, self._clock, self._log, answer)
         data = _ENCODE(answer)
         if len(data) > self._bus.payload_max - HEADROOM_BYTES:
             wire = failure("too_large", "the answer is larger than the broker carries", bytes=len(data))

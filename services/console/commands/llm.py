@@ -12,9 +12,15 @@ from cyclopts import App, Parameter
 
 from contracts import subjects
 from contracts.errors import Rejected
-from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT, LLM_TIMEOUT_GRACE_MS
+from contracts.limits import (
+    LLM_OUTPUT_TOKENS_DEFAULT,
+    LLM_TEMPERATURE_DEFAULT,
+    LLM_TIMEOUT_GRACE_MS,
+    LLM_TIMEOUT_MAX_MS,
+)
 from contracts.llm import LlmToken
 from contracts.reply import RemoteRejected
+from services.console.big_values import whole
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from services.runtime.bus import Message
 
 app = App(name="llm", help="Ask a model; look at models, workers, tokens and paid answers.", help_format="plaintext")
+LIVE_S: Final = LLM_TIMEOUT_MAX_MS / 1000 + LLM_TIMEOUT_GRACE_MS / 1000
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 
 
@@ -39,6 +46,7 @@ async def ask(
     temperature: float = LLM_TEMPERATURE_DEFAULT,
     timeout: float = 60.0,  # noqa: ASYNC109  a wish of the user, not a way to cancel
     seed: int | None = None,
+    cache: Annotated[bool, Parameter(negative="")] = False,
     corr_id: str | None = None,
     common: Common = DEFAULTS,
 ) -> None:
@@ -66,6 +74,8 @@ async def ask(
         Seconds the call may take.
     seed
         Seed, for models that take one.
+    cache
+        The recorded answer of the same question will do; it costs nothing.
     corr_id
         The same id again is the same paid call: the answer comes from the journal.
     """
@@ -85,6 +95,7 @@ async def ask(
             "max_tokens": max_tokens,
             "timeout_ms": int(timeout * 1000),
             **({} if seed is None else {"seed": seed}),
+            **({"cache": True} if cache else {}),
         },
     }
     async with connected(common) as console:
@@ -180,7 +191,13 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
 
 @app.command
 async def replay(
-    corr_id: str, /, *, run: str | None = None, node: str | None = None, common: Common = DEFAULTS
+    corr_id: str,
+    /,
+    *,
+    run: str | None = None,
+    node: str | None = None,
+    live: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = DEFAULTS,
 ) -> None:
     """Print a paid answer again, from the journal; nobody is asked and nothing is
     paid.
@@ -196,13 +213,19 @@ async def replay(
         Its run, which makes the search quicker.
     node
         Its node.
+    live
+        Ask the model once more, under a new id, and pay again; each of the two calls names the other.
     """
-    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node}
+    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node, "live": live}
     async with connected(common) as console:
-        answer = plain(
-            await console.call("llm-worker.llm.replay", {key: value for key, value in wishes.items() if value})
+        body = {key: value for key, value in wishes.items() if value}
+        reply = await console.bus.call(
+            subjects.rpc("llm-worker", "llm", "replay"), body, timeout_s=max(common.wait, LIVE_S if live else 0.0)
         )
-    common.output.value({**answer, "paid": False}, answer.get("output") or "")
+        answer = await whole(console.bus, reply)
+    if live and isinstance(answer.get("error"), dict):
+        raise RemoteRejected(answer["error"])
+    common.output.value(answer, answer.get("output") or "")
 
 
 async def _ask(
@@ -237,6 +260,7 @@ async def _ask(
     answer: dict[str, Any] = json.loads(reply.data)
     if isinstance(answer.get("error"), dict):
         raise RemoteRejected(answer["error"])
+    answer = await whole(console.bus, answer)
     if subscription is not None:
         await _finish(done)
         await subscription.unsubscribe()

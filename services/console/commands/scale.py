@@ -17,7 +17,7 @@ async def scale(*, common: Common = DEFAULTS) -> int:
     It adds workers while calls wait and drains them when they are idle. supervisord runs it; you need not.
 
     For example:
-        htdag up -d --scale llm-worker=1..4
+        htdag scale --home /tmp/a
     """
     from services.console.supervision.keeper import Keeper
     from services.console.supervision.supervised import SupervisedCopies

@@ -11,6 +11,7 @@ from contracts.errors import Rejected
 from contracts.streams import LLM_REQUESTS
 from contracts.subjects import llm_request
 from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
@@ -74,6 +75,7 @@ class Crew:
             prices=Prices(),
             breakers=self.breakers,
             fallbacks=Fallbacks(models, log),
+            cache=Cache(bus, self.journal, log),
             config=config,
             clock=clock,
             metrics=self.metrics,
