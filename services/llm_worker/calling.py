@@ -11,6 +11,7 @@ from contracts.limits import LLM_TIMEOUT_GRACE_MS
 from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
+from services.llm_worker import genai
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
@@ -21,7 +22,7 @@ from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.tool_calls import normalised
-from services.runtime import faults, telemetry
+from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
@@ -65,13 +66,18 @@ class TokenStream:
         await self._bus.store(self._subject, data, stream=LLM_TOKENS, msg_id=msg_id)
 
 
+def _nobody() -> None:
+    return None
+
+
 class _Heard:
     """What a provider has said so far."""
 
-    __slots__ = ("messages", "parts", "reason", "tokens", "tool_calls", "used")
+    __slots__ = ("messages", "on_chunk", "parts", "reason", "tokens", "tool_calls", "used")
 
     def __init__(self, tokens: TokenStream | None, messages: list[dict[str, Any]]) -> None:
         self.tokens, self.messages = tokens, messages
+        self.on_chunk: Callable[[], None] = _nobody
         self.parts: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
@@ -82,6 +88,7 @@ class _Heard:
         match piece:
             case Delta(text):
                 self.parts.append(text)
+                self.on_chunk()
                 if self.tokens is not None and text:
                     self.tokens.put(text)
             case TokensUsed():
@@ -243,19 +250,20 @@ class Caller:
         began_s = self._clock.monotonic_s()
         flight.heard = heard = _Heard(tokens, request.input.messages)
         model = _shown(resolved.used)
-        about = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": resolved.config.provider,
-            "gen_ai.request.model": model,
-            "gen_ai.request.max_tokens": request.params.max_tokens,
-            "gen_ai.request.temperature": request.params.temperature,
-        }
         headers = flight.waiters[0].delivery.headers
-        with telemetry.span(f"chat {model}", kind="client", headers=headers, attributes=about) as span:
+        with genai.inference(
+            request=request,
+            resolved=resolved,
+            model=model,
+            max_tokens=request.params.max_tokens,
+            headers=headers,
+            clock=self._clock,
+            metrics=self._metrics,
+            cut=lambda: "cancelled" if flight.cancelled else "timeout",
+        ) as told:
+            heard.on_chunk = told.chunk
             await self._listen(flight, heard)
-            if span is not None and heard.used is not None:
-                span.set_attribute("gen_ai.usage.input_tokens", heard.used.prompt_tokens)
-                span.set_attribute("gen_ai.usage.output_tokens", heard.used.completion_tokens)
+            told.answered(heard.used, heard.reason)
         output = "".join(heard.parts)
         used, guessed = heard.tokens_used()
         # It counted nothing: the numbers are a guess, so the price is not known.

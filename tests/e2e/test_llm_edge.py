@@ -299,12 +299,12 @@ async def test_a_terminated_worker_finishes_what_it_has_and_says_goodbye(start, 
 @pytest.mark.timeout(90)
 async def test_what_a_stopping_worker_cannot_finish_goes_to_another_at_once(start, client):
     first = await start(HTDAG_CORE__DRAIN_S="1")
-    inbox = await publish_with_inbox(client, "llm.req.mock:delay=3s", {"input": INPUT, "corr_id": "long"})
+    inbox = await publish_with_inbox(client, "llm.req.mock:delay=6s", {"input": INPUT, "corr_id": "long"})
     await eventually(lambda: metric(first, "htdag_llm_in_flight"))
     second = await start()
     await asyncio.to_thread(first.terminate)
     # It was given back, so it does not wait for the acknowledgement deadline.
-    await eventually(lambda: inbox.messages, timeout_s=8)
+    await eventually(lambda: inbox.messages, timeout_s=11)
     assert inbox.bodies[0]["output"]
     assert await metric(second, "htdag_llm_requests_total") == 1
 
