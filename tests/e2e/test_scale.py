@@ -46,6 +46,8 @@ async def test_the_number_is_as_wished_and_can_be_changed_while_it_runs(instance
     assert set(more.document["services"]) == {"llm-worker", "llm-worker-2", "llm-worker-3"}
     os.kill(more.document["services"]["llm-worker-2"]["pid"], signal.SIGKILL)
     await eventually(lambda: len(names(instance)) == 3, timeout_s=30, interval_s=0.2)
+    strange = instance("up", "--scale", "executor=2", "--json")
+    assert (strange.code, strange.document["error"]["code"]) == (2, "bad_request")
     less = instance("up", "--scale", "llm-worker=1", "--json")
     assert less.code == 0, less.err
     assert len(less.document["services"]) == 1

@@ -16,7 +16,7 @@ from services.console.supervision.fleet import BROKER_START_S
 from services.console.supervision.foreground import find_broker
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, environment, program
 from services.console.supervision.readiness import probe
-from services.console.supervision.scale import Wishes, expanded, remember, service_of
+from services.console.supervision.scale import Wishes, expanded, remember, service_of, wished
 from services.console.supervision.strays import TERM_S, strays, sweep
 
 SUPERVISOR_START_S: Final = 10.0
@@ -154,7 +154,11 @@ async def down(home: Home, record: InstanceRecord) -> list[Process]:
 
 async def rescale(home: Home, record: InstanceRecord, wishes: Wishes, deadline_s: float) -> InstanceRecord:
     """Change the numbers of copies of a running instance, and wait until they are as wished and ready."""
-    remember(home, wishes)
+    here = {service_of(name) for name in record.services}
+    strange = sorted(set(wishes) - here)
+    if strange:
+        raise Rejected("bad_request", f"this instance runs no {', '.join(strange)}", hint="start it without --only")
+    remember(home, {**wished(home), **wishes})
     if record.mode == "background":
         await Supervisor(home).start(SCALER)
     end = asyncio.get_running_loop().time() + deadline_s

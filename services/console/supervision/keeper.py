@@ -81,6 +81,7 @@ class Keeper:
     async def _keep(
         self, bus: "Bus", service: str, bounds: Bounds, running: Mapping[str, int], views: Mapping[str, WorkerView]
     ) -> None:
+        self._see_leaving(running, views)
         await self._let_go(running, views)
         staying = [name for name in running if name not in self._leaving]
         signal = await self._signal(bus, views, running) if service == POOL else Signal()
@@ -112,6 +113,13 @@ class Keeper:
         # It takes nothing more from now on; it is stopped when its calls have ended, however long they take.
         self._leaving[name] = worker_id
         bus.publish(LLM_DRAIN, msgspec.json.encode(LlmDrain(worker_id)))
+
+    def _see_leaving(self, running: Mapping[str, int], views: Mapping[str, WorkerView]) -> None:
+        """Whoever takes nothing more does not count, also when it was told so by a keeper that is gone."""
+        for name, pid in running.items():
+            view = views.get(self._worker_of(pid))
+            if view is not None and view.status == "draining":
+                self._leaving.setdefault(name, view.worker_id)
 
     async def _let_go(self, running: Mapping[str, int], views: Mapping[str, WorkerView]) -> None:
         for name, worker_id in list(self._leaving.items()):
