@@ -117,7 +117,7 @@ def inference(
     cut: Callable[[], str],
 ) -> Iterator[Inference]:
     """Work under the span of one call; whatever ends it is told. `cut` says why it was stopped: timeout, cancelled."""
-    about = attributes_of(request, resolved, model, max_tokens)
+    about = attributes_of(request, resolved, model, max_tokens) if telemetry.recording() else None
     kind: telemetry.SpanKind = "internal" if resolved.config.provider == "embedded" else "client"
     with telemetry.span(f"{OPERATION} {model}", kind=kind, headers=headers, attributes=about) as span:
         told = Inference(clock, metrics, provider_name(resolved), model, span)

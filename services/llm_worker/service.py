@@ -44,18 +44,7 @@ async def build(app: App) -> None:
         bus=app.bus, config=config, clock=app.clock, metrics=app.metrics, log=app.log, worker_id=app.instance
     )
     await breakers.start()
-    caller = Caller(
-        bus=app.bus,
-        providers=providers,
-        prices=Prices(),
-        breakers=breakers,
-        fallbacks=Fallbacks(models, app.log),
-        cache=Cache(app.bus, journal, app.log),
-        config=config,
-        clock=app.clock,
-        metrics=app.metrics,
-        log=app.log,
-    )
+    caller = _caller(app, config, models, providers, journal, breakers)
     worker = Worker(
         bus=app.bus,
         journal=journal,
@@ -94,6 +83,23 @@ async def build(app: App) -> None:
     _say_what_answers(app, models, providers)
     if config.preload:
         await providers.embedded.load()
+
+
+def _caller(
+    app: App, config: Config, models: ModelTable, providers: ProviderTable, journal: Journal, breakers: Breakers
+) -> Caller:
+    return Caller(
+        bus=app.bus,
+        providers=providers,
+        prices=Prices(),
+        breakers=breakers,
+        fallbacks=Fallbacks(models, app.log),
+        cache=Cache(app.bus, journal, app.log),
+        config=config,
+        clock=app.clock,
+        metrics=app.metrics,
+        log=app.log,
+    )
 
 
 async def _begin(
