@@ -10,9 +10,9 @@ import msgspec
 
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
 from contracts.llm import OutputRef, Usage
-from contracts.run_calls import LlmAnswered as LlmAnswered
-from contracts.run_calls import LlmAwaited as LlmAwaited
-from contracts.run_calls import LlmRequested as LlmRequested
+from contracts.run_calls import LlmAnswered as LlmAnswered  # noqa: PLC0414  it is one of the events of a run
+from contracts.run_calls import LlmAwaited as LlmAwaited  # noqa: PLC0414  it is one of the events of a run
+from contracts.run_calls import LlmRequested as LlmRequested  # noqa: PLC0414  it is one of the events of a run
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.task import RunState, TaskSpec, TaskState
 
