@@ -46,8 +46,9 @@ class Handlers:
         self._breakers, self._replaying = breakers, replaying
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
-        """Every model and alias, what it resolves to, and whether it can answer."""
-        return [self._view(name) for name in self._models.ids()]
+        """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
+        names = self._models.ids()
+        return [self._view(name) for name in (*names, *(one for one in self._breakers.ill() if one not in names))]
 
     async def list_workers(self, _request: Nothing, _caller: Caller) -> list[WorkerView]:
         """Workers by their beats; those that live are asked how it is now."""

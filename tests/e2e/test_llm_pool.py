@@ -104,6 +104,8 @@ async def test_five_failures_over_two_workers_open_the_breaker_for_both(start, c
     assert {error["code"] for error in refused} == {"circuit_open"}
     assert 0 < refused[0]["retry_after"] <= 2
     assert (await ask(client, "llm.req.mock", {"input": INPUT}))["output"]
+    models = (await ask(client, "htdag.v1.llm-worker.llm.models", {}))["value"]
+    assert {model["id"]: model["breaker"] for model in models if "breaker" in model} == {ill: "open"}
 
     async def probed() -> bool:
         return (await ask(client, f"llm.req.{ill}", {"input": INPUT}))["error"]["code"] == "provider_error"

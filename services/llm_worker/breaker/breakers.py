@@ -109,6 +109,10 @@ class Breakers:
         refusal = None if known is None else known.breaker.refusal(self._clock.now_ms())
         return 0 if refusal is None else int(refusal.detail["retry_after_ms"])
 
+    def ill(self) -> list[str]:
+        """The models whose breaker is not closed."""
+        return [model for model, known in self._known.items() if known.breaker.status != "closed"]
+
     def check(self, model: str) -> None:
         """Raise Rejected("circuit_open") when a call would not be let through; nothing is decided yet."""
         known = self._known.get(model)
