@@ -22,7 +22,7 @@ from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer, free_port
-from tests.unit.llm_worker.crew import Crew
+from tests.unit.llm_worker.crew import INPUT, Crew
 from tests.unit.llm_worker.http_provider import answering, events
 
 pytestmark = [
@@ -93,8 +93,12 @@ def over_http(kind: Any, url: str) -> ModelConfig:
     return ModelConfig(provider=kind, model="smollm2", base_url=url, api_key_env=env)
 
 
-async def outcome(crew: Crew, corr_id: str, **params: Any) -> dict[str, Any]:
-    await crew.ask(corr_id, model="m", headers=RUN, params={"max_tokens": 12, "temperature": 0.0, **params})
+STORY: dict[str, Any] = {"messages": [{"role": "user", "content": "Tell a very long story"}]}
+
+
+async def outcome(crew: Crew, corr_id: str, asked: dict[str, Any] = INPUT, **params: Any) -> dict[str, Any]:
+    wanted = {"max_tokens": 12, "temperature": 0.0, **params}
+    await crew.ask(corr_id, model="m", headers=RUN, input=asked, params=wanted)
     return await eventually(lambda: crew.answer(corr_id), timeout_s=40)
 
 
@@ -125,7 +129,7 @@ async def test_a_real_model_answers_streams_is_stopped_and_wants_its_key(bus, ki
             assert "".join(token["chunk"] for token in tokens) == streamed["output"] == plain["output"]
             assert [token["seq"] for token in tokens] == list(range(1, len(tokens) + 1))
             tokens = await heard_tokens(bus, "stop")
-            stopping = asyncio.create_task(outcome(crew, "stop", stream=True, max_tokens=800))
+            stopping = asyncio.create_task(outcome(crew, "stop", STORY, stream=True, max_tokens=800))
             await eventually(lambda: len(tokens) > 2, timeout_s=20)
             assert crew.worker.flights.cancel("stop")
             error = (await stopping)["error"]
@@ -133,7 +137,7 @@ async def test_a_real_model_answers_streams_is_stopped_and_wants_its_key(bus, ki
             assert error["usage"]["completion_tokens"] >= 1
             # The slot is free again: the model let go.
             assert (await outcome(crew, "next"))["output"]
-            slow = await outcome(crew, "slow", max_tokens=800, timeout_ms=300)
+            slow = await outcome(crew, "slow", STORY, max_tokens=800, timeout_ms=200)
             assert slow["error"]["code"] == "timeout"
         async with crew_of(bus, over_http(kind, url), key="sk-wrong-12345678") as crew:
             assert (await outcome(crew, "key"))["error"]["code"] == "provider_auth"
