@@ -4,54 +4,22 @@
 an address stands in braces and is one token, except `{model_id}`, which takes the rest of the subject.
 """
 
-from types import UnionType
-from typing import Any, Final, Literal, get_args
+from typing import Final
 
-import msgspec
-
-from contracts import approval, epic, identity, llm, policy, requests, run, strategy, streams
+from contracts import approval, epic, identity, policy, run, strategy, streams
+from contracts.channel import ChannelSpec, members
+from contracts.llm_channels import LLM_CHANNELS
 from contracts.subjects import (
-    LLM_CANCEL,
-    LLM_CLAIM,
-    LLM_HEALTH,
-    LLM_LEGACY,
-    LLM_REQUEST_EDGE,
-    LLM_RESPONSE_EDGE,
-    LLM_TOKENS_EDGE,
     command,
     conversation,
     dead_letter,
     events,
-    llm_request,
-    llm_response,
-    llm_tokens,
     snapshot,
     timer_armed,
     timer_fired,
     tool_call,
     tool_owner,
 )
-
-ChannelKind = Literal["message", "commit", "request"]
-
-
-class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One address: which messages it carries, who says them, who listens, and the stream that keeps them.
-
-    `kind` is "commit" when the messages are the events inside a commit, and "request" when the publisher gets `reply`.
-    """
-
-    name: str
-    address: str
-    messages: tuple[Any, ...]
-    publishers: str
-    consumers: str
-    meaning: str
-    kind: ChannelKind = "message"
-    reply: tuple[Any, ...] = ()
-    stream: str | None = None
-    example: str = ""
-
 
 PARAMETERS: Final = {
     "epic_id": "id of an epic, one token",
@@ -67,129 +35,15 @@ PARAMETERS: Final = {
     "aggregate": "kind of aggregate",
     "id": "id of the aggregate, one token",
     "model_id": "id of a model; it may hold dots and takes the rest of the subject",
+    "call": "one call, one token; with `-tokens` behind it, its tokens",
     "role": "name of a role, one token",
     "tool": "name of a tool: fs, shell, git, http, docker or lua",
     "instance": "one process of a service",
     "stream": "name of the stream the message came from",
 }
 
-_TASK = {"run_id": "{run_id}", "node_id": "{node_id}"}
-_ANSWERS: Final = (llm.LlmAnswer, llm.LlmError)
-_REQUEST_EXAMPLE: Final = (
-    '{"run_id":"run-123","node_id":"task-1","corr_id":"c1","model_id":"smollm2",'
-    '"input":{"messages":[{"role":"user","content":"Hello"}]},"params":{"stream":true,"max_tokens":64}}'
-)
-_ANSWER_EXAMPLE: Final = (
-    '{"run_id":"run-123","node_id":"task-1","corr_id":"c1","model_id":"smollm2","model_used":"smollm2",'
-    '"output":"Hello!","tool_calls":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11},'
-    '"cost_usd_micros":0,"finish_reason":"stop","latency_ms":180.5}'
-)
-_TOKEN_EXAMPLE: Final = '{"chunk":"Hel","seq":1,"done":false}'
-
-
-def members(union: UnionType) -> tuple[Any, ...]:
-    """The structs of a union, in the order they are written."""
-    return get_args(union)
-
-
 CHANNELS: Final[tuple[ChannelSpec, ...]] = (
-    ChannelSpec(
-        name="llmRequest",
-        address=f"{LLM_REQUEST_EDGE}.{{model_id}}",
-        messages=(llm.LlmRequest,),
-        kind="request",
-        reply=_ANSWERS,
-        publishers="anybody",
-        consumers="llm-worker (queue group)",
-        meaning="public edge: ask a model; the first reply is the answer",
-        example=_REQUEST_EXAMPLE,
-    ),
-    ChannelSpec(
-        name="llmLegacyRequest",
-        address=LLM_LEGACY,
-        messages=(llm.LegacyLlmRequest,),
-        kind="request",
-        reply=_ANSWERS,
-        publishers="anybody",
-        consumers="llm-worker (queue group)",
-        meaning="public edge: the old path; the model stands in the body",
-        example='{"model":"smollm2","messages":[{"role":"user","content":"Hello"}]}',
-    ),
-    ChannelSpec(
-        name="llmResponse",
-        address=f"{LLM_RESPONSE_EDGE}.{{run_id}}.{{node_id}}",
-        messages=_ANSWERS,
-        publishers="the broker (republished from the journal)",
-        consumers="anybody",
-        meaning="public edge: final answers, after they are stored",
-        example=_ANSWER_EXAMPLE,
-    ),
-    ChannelSpec(
-        name="llmTokens",
-        address=f"{LLM_TOKENS_EDGE}.{{run_id}}.{{node_id}}",
-        messages=(llm.LlmToken,),
-        publishers="the broker (republished)",
-        consumers="anybody",
-        meaning="public edge: tokens as they come, seq from 1; the last one is empty and done",
-        example=_TOKEN_EXAMPLE,
-    ),
-    ChannelSpec(
-        name="llmHealth",
-        address=LLM_HEALTH,
-        messages=(llm.LlmHealth,),
-        publishers="llm-worker",
-        consumers="executor, anybody",
-        meaning="public edge: heartbeat, every 30 s and at start and stop",
-        example='{"worker_id":"w1","at":"2026-11-20T17:00:00.000Z","status":"up","models":["smollm2"],"in_flight":0}',
-    ),
-    ChannelSpec(
-        name="llmRequestStored",
-        address=llm_request("{model_id}"),
-        messages=(llm.LlmRequest,),
-        stream=streams.LLM_REQUESTS,
-        publishers="executor, llm-worker, batch users",
-        consumers="llm-worker",
-        meaning="durable request; acknowledged means accepted; Nats-Msg-Id is the corr_id",
-        example=_REQUEST_EXAMPLE,
-    ),
-    ChannelSpec(
-        name="llmCancel",
-        address=LLM_CANCEL,
-        messages=(requests.CorrRef,),
-        publishers="llm-worker, executor",
-        consumers="every llm-worker",
-        meaning="stop this call wherever it runs; the worker that runs it replies",
-        example='{"corr_id":"c1"}',
-    ),
-    ChannelSpec(
-        name="llmClaim",
-        address=LLM_CLAIM,
-        messages=(llm.LlmClaim,),
-        publishers="llm-worker",
-        consumers="every llm-worker",
-        meaning="is this call under way anywhere? the worker that has it replies; silence means no",
-        example='{"corr_id":"c1","worker_id":"llm-worker-1"}',
-    ),
-    ChannelSpec(
-        name="llmResponseStored",
-        address=llm_response(**_TASK),
-        messages=_ANSWERS,
-        stream=streams.LLM_RESPONSES,
-        publishers="llm-worker",
-        consumers="executor, llm-worker",
-        meaning="the journal: each corr_id is answered, and paid, once",
-        example=_ANSWER_EXAMPLE,
-    ),
-    ChannelSpec(
-        name="llmTokensStored",
-        address=llm_tokens(**_TASK),
-        messages=(llm.LlmToken,),
-        stream=streams.LLM_TOKENS,
-        publishers="llm-worker",
-        consumers="console, anybody",
-        meaning="tokens, kept 15 minutes to resume from a seq",
-        example=_TOKEN_EXAMPLE,
-    ),
+    *LLM_CHANNELS,
     ChannelSpec(
         name="epicCommits",
         address=events("planner", "epic", "{epic_id}"),

@@ -191,6 +191,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "provider_error": ErrorKind("llm", "the provider failed", "it is tried again by itself", RETRY_LATER),
     "provider_unreachable": ErrorKind("llm", "the provider cannot be reached", "check its URL and the network", FAILED),
     "provider_malformed": ErrorKind("llm", "the provider's answer cannot be read", "look at its log", FAILED),
+    "circuit_open": ErrorKind(
+        "llm", "this model failed too often and is left alone for a while", "wait `retry_after` seconds", RETRY_LATER
+    ),
     "provider_missing": ErrorKind("llm", "the provider's program or key is not there", "see detail", BAD_CONFIG),
     "model_missing": ErrorKind("llm", "the model's weights are not there", "`htdag models pull smollm2`", BAD_CONFIG),
     # infrastructure

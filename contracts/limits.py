@@ -50,6 +50,10 @@ LLM_MESSAGES_MAX: Final = 1_000
 LLM_OUTPUT_TOKENS_DEFAULT: Final = 4_000
 LLM_OUTPUT_TOKENS_MAX: Final = 200_000
 LLM_TEMPERATURE_DEFAULT: Final = 0.7
+OUTPUT_REF_OVER_BYTES: Final = 1 << 20
+"""An output that is larger goes to the object store, and the answer refers to it."""
+OUTPUT_PREVIEW_CHARS: Final = 20_000
+"""So much of it stands in the answer all the same."""
 HEARTBEAT_INTERVAL_S: Final = 30.0
 HEARTBEATS_MISSED_MAX: Final = 3
 

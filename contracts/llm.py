@@ -29,6 +29,7 @@ def shown(default: Any) -> Any:
 class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
 
+    With `cache`, the recorded answer of the same question to the same model will do: it costs nothing.
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
     """
 
@@ -43,6 +44,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     complexity: float | None = None
     mock: dict[str, Any] | None = None
+    cache: bool = False
 
 
 class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,6 +67,7 @@ class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     corr_id: str = ""
     model_id: str = ""
     params: LlmParams = shown(LlmParams())
+    replay_of: str = ""
 
 
 class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,11 +92,22 @@ class Usage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
-class LlmAnswer(msgspec.Struct, frozen=True):
+class OutputRef(msgspec.Struct, frozen=True):
+    """Where all of an output is that was too big to travel: an object store of the broker (`nats object get`)."""
+
+    bucket: str
+    name: str
+    bytes: int
+    sha256: str
+
+
+class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The final answer: first thing a caller's inbox gets, and one message of the journal.
 
     `model_id` is what was asked for, `model_used` what answered. `cost_usd_micros` is None when the price is unknown.
     `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
+    With `output_ref`, `output` is only the beginning of it. `cached` says that the answer of the call `cached_from` was
+    taken; `replay_of` names the call that this one repeats, at its own price.
     """
 
     run_id: str
@@ -107,6 +121,10 @@ class LlmAnswer(msgspec.Struct, frozen=True):
     cost_usd_micros: int | None
     finish_reason: str
     latency_ms: float
+    output_ref: OutputRef | None = None
+    cached: bool = False
+    cached_from: str = ""
+    replay_of: str = ""
 
 
 class LlmError(msgspec.Struct, frozen=True):
@@ -134,14 +152,25 @@ class LlmClaim(msgspec.Struct, frozen=True):
     worker_id: str
 
 
-class LlmHealth(msgspec.Struct, frozen=True):
-    """Heartbeat of a worker on `llm.health`, every 30 s and at start and stop."""
+class LlmHealth(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Heartbeat of a worker on `llm.health`, every 30 s and at start and stop.
+
+    Of the calls `in_flight`, `waiting` have no place at their model yet; the oldest of them waits for `wait_ms`.
+    """
 
     worker_id: str
     at: str
     status: Literal["up", "draining", "down"]
     models: list[str]
     in_flight: int
+    waiting: int = 0
+    wait_ms: int = 0
+
+
+class LlmDrain(msgspec.Struct, frozen=True):
+    """The wish that one worker takes no more calls, and ends those it has; somebody else stops it then."""
+
+    worker_id: str
 
 
 class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,6 +183,9 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
     available: bool = True
     price_in_usd_per_mtok: float | None = None
     price_out_usd_per_mtok: float | None = None
+    breaker: Literal["closed", "half_open", "open"] = "closed"
+    retry_after_ms: int = 0
+    fallback: list[str] = []
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -164,3 +196,5 @@ class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     last_beat_at: str
     models: list[str] = []
     in_flight: int = 0
+    waiting: int = 0
+    wait_ms: int = 0

@@ -13,7 +13,13 @@ class MetricSpec(NamedTuple):
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     meaning: str
+    buckets: tuple[float, ...] = ()
+    """Of a histogram whose convention says so; else they follow from its name."""
 
+
+_GEN_AI: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+_GEN_AI_SECONDS: Final = tuple(round(0.01 * 2**power, 2) for power in range(14))
+_GEN_AI_TOKENS: Final = tuple(float(4**power) for power in range(14))
 
 METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_build_info", "gauge", ("version", "service"), "always 1"),
@@ -41,8 +47,43 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_tokens_dropped_total", "counter", ("model",), "chunks that could not be published"),
     MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
+    MetricSpec("htdag_llm_breaker_state", "gauge", ("model",), "0 closed, 1 half open, 2 open"),
+    MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, seen here"),
+    MetricSpec("htdag_llm_queue_depth", "gauge", (), "calls taken here that wait for a place at their model"),
+    MetricSpec("htdag_llm_requests_pending", "gauge", (), "stored requests that no worker has taken yet"),
+    MetricSpec("htdag_llm_wait_seconds", "histogram", ("provider", "model"), "wait for a place at the model"),
     MetricSpec("htdag_llm_in_flight", "gauge", (), "calls at a provider now"),
+    MetricSpec("htdag_llm_cached_total", "counter", ("model",), "requests answered by content, free"),
     MetricSpec("htdag_llm_reused_total", "counter", ("model",), "requests answered from the journal, free"),
+    # By the GenAI conventions of OpenTelemetry, under the names that its exporter for Prometheus gives them.
+    MetricSpec(
+        "gen_ai_client_operation_duration_seconds",
+        "histogram",
+        (*_GEN_AI, "error_type"),
+        "duration of a call at its provider",
+        _GEN_AI_SECONDS,
+    ),
+    MetricSpec(
+        "gen_ai_client_token_usage",
+        "histogram",
+        (*_GEN_AI, "gen_ai_token_type"),
+        "tokens of a call: input, output; money has counters of its own",
+        _GEN_AI_TOKENS,
+    ),
+    MetricSpec(
+        "gen_ai_client_operation_time_to_first_chunk_seconds",
+        "histogram",
+        _GEN_AI,
+        "from the call to the first piece of its output",
+        _GEN_AI_SECONDS,
+    ),
+    MetricSpec(
+        "gen_ai_client_operation_time_per_output_chunk_seconds",
+        "histogram",
+        _GEN_AI,
+        "between two pieces of an output",
+        _GEN_AI_SECONDS,
+    ),
     MetricSpec("htdag_tool_calls_total", "counter", ("role", "tool", "outcome"), "tool calls: ok, or the code"),
     MetricSpec("htdag_tool_call_seconds", "histogram", ("tool",), "tool calls that were allowed, queue included"),
     MetricSpec("htdag_tool_calls_running", "gauge", (), "tool calls under way"),

@@ -13,9 +13,11 @@ from typing import Final
 
 import msgspec
 
-from contracts.channels import CHANNELS, ChannelSpec
-from contracts.rights import AGENT_PREFIX, BOOTSTRAP, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
+from contracts.channel import ChannelSpec
+from contracts.channels import CHANNELS
+from contracts.rights import AGENT_PREFIX, BOOTSTRAP, FOREIGN, INBOX, NODES, OPERATOR, Rights, User, covers, inbox
 from contracts.streams import (
+    ANSWER_BUCKET,
     COMMANDS,
     CONSUMERS,
     EVENTS_EXECUTOR,
@@ -26,7 +28,7 @@ from contracts.streams import (
     TIMERS,
     ConsumerSpec,
 )
-from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, ROOT, SERVICES, rpc
+from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, LLM_SERVE, LLM_SERVED, LLM_STOP, ROOT, SERVICES, rpc
 from contracts.task import ROLES
 from contracts.verbs import VERBS
 
@@ -80,7 +82,7 @@ USES: Final[dict[str, Use]] = {
     ),
     "llm-worker": Use(
         # A request that is refused was never stored: its answer cannot come from the journal.
-        says=(f"{LLM_RESPONSE_EDGE}.*.*",),
+        says=(f"{LLM_RESPONSE_EDGE}.*.*", f"{ROOT}.llm.cache.*", f"$O.{ANSWER_BUCKET}.>"),
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
         reads=(LLM_REQUESTS,),
     ),
@@ -236,6 +238,16 @@ def _agents() -> list[User]:
     ]
 
 
+def _foreign() -> User:
+    return User(
+        name=FOREIGN,
+        meaning="a worker in any language that serves models: it answers llm-worker, and nobody else",
+        rights=Rights(
+            publish=(f"{LLM_SERVED}.*.*",), subscribe=(f"{LLM_SERVE}.>", f"{LLM_STOP}.>", f"{inbox(FOREIGN)}.>")
+        ),
+    )
+
+
 def _nodes(private: Iterable[str]) -> User:
     closed = (f"{ROOT.partition('.')[0]}.>", "llm.>", "ai.>", "$JS.>", "$SYS.>", "$SRV.>", "$KV.>", "$O.>", "_R_.>")
     return User(
@@ -253,7 +265,8 @@ def _operator(private: Iterable[str]) -> User:
     """Everything but what would be a lie or a loss: facts that only a service may state, and the log of what was."""
     written_by_one = _unique(
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
-        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.conversation.>", *ALONE],
+        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
+        [f"{ROOT}.conversation.>", *ALONE],
     )
     losses = [f"{API}.STREAM.{verb}.{name}" for name in TRUTH for verb in ("DELETE", "PURGE", "MSG.DELETE")]
     heard = tuple(private)
@@ -274,7 +287,7 @@ def _operator(private: Iterable[str]) -> User:
 
 def _users() -> tuple[User, ...]:
     services = [_service(name) for name in SERVICES]
-    keyed = [*services, _bootstrap(), *_agents()]
+    keyed = [*services, _bootstrap(), *_agents(), _foreign()]
     private = [f"{inbox(user.name)}.>" for user in keyed]
     nodes = _nodes(private)
     return (_operator([*private, f"{inbox(NODES)}.>"]), *services, nodes, *keyed[len(services) :])

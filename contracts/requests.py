@@ -167,6 +167,15 @@ class CorrRef(msgspec.Struct, frozen=True, omit_defaults=True):
     node_id: str | None = None
 
 
+class ReplayRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One paid call, to be shown again; with `live`, to be made and paid once more under an id of its own."""
+
+    corr_id: str
+    run_id: str | None = None
+    node_id: str | None = None
+    live: bool = False
+
+
 class TokensRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """The token stream of a node, from a number on."""
 

@@ -10,6 +10,8 @@ OPERATOR: Final = "operator"
 BOOTSTRAP: Final = "bootstrap"
 NODES: Final = "executor-nodes"
 """The executor's second user, by which the nats nodes of runs speak to subjects outside of htdag."""
+FOREIGN: Final = "foreign-worker"
+"""A worker in any language that serves models for llm-worker."""
 AGENT_PREFIX: Final = "agent-"
 INBOX: Final = "_INBOX"
 

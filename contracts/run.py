@@ -10,7 +10,10 @@ import msgspec
 
 from contracts.approval import TakeApproval
 from contracts.limits import PARALLEL_DEFAULT, REWORKS_PER_TASK_MAX, RUN_TIMEOUT_DEFAULT_MS
-from contracts.llm import LlmRequest, Usage, shown
+from contracts.llm import OutputRef, Usage, shown
+from contracts.run_calls import LlmAnswered as LlmAnswered  # noqa: PLC0414  it is one of the events of a run
+from contracts.run_calls import LlmAwaited as LlmAwaited  # noqa: PLC0414  it is one of the events of a run
+from contracts.run_calls import LlmRequested as LlmRequested  # noqa: PLC0414  it is one of the events of a run
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.task import RunState, TaskSpec, TaskState
@@ -89,6 +92,7 @@ class TakeAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     finish_reason: str = ""
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
+    output_ref: OutputRef | None = None
 
 
 class TakeResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.result.v1"):
@@ -210,41 +214,6 @@ class Orchestrated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     steps: list[dict[str, Any]]
     strategy: str | None = None
     duration_ms: float = 0.0
-
-
-class LlmRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.requested.v1"):
-    """An LLM call was decided. `request` is sent as it stands here, also after a crash."""
-
-    task_id: str
-    attempt: int
-    step: str
-    request: LlmRequest
-    deadline_at_ms: int
-
-
-class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.answered.v1"):
-    """The answer of one LLM call, as the journal has it. Unknown cost is None, never zero."""
-
-    task_id: str
-    attempt: int
-    step: str
-    corr_id: str
-    output: str = ""
-    model_used: str = ""
-    usage: Usage | None = None
-    cost_usd_micros: int | None = None
-    finish_reason: str = ""
-    latency_ms: float = 0.0
-    error: dict[str, Any] | None = None
-    tool_calls: list[Any] = []
-
-
-class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.awaited.v1"):
-    """The answer is late, but a worker lives: the call may wait for a slot there, so it gets a later deadline, once."""
-
-    task_id: str
-    corr_id: str
-    deadline_at_ms: int
 
 
 class TaskJudged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="task.judged.v1"):

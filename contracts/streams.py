@@ -54,6 +54,7 @@ def _events(service: str) -> dict[str, Any]:
 EVENTS_PLANNER: Final = "HTDAG_EVT_PLANNER"
 EVENTS_EXECUTOR: Final = "HTDAG_EVT_EXECUTOR"
 EVENTS_POLICY_GATEWAY: Final = "HTDAG_EVT_POLICY_GATEWAY"
+EVENTS_LLM_WORKER: Final = "HTDAG_EVT_LLM_WORKER"
 TOOL_CALLS: Final = "HTDAG_TOOL_CALLS"
 EVENTS_IDENTITY: Final = "HTDAG_EVT_IDENTITY"
 IDENTITY_SHADOWS: Final = "HTDAG_EVT_IDENTITY_SHADOW"
@@ -63,8 +64,17 @@ TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
 LLM_REQUESTS: Final = "HTDAG_LLM_REQ"
 LLM_RESPONSES: Final = "HTDAG_LLM_RESP"
+LLM_CACHE: Final = "HTDAG_LLM_CACHE"
+ANSWER_BUCKET: Final = "htdag-answers"
+"""The object store of outputs that are too big for one message."""
 LLM_TOKENS: Final = "HTDAG_LLM_TOKENS"
 DEAD_LETTERS: Final = "HTDAG_DLQ"
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream behind an object store, as NATS names it."""
+    return f"OBJ_{bucket}"
+
 
 STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
@@ -82,6 +92,12 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             **_events("policy-gateway"),
             "subjects": [f"{ROOT}.evt.policy-gateway.audit.*", f"{ROOT}.evt.policy-gateway.policy.*"],
         },
+    ),
+    StreamSpec(
+        name=EVENTS_LLM_WORKER,
+        owner="llm-worker",
+        meaning="commits of breakers: what all workers together know of the health of models",
+        config=_events("llm-worker"),
     ),
     StreamSpec(
         name=TOOL_CALLS,
@@ -198,6 +214,29 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             duplicate_window=3600 * S,
             max_age=30 * DAY,
             republish={"src": f"{ROOT}.llm.resp.>", "dest": f"{LLM_RESPONSE_EDGE}.>"},
+        ),
+    ),
+    StreamSpec(
+        name=LLM_CACHE,
+        owner="llm-worker",
+        meaning="where the journal has the answer of a question, by content; used where a request allows it",
+        config=_file(
+            subjects=[f"{ROOT}.llm.cache.*"],
+            discard="old",
+            max_msgs_per_subject=1,
+            max_age=30 * DAY,
+            duplicate_window=120 * S,
+        ),
+    ),
+    StreamSpec(
+        name=bucket_stream(ANSWER_BUCKET),
+        owner="llm-worker",
+        meaning="object store of outputs over 1 MiB, kept as long as the journal that refers to them",
+        config=_file(
+            subjects=[f"$O.{ANSWER_BUCKET}.C.>", f"$O.{ANSWER_BUCKET}.M.>"],
+            allow_rollup_hdrs=True,
+            max_age=30 * DAY,
+            duplicate_window=120 * S,
         ),
     ),
     StreamSpec(

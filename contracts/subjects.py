@@ -35,6 +35,16 @@ LLM_CANCEL: Final = f"{ROOT}.llm.cancel"
 """Heard by every llm-worker at once; the one that runs the call stops it and replies."""
 LLM_CLAIM: Final = f"{ROOT}.llm.claim"
 """Heard by every llm-worker at once; the one that has the call under way replies, so that it is not paid twice."""
+LLM_SERVE: Final = f"{ROOT}.llm.serve"
+"""Below it, by model id, foreign workers answer calls."""
+LLM_SERVED: Final = f"{ROOT}.llm.served"
+"""Below it, by worker and call, foreign workers answer: no inbox, so that their user may write to nothing else."""
+LLM_STOP: Final = f"{ROOT}.llm.stop"
+"""Below it, by model id, every foreign worker of the model hears of a call that nobody wants any more."""
+LLM_ROLL: Final = f"{ROOT}.llm.roll"
+"""Heard by every llm-worker at once; each replies with its beat, so that nobody waits 30 s to know the others."""
+LLM_DRAIN: Final = f"{ROOT}.llm.drain"
+"""Heard by every llm-worker at once; the one that is meant takes nothing more and finishes what it has."""
 
 TOOL_CALLS: Final = f"{ROOT}.tool.*.*"
 """Every tool call of every role."""
@@ -110,6 +120,26 @@ def llm_request(model_id: str) -> str:
 def llm_response(run_id: str, node_id: str) -> str:
     """Subject of the final answers of one node."""
     return f"{ROOT}.llm.resp.{run_id}.{node_id}"
+
+
+def llm_cache(digest: str) -> str:
+    """Subject under which it stands where the answer of a question is, by the digest of its content."""
+    return f"{ROOT}.llm.cache.{digest}"
+
+
+def llm_serve(model_id: str) -> str:
+    """Subject on which foreign workers answer calls of a model, in a queue group."""
+    return f"{LLM_SERVE}.{model_id}"
+
+
+def llm_served(instance: str, call: str) -> str:
+    """Subject of the answer of a foreign worker to one call of an llm-worker; its tokens go to `<call>-tokens`."""
+    return f"{LLM_SERVED}.{instance}.{call}"
+
+
+def llm_stop(model_id: str) -> str:
+    """Subject on which a foreign worker hears that a call is not wanted any more."""
+    return f"{LLM_STOP}.{model_id}"
 
 
 def llm_tokens(run_id: str, node_id: str) -> str:

@@ -80,7 +80,7 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "{}"),
     VerbSpec("llm-worker", "llm", "workers", requests.Nothing, list[llm.WorkerView], "workers by their heartbeats",
              "{}"),
-    VerbSpec("llm-worker", "llm", "replay", requests.CorrRef, llm.LlmAnswer, "a paid answer, from the journal",
+    VerbSpec("llm-worker", "llm", "replay", requests.ReplayRef, llm.LlmAnswer, "a paid answer, from the journal",
              '{"corr_id":"c1","run_id":"run-123","node_id":"task-1"}'),
     VerbSpec("llm-worker", "llm", "cancel", requests.CorrRef, bool,
              "stop a call wherever it runs or waits; true when one was running", '{"corr_id":"c1"}'),

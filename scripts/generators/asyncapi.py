@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from contracts.channels import CHANNELS, PARAMETERS, ChannelSpec
+from contracts.channel import ChannelSpec
+from contracts.channels import CHANNELS, PARAMETERS
 from contracts.errors import CATALOGUE
 from contracts.verbs import VERBS, VerbSpec
 from scripts.generators.shapes import name_of, type_words

@@ -64,6 +64,7 @@ class Home:
         self.run = root / "run"
         # Not in `run`: there every service removes the files of processes that are gone.
         self.instance_file = root / "instance.json"
+        self.scale_file = root / "scale.json"
         self.supervisor_socket = self.run / "supervisor.sock"
         self.supervisor_pid = self.run / "supervisord.pid"
 

@@ -1,7 +1,7 @@
 """One call at a provider: a place, a deadline, tokens while they come, the answer or the error at the end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,18 +11,25 @@ from contracts.limits import LLM_TIMEOUT_GRACE_MS
 from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
+from services.llm_worker import genai
+from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
+from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
+from services.llm_worker.load import Load
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.tool_calls import normalised
-from services.runtime import faults, telemetry
+from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
 
 RETRY_DELAYS_S: Final = (0.25, 1.0)
+USED_ANYWAY: Final = frozenset({"cancelled", "timeout"})
+"""Ends of a call that was under way at the provider."""
 CHARS_PER_TOKEN: Final = 4
 TOKENS_END_S: Final = 2.0
 """So long the answer waits for its last token to be stored; tokens are for watching, the answer is paid."""
@@ -59,13 +66,18 @@ class TokenStream:
         await self._bus.store(self._subject, data, stream=LLM_TOKENS, msg_id=msg_id)
 
 
+def _nobody() -> None:
+    return None
+
+
 class _Heard:
     """What a provider has said so far."""
 
-    __slots__ = ("parts", "reason", "tokens", "tool_calls", "used")
+    __slots__ = ("messages", "on_chunk", "parts", "reason", "tokens", "tool_calls", "used")
 
-    def __init__(self, tokens: TokenStream | None) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: TokenStream | None, messages: list[dict[str, Any]]) -> None:
+        self.tokens, self.messages = tokens, messages
+        self.on_chunk: Callable[[], None] = _nobody
         self.parts: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
@@ -76,6 +88,7 @@ class _Heard:
         match piece:
             case Delta(text):
                 self.parts.append(text)
+                self.on_chunk()
                 if self.tokens is not None and text:
                     self.tokens.put(text)
             case TokensUsed():
@@ -84,6 +97,12 @@ class _Heard:
                 self.tool_calls = calls
             case Finish(reason):
                 self.reason = reason
+
+    def tokens_used(self) -> tuple[TokensUsed, bool]:
+        """See Heard.tokens_used."""
+        if self.used is not None:
+            return self.used, False
+        return _guessed(self.messages, "".join(self.parts)), True
 
 
 class Caller:
@@ -95,14 +114,19 @@ class Caller:
         bus: Bus,
         providers: ProviderTable,
         prices: Prices,
+        breakers: Breakers,
+        fallbacks: Fallbacks,
+        cache: Cache,
         config: Config,
         clock: Clock,
         metrics: Metrics,
         log: Any,
     ) -> None:
         self._bus, self._providers, self._prices = bus, providers, prices
+        self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
+        self.load = Load(clock=clock, metrics=metrics)
 
     async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
         """The outcome of one call, whatever it is. Only the end of this worker leaves it without one."""
@@ -113,20 +137,36 @@ class Caller:
         try:
             if flight.cancelled:
                 raise Rejected("cancelled")
-            answer = await self._in_turn(flight, tokens)
+            answer = await self._recorded_or_asked(flight, tokens)
         except Rejected as error:
-            answer = self._failed(flight, error)
+            answer = await self._failed(flight, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not flight.cancelled or task is None:
                 raise
             task.uncancel()
-            answer = self._failed(flight, Rejected("cancelled"))
+            answer = await self._failed(flight, Rejected("cancelled"))
         flight.phase = "answered"
         if tokens is not None:
             await self._end(tokens)
         faults.point("llm_worker.after_answer")
         self._count(flight, answer, self._clock.monotonic_s() - began_s)
+        return answer
+
+    async def _recorded_or_asked(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        request, asked = flight.request, flight.resolved
+        if request.params.cache:
+            recorded = await self._cache.find(request, asked)
+            if recorded is not None:
+                if tokens is not None:
+                    tokens.put(recorded.output)
+                self._metrics.inc("htdag_llm_cached_total", model=_shown(asked.used))
+                return recorded
+        answer = await self._fallbacks.ask(
+            flight, lambda: tokens is not None and tokens.seq > 0, lambda: self._in_turn(flight, tokens)
+        )
+        if request.params.cache and flight.resolved is asked:
+            await self._cache.keep(request, asked)
         return answer
 
     async def _end(self, tokens: TokenStream) -> None:
@@ -140,27 +180,56 @@ class Caller:
 
     async def _in_turn(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         """Wait for a place here and at the model, then call. The timeout of the request counts from there."""
+        self._breakers.check(flight.resolved.used)
         slots = self._providers.slots_of(flight.resolved)
         wait_s = patience_s(flight, self._config.queue_timeout_s, self._clock.now_ms())
-        end_s = asyncio.get_running_loop().time() + wait_s
         held: list[asyncio.Semaphore] = []
         try:
-            for places in (slots, self._places):
-                if places is not None:
-                    await _acquire(places, end_s, wait_s)
-                    held.append(places)
+            await self._take_places(flight, [one for one in (slots, self._places) if one is not None], held, wait_s)
             if flight.expired(self._clock.now_ms()):
                 raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
-            return await self._tries(flight, tokens)
+            return await self._guarded(flight, tokens)
         finally:
             for places in held:
                 places.release()
 
-    async def _tries(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+    async def _take_places(
+        self, flight: Flight, wanted: list[asyncio.Semaphore], held: list[asyncio.Semaphore], wait_s: float
+    ) -> None:
+        end_s = asyncio.get_running_loop().time() + wait_s
+        waits = any(places.locked() for places in wanted)
+        if waits:
+            self.load.begin(flight.key.corr_id)
+        try:
+            for places in wanted:
+                await _acquire(places, end_s, wait_s)
+                held.append(places)
+        finally:
+            if waits:
+                provider, model = flight.resolved.config.provider, _shown(flight.resolved.used)
+                self.load.end(flight.key.corr_id, provider, model)
+
+    async def _guarded(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
+        """Call if the breaker of the model lets it through, and tell it how that ended."""
+        leave = await self._breakers.admit(
+            flight.resolved.used, flight.key.corr_id, flight.request.params.timeout_ms
+        )  # fmt: skip
+        try:
+            answer = await self._tries(flight, tokens, RETRY_DELAYS_S if not leave.probe else ())
+        except Rejected as error:
+            await self._breakers.failed(leave, error.code)
+            raise
+        except asyncio.CancelledError:
+            self._breakers.abandoned(leave)
+            raise
+        await self._breakers.succeeded(leave)
+        return answer
+
+    async def _tries(self, flight: Flight, tokens: TokenStream | None, delays_s: Sequence[float]) -> LlmAnswer:
         timeout_s = flight.request.params.timeout_ms / 1000
         try:
             async with asyncio.timeout(timeout_s):
-                for delay_s in RETRY_DELAYS_S:
+                for delay_s in delays_s:
                     try:
                         return await self._once(flight, tokens)
                     except Rejected as error:
@@ -179,29 +248,26 @@ class Caller:
         if missing and resolved.config.provider != "embedded":  # the embedded one knows better what is missing
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
-        heard = _Heard(tokens)
+        flight.heard = heard = _Heard(tokens, request.input.messages)
         model = _shown(resolved.used)
-        about = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": resolved.config.provider,
-            "gen_ai.request.model": model,
-            "gen_ai.request.max_tokens": request.params.max_tokens,
-            "gen_ai.request.temperature": request.params.temperature,
-        }
         headers = flight.waiters[0].delivery.headers
-        with telemetry.span(f"chat {model}", kind="client", headers=headers, attributes=about) as span:
+        with genai.inference(
+            request=request,
+            resolved=resolved,
+            model=model,
+            max_tokens=request.params.max_tokens,
+            headers=headers,
+            clock=self._clock,
+            metrics=self._metrics,
+            cut=lambda: "cancelled" if flight.cancelled else "timeout",
+        ) as told:
+            heard.on_chunk = told.chunk
             await self._listen(flight, heard)
-            if span is not None and heard.used is not None:
-                span.set_attribute("gen_ai.usage.input_tokens", heard.used.prompt_tokens)
-                span.set_attribute("gen_ai.usage.output_tokens", heard.used.completion_tokens)
+            told.answered(heard.used, heard.reason)
         output = "".join(heard.parts)
-        cost: int | None = None
-        used = heard.used
-        if used is None:
-            # It counted nothing: the numbers are a guess, so the price is not known.
-            used = _guessed(request.input.messages, output)
-        else:
-            cost = await self._prices.cost_micros(resolved, used)
+        used, guessed = heard.tokens_used()
+        # It counted nothing: the numbers are a guess, so the price is not known.
+        cost = None if guessed else await self._prices.cost_micros(resolved, used)
         return LlmAnswer(
             run_id=request.run_id,
             node_id=request.node_id,
@@ -214,6 +280,7 @@ class Caller:
             cost_usd_micros=cost,
             finish_reason=heard.reason,
             latency_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
+            replay_of=request.replay_of,
         )
 
     async def _listen(self, flight: Flight, heard: "_Heard") -> None:
@@ -233,8 +300,15 @@ class Caller:
         finally:
             await stream.aclose()
 
-    def _failed(self, flight: Flight, error: Rejected) -> LlmError:
+    async def _failed(self, flight: Flight, error: Rejected) -> LlmError:
         wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
+        if error.code in USED_ANYWAY and flight.heard is not None:
+            # The provider was stopped, but what it had done by then is not free.
+            used, guessed = flight.heard.tokens_used()
+            total = used.prompt_tokens + used.completion_tokens
+            wire["usage"] = msgspec.to_builtins(Usage(used.prompt_tokens, used.completion_tokens, total))
+            wire["usage_estimated"] = guessed
+            wire["cost_usd_micros"] = None if guessed else await self._prices.cost_micros(flight.resolved, used)
         return LlmError(*flight.key, flight.request.model_id, wire)
 
     def _on_token(self, flight: Flight) -> Callable[[bool], None]:

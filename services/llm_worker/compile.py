@@ -46,9 +46,10 @@ class _LoggedParams(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     complexity: float | None = None
     mock: dict[str, Any] | None = None
+    cache: bool = False
 
 
-class _Logged(msgspec.Struct, frozen=True):
+class _Logged(msgspec.Struct, frozen=True, omit_defaults=True):
     """A request as it is journaled: nothing is left to a default."""
 
     run_id: str
@@ -57,6 +58,7 @@ class _Logged(msgspec.Struct, frozen=True):
     model_id: str
     input: LlmInput
     params: _LoggedParams
+    replay_of: str = ""
 
 
 def encode_logged(request: LlmRequest) -> bytes:
@@ -74,8 +76,10 @@ def encode_logged(request: LlmRequest) -> bytes:
         p.tools,
         p.complexity,
         p.mock,
+        p.cache,
     )
-    return _ENCODE(_Logged(request.run_id, request.node_id, request.corr_id, request.model_id, request.input, params))
+    r = request
+    return _ENCODE(_Logged(r.run_id, r.node_id, r.corr_id, r.model_id, r.input, params, r.replay_of))
 
 
 def compile_request(
@@ -133,7 +137,7 @@ def _complete(request: LlmRequest, model_id: str, new_id: Callable[[], str], mes
     node_id = request.node_id or ADHOC_NODE
     if (run_id, node_id, corr_id, model_id) == (request.run_id, request.node_id, request.corr_id, request.model_id):
         return request
-    return LlmRequest(request.input, run_id, node_id, corr_id, model_id, request.params)
+    return LlmRequest(request.input, run_id, node_id, corr_id, model_id, request.params, request.replay_of)
 
 
 def check_request(request: LlmRequest) -> None:
@@ -142,6 +146,8 @@ def check_request(request: LlmRequest) -> None:
         check_id(request.run_id, "run_id")
     if request.node_id:
         check_id(request.node_id, "node_id")
+    if request.replay_of and not CORR_ID.match(request.replay_of):
+        raise Rejected("bad_id", "replay_of is malformed", field="replay_of")
     _check_messages(request.input.messages)
     params = request.params
     _check_range("params.temperature", params.temperature, 0.0, TEMPERATURE_MAX)

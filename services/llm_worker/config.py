@@ -21,9 +21,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `drop_params` names request parameters this model does not take; `argv` and `pass_env` are for the `cli` provider.
     In `argv`, `{model}` and `{max_tokens}` are filled in, and `{system_file}` with the path of a private file that
     holds the system prompt of the call; without it the system prompt comes on stdin, before the prompt.
+    With the provider `nats`, whoever serves `model` on `htdag.v1.llm.serve.<model>` answers.
+    `fallback` names the models that are asked instead, in this order, when this one fails or its breaker is open.
     """
 
-    provider: Literal["embedded", "openai", "anthropic", "cli", "mock"]
+    provider: Literal["embedded", "openai", "anthropic", "cli", "mock", "nats"]
     model: str = ""
     base_url: str = ""
     api_key_env: str = ""
@@ -34,6 +36,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drop_params: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()
+    fallback: tuple[str, ...] = ()
 
 
 def _known_as(*names: str) -> msgspec.Meta:
@@ -51,6 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     At most `in_flight_max` calls run at once, and `waiting_max` requests are held at all. Of those,
     `waiting_per_model_max` may wait for the slots of one model; what is beyond goes back to the broker for a while, so
     that a slow model does not keep the others waiting.
+
+    After `breaker_failures` failures in a row, over all workers, a model is left alone for `breaker_open_s`.
     """
 
     models: dict[str, ModelConfig] = {}
@@ -59,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waiting_max: AtLeastOne = 256
     waiting_per_model_max: AtLeastOne = 32
     queue_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+    breaker_failures: AtLeastOne = 5
+    breaker_open_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     request_bytes_max: AtLeastOne = 4 << 20
     heartbeat_s: Annotated[float, msgspec.Meta(ge=1)] = HEARTBEAT_INTERVAL_S
     local_model: Annotated[str, _known_as("HTDAG_LOCAL_MODEL")] = ""

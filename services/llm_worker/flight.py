@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from contracts.commit import HEADER_REPLY
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.protocol import TokensUsed
 from services.runtime import telemetry
 from services.runtime.pull import Delivery
 
@@ -37,10 +38,18 @@ class Waiter(NamedTuple):
         return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to, deadline_at_ms)
 
 
+class Heard(Protocol):
+    """What the provider of a call has said so far."""
+
+    def tokens_used(self) -> tuple[TokensUsed, bool]:
+        """Its tokens up to now, and whether they are only a guess."""
+        ...
+
+
 class Flight:
     """One call and its waiters; several when the same request came more than once."""
 
-    __slots__ = ("cancelled", "key", "phase", "request", "resolved", "task", "waiters")
+    __slots__ = ("cancelled", "heard", "key", "phase", "request", "resolved", "task", "waiters")
 
     def __init__(self, key: Key, request: LlmRequest, resolved: Resolved, first: Waiter) -> None:
         self.key, self.request, self.resolved = key, request, resolved
@@ -48,6 +57,7 @@ class Flight:
         self.cancelled = False
         self.phase: Phase = "waiting"
         self.task: asyncio.Task[None] | None = None
+        self.heard: Heard | None = None
 
     @property
     def request_seq(self) -> int:

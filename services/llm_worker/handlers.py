@@ -6,15 +6,17 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.llm import LlmToken, ModelView, WorkerView
-from contracts.requests import CorrRef, Nothing, TokensRef
+from contracts.requests import CorrRef, Nothing, ReplayRef, TokensRef
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import LLM_CANCEL, check_id, llm_tokens
+from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
-from services.llm_worker.health import Registry
+from services.llm_worker.health import Registry, call_the_roll
 from services.llm_worker.journal import Journal, decode
 from services.llm_worker.models import ModelTable
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.replaying import Replaying
 from services.runtime.bus import Bus, Message
 from services.runtime.rpc import Caller
 
@@ -36,20 +38,25 @@ class Handlers:
         journal: Journal,
         registry: Registry,
         flights: Flights,
+        breakers: Breakers,
+        replaying: Replaying,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
+        self._breakers, self._replaying = breakers, replaying
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
-        """Every model and alias, what it resolves to, and whether it can answer."""
-        return [self._view(name) for name in self._models.ids()]
+        """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
+        names = self._models.ids()
+        return [self._view(name) for name in (*names, *(one for one in self._breakers.ill() if one not in names))]
 
     async def list_workers(self, _request: Nothing, _caller: Caller) -> list[WorkerView]:
-        """Workers by their beats."""
+        """Workers by their beats; those that live are asked how it is now."""
+        await call_the_roll(self._bus, self._registry)
         return self._registry.views()
 
-    async def replay(self, request: CorrRef, _caller: Caller) -> dict[str, Any]:
-        """The journaled outcome of a call, with `paid: false`. Raises Rejected("not_found")."""
+    async def replay(self, request: ReplayRef, _caller: Caller) -> dict[str, Any]:
+        """The journaled outcome of a call, with `paid: false`; `live` makes the call anew. Raises not_found."""
         _check_corr(request.corr_id)
         for name, value in (("run_id", request.run_id), ("node_id", request.node_id)):
             if value is not None:
@@ -57,7 +64,10 @@ class Handlers:
         entry = await self._journal.scan(request.corr_id, request.run_id, request.node_id)
         if entry is None:
             raise Rejected("not_found", "no answer with this corr_id is kept", corr_id=request.corr_id)
-        return {**decode(entry.data), "paid": False}
+        if request.live:
+            return await self._replaying.again(entry)
+        again = await self._replaying.live_replays(request.corr_id)
+        return {**decode(entry.data), "paid": False, **({"live_replays": again} if again else {})}
 
     async def tail(self, request: TokensRef, _caller: Caller) -> list[LlmToken]:
         """Tokens of the newest stream of a node from `from_seq` on, as far as they are still kept."""
@@ -107,6 +117,9 @@ class Handlers:
             available=not missing,
             price_in_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_in_usd_per_mtok,
             price_out_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_out_usd_per_mtok,
+            breaker=self._breakers.state(resolved.used),
+            retry_after_ms=self._breakers.retry_after_ms(resolved.used),
+            fallback=list(config.fallback),
         )
 
 

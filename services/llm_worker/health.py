@@ -1,21 +1,23 @@
 """Heartbeats on `llm.health`, and who is alive as the beats of all workers show it."""
 
 import asyncio
-import random
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from contracts.limits import HEARTBEATS_MISSED_MAX
 from contracts.llm import LlmHealth, WorkerView
-from contracts.subjects import LLM_HEALTH
+from contracts.subjects import LLM_HEALTH, LLM_ROLL
+from services.llm_worker.load import Load
+from services.llm_worker.replies import reply
 from services.runtime.bus import Bus, Message
 from services.runtime.clock import Clock, rfc3339
 
-ANSWER_WITHIN_S: Final = 0.5
 WORKERS_REMEMBERED_MAX: Final = 1_000
+ROLL_S: Final = 0.15
+"""So long everybody who lives has time to answer the roll."""
 Status = Literal["up", "draining", "down"]
 
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -26,35 +28,41 @@ class Heart:
     """This worker's beat."""
 
     def __init__(
-        self, *, bus: Bus, clock: Clock, worker_id: str, models: list[str], in_flight: Callable[[], int], every_s: float
+        self,
+        *,
+        bus: Bus,
+        clock: Clock,
+        worker_id: str,
+        models: list[str],
+        in_flight: Callable[[], int],
+        load: Load,
+        every_s: float,
+        log: Any,
     ) -> None:
         self._bus, self._clock, self._worker_id, self._models = bus, clock, worker_id, models
-        self._in_flight, self._every_s = in_flight, every_s
-        self._answering: asyncio.TimerHandle | None = None
-        self._gone = False
+        self._in_flight, self._load, self._every_s, self._log = in_flight, load, every_s, log
+        self._status: Status = "up"
 
     def beat(self, status: Status) -> None:
-        """Say how it is, now."""
-        self._gone = status != "up"
-        at = rfc3339(self._clock.now_ms())
-        health = LlmHealth(self._worker_id, at, status, self._models, self._in_flight())
-        self._bus.publish(LLM_HEALTH, _ENCODE(health))
+        """Say how it is, now; it stays so until something else is said."""
+        self._status = status
+        self._bus.publish(LLM_HEALTH, self._said())
 
-    def answer(self) -> None:
-        """Somebody new has said hello: let it know of this worker soon, once for all that came together."""
-        if self._answering is None:
-            self._answering = asyncio.get_running_loop().call_later(random.uniform(0, ANSWER_WITHIN_S), self._answer)
-
-    def _answer(self) -> None:
-        self._answering = None
-        if not self._gone:
-            self.beat("up")
+    def called(self, message: Message) -> None:
+        """The roll is called: whoever asks hears how this worker is, and nobody else."""
+        reply(self._bus, self._log, message.reply, self._said())
 
     async def run(self) -> None:
         """Beat for ever, the first time at once."""
         while True:
-            self.beat("up")
+            self.beat(self._status)
             await asyncio.sleep(self._every_s)
+
+    def _said(self) -> bytes:
+        at, load = rfc3339(self._clock.now_ms()), self._load
+        return _ENCODE(
+            LlmHealth(self._worker_id, at, self._status, self._models, self._in_flight(), load.waiting, load.wait_ms)
+        )
 
 
 class Registry:
@@ -64,17 +72,16 @@ class Registry:
         self._clock, self._every_s = clock, every_s
         self._heard: OrderedDict[str, tuple[LlmHealth, float]] = OrderedDict()
 
-    def take(self, message: Message) -> bool:
-        """One beat; what is no beat of ours is not counted. Whether it is the first of a worker that is up."""
+    def take(self, message: Message) -> None:
+        """One beat; what is no beat of ours is not counted."""
         try:
             health = _DECODE(message.data)
         except msgspec.MsgspecError:
-            return False
-        known = self._heard.pop(health.worker_id, None)
+            return
+        self._heard.pop(health.worker_id, None)
         self._heard[health.worker_id] = (health, self._clock.monotonic_s())
         if len(self._heard) > WORKERS_REMEMBERED_MAX:
             self._heard.popitem(last=False)
-        return known is None and health.status == "up"
 
     def views(self) -> list[WorkerView]:
         """All workers, those that were heard last first; `dead` after three missed beats without a goodbye."""
@@ -89,6 +96,20 @@ class Registry:
                     last_beat_at=health.at,
                     models=health.models,
                     in_flight=0 if silent else health.in_flight,
+                    waiting=0 if silent else health.waiting,
+                    wait_ms=0 if silent else health.wait_ms,
                 )
             )
         return views
+
+
+async def call_the_roll(bus: Bus, registry: Registry) -> None:
+    """Learn at once who is there, and how busy: every worker answers to an inbox of ours."""
+    inbox = bus.inbox()
+    subscription = await bus.subscribe(inbox, registry.take)
+    try:
+        await bus.flush()
+        bus.publish(LLM_ROLL, b"", reply=inbox)
+        await asyncio.sleep(ROLL_S)
+    finally:
+        await subscription.unsubscribe()

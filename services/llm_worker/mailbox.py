@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.llm import OutputRef
 from contracts.run import TakeAnswer
 
 
@@ -18,6 +19,7 @@ class _Paid(msgspec.Struct, frozen=True):
     finish_reason: str = ""
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
+    output_ref: OutputRef | None = None
 
 
 _PAID: Final = msgspec.json.Decoder(_Paid).decode
@@ -36,4 +38,5 @@ def take_of(corr_id: str, data: bytes) -> TakeAnswer:
         finish_reason=paid.finish_reason,
         latency_ms=paid.latency_ms,
         error=paid.error,
+        output_ref=paid.output_ref,
     )

@@ -150,4 +150,6 @@ class ModelTable:
                 raise Rejected("provider_missing", model=asked, needs="ANTHROPIC_API_KEY")
             url = self._config.anthropic_base_url
             return ModelConfig(provider="anthropic", model=model, base_url=url, api_key_env="ANTHROPIC_API_KEY")
+        if slash and model and provider == "nats":
+            return ModelConfig(provider="nats", model=check_model_id(model))
         raise Rejected("unknown_model", f"no such model: {asked}", model=asked)

@@ -5,20 +5,26 @@ import os
 from typing import Final
 
 from contracts.errors import Rejected
-from contracts.subjects import LLM_CANCEL, LLM_HEALTH
+from contracts.subjects import LLM_CANCEL, LLM_DRAIN, LLM_HEALTH, LLM_ROLL
+from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
 from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
+from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
-from services.llm_worker.health import Heart, Registry
+from services.llm_worker.health import Heart, Registry, call_the_roll
 from services.llm_worker.journal import Journal
+from services.llm_worker.load import watch_pending
 from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
+from services.llm_worker.providers.foreign import ForeignProvider
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.replaying import Replaying
 from services.llm_worker.resolving import Resolver
-from services.llm_worker.worker import Worker
+from services.llm_worker.retiring import Retiring
+from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
-from services.runtime.bus import Message
 
 SERVICE: Final = "llm-worker"
 DRAIN_SHARE: Final = 0.8
@@ -32,18 +38,14 @@ async def build(app: App) -> None:
     environ = dict(os.environ)
     models = ModelTable(config, environ)
     models.check()
-    providers = ProviderTable(config, models, environ)
+    providers = ProviderTable(config, models, environ, ForeignProvider(app.bus, app.instance))
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)
-    caller = Caller(
-        bus=app.bus,
-        providers=providers,
-        prices=Prices(),
-        config=config,
-        clock=app.clock,
-        metrics=app.metrics,
-        log=app.log,
+    breakers = Breakers(
+        bus=app.bus, config=config, clock=app.clock, metrics=app.metrics, log=app.log, worker_id=app.instance
     )
+    await breakers.start()
+    caller = _caller(app, config, models, providers, journal, breakers)
     worker = Worker(
         bus=app.bus,
         journal=journal,
@@ -63,16 +65,42 @@ async def build(app: App) -> None:
         worker_id=app.instance,
         models=models.ids(),
         in_flight=lambda: len(worker.flights),
+        load=caller.load,
         every_s=config.heartbeat_s,
+        log=app.log,
     )
     registry = Registry(clock=app.clock, every_s=config.heartbeat_s)
     handlers = Handlers(
-        bus=app.bus, models=models, providers=providers, journal=journal, registry=registry, flights=worker.flights
+        bus=app.bus,
+        models=models,
+        providers=providers,
+        journal=journal,
+        registry=registry,
+        flights=worker.flights,
+        breakers=breakers,
+        replaying=Replaying(app.bus, app.ids),
     )
     await _begin(app, config, worker, edge, heart, registry, handlers)
     _say_what_answers(app, models, providers)
     if config.preload:
         await providers.embedded.load()
+
+
+def _caller(
+    app: App, config: Config, models: ModelTable, providers: ProviderTable, journal: Journal, breakers: Breakers
+) -> Caller:
+    return Caller(
+        bus=app.bus,
+        providers=providers,
+        prices=Prices(),
+        breakers=breakers,
+        fallbacks=Fallbacks(models, app.log),
+        cache=Cache(app.bus, journal, app.log),
+        config=config,
+        clock=app.clock,
+        metrics=app.metrics,
+        log=app.log,
+    )
 
 
 async def _begin(
@@ -84,18 +112,18 @@ async def _begin(
     app.handle("llm", "tail", handlers.tail)
     app.handle("llm", "cancel", handlers.cancel)
     await app.bus.subscribe(LLM_CANCEL, handlers.cancel_here)
-
-    def hear(message: Message) -> None:
-        if registry.take(message):
-            heart.answer()
-
-    await app.bus.subscribe(LLM_HEALTH, hear)
+    await app.bus.subscribe(LLM_HEALTH, registry.take)
+    await app.bus.subscribe(LLM_ROLL, heart.called)
+    retiring = Retiring(worker_id=app.instance, heart=heart, worker=worker, edge=edge, log=app.log)
+    await app.bus.subscribe(LLM_DRAIN, retiring.take)
     await worker.start()
     await edge.start()
     # A beat says "up" only when requests are really taken.
     await app.bus.flush()
     beating = app.spawn(heart.run(), "heartbeat")
     keeping = app.spawn(worker.keep_alive(), "keep-alive")
+    watching = app.spawn(watch_pending(app.bus, app.metrics, CONSUMER), "watch-pending")
+    await call_the_roll(app.bus, registry)
 
     async def drain() -> None:
         beating.cancel()
@@ -106,6 +134,7 @@ async def _begin(
         await asyncio.gather(worker.drain(within_s), edge.finish(within_s))
         heart.beat("down")
         keeping.cancel()
+        watching.cancel()
         await app.bus.flush()
 
     app.on_drain(drain)

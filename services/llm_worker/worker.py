@@ -17,6 +17,7 @@ from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, 
 from contracts.subjects import ID, llm_request, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker import crowd
+from services.llm_worker.big_answers import HEADROOM_BYTES, slim
 from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
@@ -42,8 +43,6 @@ LOOK_UP_MAX: Final = 256
 LATER_S: Final = 1.0
 CUT_S: Final = 2.0
 NO_ROOM_S: Final = 5.0
-HEADROOM_BYTES: Final = 16_384
-"""An answer must fit into a commit of its run too, beside that commit's own words and headers."""
 ELSEWHERE_S: Final = 5.0
 BROKEN_REMEMBERED_MAX: Final = 10_000
 NO_REQUEST: Final = LlmRequest(LlmInput([]))
@@ -94,6 +93,11 @@ class Worker:
             for flight in self.flights.all():
                 for waiter in flight.waiters:
                     waiter.delivery.in_progress()
+
+    async def retire(self, within_s: float) -> None:
+        """Take no more; what is under way here goes on for as long as it takes."""
+        if self._puller is not None:
+            await self._puller.drain(within_s)
 
     async def drain(self, within_s: float) -> None:
         """Take no more, finish what is under way; what is not done by then goes back to the others at once."""
@@ -266,13 +270,14 @@ class Worker:
 
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
-        self._crowd.enter(flight.resolved)
+        asked = flight.resolved
+        self._crowd.enter(asked)
         try:
             if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
                 return None
             return await self._caller.answer(flight)
         finally:
-            self._crowd.leave(flight.resolved)
+            self._crowd.leave(asked)
 
     async def _is_ours(self, flight: Flight) -> bool:
         """Ask the others first, then the journal: who ended the call in between has written it there."""
@@ -291,6 +296,8 @@ class Worker:
 
     async def _record(self, flight: Flight, answer: LlmAnswer | LlmError) -> None:
         """Journal the answer until it is there; only then does anybody see it."""
+        if isinstance(answer, LlmAnswer):
+            answer = await slim(self._bus, self._clock, self._log, answer)
         data = _ENCODE(answer)
         if len(data) > self._bus.payload_max - HEADROOM_BYTES:
             wire = failure("too_large", "the answer is larger than the broker carries", bytes=len(data))

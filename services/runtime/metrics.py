@@ -33,7 +33,7 @@ class _Series:
         self.spec = spec
         self.labels = labels
         self.value = 0.0
-        self.bounds = SECONDS_BUCKETS if spec.name.endswith("_seconds") else COUNT_BUCKETS
+        self.bounds = spec.buckets or (SECONDS_BUCKETS if spec.name.endswith("_seconds") else COUNT_BUCKETS)
         self.buckets = [0] * (len(self.bounds) + 1) if spec.kind == "histogram" else []
 
 

@@ -59,6 +59,11 @@ def start(service: str, instance: str, *, exporter: Any = None) -> bool:
     return True
 
 
+def recording() -> bool:
+    """Whether spans are recorded: only then is it worth while to collect what they say."""
+    return _tracer is not None
+
+
 async def stop() -> None:
     """Send what waits, for at most 2 s, and record no more."""
     global _tracer, _provider

@@ -13,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from contracts.approval import ApprovalEvent
+from contracts.breaker import BreakerEvent
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
@@ -33,6 +34,7 @@ EVENTS: list[Any] = [
     CallEvent,
     UserEvent,
     ApprovalEvent,
+    BreakerEvent,
 ]
 CODECS: list[CommitCodec[Any]] = [CommitCodec(events) for events in EVENTS]
 

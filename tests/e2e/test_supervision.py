@@ -14,6 +14,7 @@ import pytest
 from services.console.home import Home
 from services.console.serve import SERVICES
 from services.console.supervision.background import Supervisor, configuration
+from services.console.supervision.scale import SCALABLE
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
 from tests.support.nats_server import free_port
@@ -37,7 +38,8 @@ def test_supervisord_never_gives_a_program_up():
     conf = RawConfigParser(inline_comment_prefixes=None)
     conf.read(configuration())
     programs = [conf[section] for section in conf.sections() if section.startswith("program:")]
-    assert len(programs) == len(SERVICES) + 1  # and the broker
+    # and the broker, more copies of two services, and who keeps their number
+    assert len(programs) == len(SERVICES) + 2 + len(SCALABLE)
     # Its back-off grows by a second with each try: so many tries take longer than any machine lives.
     assert all(program.getint("startretries") >= 1_000_000 for program in programs)
     # A program that ends by itself at once must meet the back-off, or it would eat a processor.

@@ -12,9 +12,15 @@ from cyclopts import App, Parameter
 
 from contracts import subjects
 from contracts.errors import Rejected
-from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT, LLM_TIMEOUT_GRACE_MS
+from contracts.limits import (
+    LLM_OUTPUT_TOKENS_DEFAULT,
+    LLM_TEMPERATURE_DEFAULT,
+    LLM_TIMEOUT_GRACE_MS,
+    LLM_TIMEOUT_MAX_MS,
+)
 from contracts.llm import HEADER_DEADLINE, LlmToken
 from contracts.reply import RemoteRejected
+from services.console.big_values import whole
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
@@ -29,6 +35,7 @@ app = App(
     help="Ask a model; look at models, workers, tokens and paid answers.\n\nFor example:\n    htdag llm models",
     help_format="plaintext",
 )
+LIVE_S: Final = LLM_TIMEOUT_MAX_MS / 1000 + LLM_TIMEOUT_GRACE_MS / 1000
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 
 
@@ -44,6 +51,7 @@ async def ask(
     temperature: float = LLM_TEMPERATURE_DEFAULT,
     timeout: float = 60.0,  # noqa: ASYNC109  a wish of the user, not a way to cancel
     seed: int | None = None,
+    cache: Annotated[bool, Parameter(negative="")] = False,
     corr_id: str | None = None,
     common: Common = DEFAULTS,
 ) -> None:
@@ -71,6 +79,8 @@ async def ask(
         Seconds the call may take.
     seed
         Seed, for models that take one.
+    cache
+        The recorded answer of the same question will do; it costs nothing.
     corr_id
         The same id again is the same paid call: the answer comes from the journal.
     """
@@ -90,6 +100,7 @@ async def ask(
             "max_tokens": max_tokens,
             "timeout_ms": int(timeout * 1000),
             **({} if seed is None else {"seed": seed}),
+            **({"cache": True} if cache else {}),
         },
     }
     async with connected(common) as console:
@@ -120,12 +131,14 @@ async def models(*, common: Common = DEFAULTS) -> None:
             model["resolves_to"],
             "yes" if model["available"] else "no",
             _price(model),
+            _breaker(model),
             model["note"],
         )
         for model in found
     ]
     common.output.value(
-        found, lambda _: columns(("MODEL", "PROVIDER", "RESOLVES TO", "READY", "$/MTOK IN,OUT", "NOTE"), rows)
+        found,
+        lambda _: columns(("MODEL", "PROVIDER", "RESOLVES TO", "READY", "$/MTOK IN,OUT", "BREAKER", "NOTE"), rows),
     )
 
 
@@ -143,12 +156,16 @@ async def workers(*, common: Common = DEFAULTS) -> None:
             worker["worker_id"],
             common.output.state(worker["status"]),
             worker["in_flight"],
+            worker["waiting"],
+            f"{worker['wait_ms'] / 1000:.1f}s" if worker["wait_ms"] else None,
             worker["last_beat_at"],
             ",".join(worker["models"]),
         )
         for worker in found
     ]
-    common.output.value(found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "LAST BEAT", "MODELS"), rows))
+    common.output.value(
+        found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "WAITING", "LONGEST", "LAST BEAT", "MODELS"), rows)
+    )
 
 
 @app.command
@@ -183,7 +200,13 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
 
 @app.command
 async def replay(
-    corr_id: str, /, *, run: str | None = None, node: str | None = None, common: Common = DEFAULTS
+    corr_id: str,
+    /,
+    *,
+    run: str | None = None,
+    node: str | None = None,
+    live: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = DEFAULTS,
 ) -> None:
     """Print a paid answer again, from the journal; nobody is asked and nothing is
     paid.
@@ -199,13 +222,19 @@ async def replay(
         Its run, which makes the search quicker.
     node
         Its node.
+    live
+        Ask the model once more, under a new id, and pay again; each of the two calls names the other.
     """
-    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node}
+    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node, "live": live}
     async with connected(common) as console:
-        answer = plain(
-            await console.call("llm-worker.llm.replay", {key: value for key, value in wishes.items() if value})
+        body = {key: value for key, value in wishes.items() if value}
+        reply = await console.bus.call(
+            subjects.rpc("llm-worker", "llm", "replay"), body, timeout_s=max(common.wait, LIVE_S if live else 0.0)
         )
-    common.output.value({**answer, "paid": False}, answer.get("output") or "")
+        answer = await whole(console.bus, reply)
+    if live and isinstance(answer.get("error"), dict):
+        raise RemoteRejected(answer["error"])
+    common.output.value(answer, answer.get("output") or "")
 
 
 async def _ask(
@@ -242,6 +271,7 @@ async def _ask(
     answer: dict[str, Any] = json.loads(reply.data)
     if isinstance(answer.get("error"), dict):
         raise RemoteRejected(answer["error"])
+    answer = await whole(console.bus, answer)
     if subscription is not None:
         await _finish(done)
         await subscription.unsubscribe()
@@ -255,6 +285,12 @@ async def _finish(done: asyncio.Event) -> None:
             await done.wait()
     except TimeoutError:
         return  # an answer from the journal has no tokens
+
+
+def _breaker(model: dict[str, Any]) -> str:
+    """The state of a model's circuit breaker, and for how long it stays open."""
+    wait_ms = model.get("retry_after_ms", 0)
+    return f"{model['breaker']} {-(-wait_ms // 1000)}s" if wait_ms else str(model.get("breaker", ""))
 
 
 def _price(model: dict[str, Any]) -> str | None:

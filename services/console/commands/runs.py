@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from contracts.errors import FAILED, OK, Rejected
+from services.console.big_values import whole
 from services.console.board_text import error_text, shorten, tree_text
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
@@ -187,6 +188,7 @@ async def result(run_id: str, /, *, task: str | None = None, common: Common = DE
     output = common.output
     async with connected(common) as console:
         outcome = plain(await console.call("executor.run.result", {"run_id": run_id}))
+        outcome["results"] = await whole(console.bus, outcome["results"])
     if task is not None:
         if task not in outcome["results"]:
             raise Rejected("not_completed", f"task {task} has no result in run {run_id}", run_id=run_id, task_id=task)

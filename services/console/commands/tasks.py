@@ -5,6 +5,7 @@ from typing import Any
 from cyclopts import App
 
 from services.console import not_yet, task_file
+from services.console.big_values import whole
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
@@ -93,7 +94,7 @@ async def result(
         The epic; `default` when neither is named.
     """
     async with connected(common) as console:
-        value = await console.call("planner.task.result", _ref(task_id, run, epic))
+        value = await whole(console.bus, await console.call("planner.task.result", _ref(task_id, run, epic)))
     text = value if isinstance(value, str) else value.get("output") if isinstance(value, dict) else None
     common.output.value(value, text if isinstance(text, str) else None)
 

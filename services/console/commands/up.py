@@ -27,6 +27,7 @@ async def up(
     only: str | None = None,
     model: str | None = None,
     test_clock: Path | None = None,
+    scale: list[str] | None = None,
     ready_timeout: float = 60.0,
     common: Common = DEFAULTS,
 ) -> int:
@@ -55,16 +56,26 @@ async def up(
         else smollm2 does, for those without a key.
     test_clock
         For tests only: identity takes the time from this file of epoch seconds. Refused beyond loopback.
+    scale
+        Copies of a service: llm-worker=3, executor=2, or llm-worker=1..4 to add workers while calls wait and to drain
+        them when idle. On an instance that runs it changes the number.
     ready_timeout
         Seconds until everything must be ready (with -d).
     """
     from services.console.supervision import background, foreground
     from services.console.supervision.clock_file import accepted
     from services.console.supervision.plan import UpPlan, chosen_services
+    from services.console.supervision.scale import parse
 
     output, home = common.output, common.place
+    wishes = parse(scale or [])
+    running = home.record() if wishes else None
+    if running is not None and running.running:
+        record = await background.rescale(home, running, wishes, ready_timeout)
+        output.value(status.document(record), lambda _: status.table(record, output))
+        return OK
     clock = None if test_clock is None else await accepted(test_clock, output)
-    plan = UpPlan(chosen_services(only), port, sync, model, test_clock=clock)
+    plan = UpPlan(chosen_services(only), port, sync, model, wishes, test_clock=clock)
     if not detach:
         return await foreground.up(home, plan, output)
     record = await background.up(home, plan, deadline_s=ready_timeout)

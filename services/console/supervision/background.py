@@ -16,6 +16,7 @@ from services.console.supervision.fleet import BROKER_START_S
 from services.console.supervision.foreground import find_broker
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, check_configuration, environment, program
 from services.console.supervision.readiness import probe
+from services.console.supervision.scale import Wishes, expanded, remember, service_of, wished
 from services.console.supervision.strays import TERM_S, strays, sweep
 
 SUPERVISOR_START_S: Final = 10.0
@@ -24,7 +25,9 @@ _SOCKET_PATH_BYTES_MAX: Final = 98
 _POLL_S: Final = 0.1
 _PATIENCE_S: Final = 15.0
 """supervisord tries for ever; whoever waits for `up` is told after five tries in a row."""
-_UP_STATES: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
+SCALER: Final = "scaler"
+"""The program that keeps the number of copies (`htdag scale`)."""
+RUNS: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 _STATES: Final = {
     "RUNNING": "starting",
     "STARTING": "starting",
@@ -63,6 +66,26 @@ class Supervisor:
         """What supervisord knows of each program, by name."""
         return {info["name"]: info for info in await self.call("supervisor.getAllProcessInfo")}
 
+    async def start(self, name: str) -> None:
+        """Start a program unless it runs."""
+        info = (await self.processes()).get(name)
+        if info is None:
+            raise Rejected("bad_config", f"supervisord.conf has no program {name}")
+        if info["statename"] not in RUNS:
+            await self.call("supervisor.startProcess", _full_name(info), False)
+
+    async def stop(self, name: str, *, wait: bool = False) -> None:
+        """Stop a program for good; returns at once unless it is to wait for the end."""
+        info = (await self.processes()).get(name)
+        if info is None or info["statename"] not in RUNS:
+            return
+        try:
+            await self.call("supervisor.stopProcess", _full_name(info), wait)
+        except Rejected as error:
+            if error.code != "internal":
+                raise
+            # it has ended meanwhile
+
     def _call(self, method: str, *arguments: Any) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
 
@@ -95,25 +118,33 @@ async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> Instan
             "HTDAG_NATS_CONF": str(home.nats_conf),
             "HTDAG_AUTOSTART": "false",
         }
-        names = [*([BROKER] if broker else []), *plan.services]
+        names = [*([BROKER] if broker else []), *expanded(plan.services, plan.scale)]
+        remember(home, plan.scale)
         supervisor = await _start_supervisor(home, conf, env)
         record = InstanceRecord(str(home.root), "background", supervisor, url)
         home.write_record(record)
         try:
-            return await _start_programs(home, record, names, deadline_s, broker)
+            ready = await _start_programs(home, record, names, deadline_s, broker)
+            if plan.scale:
+                await Supervisor(home).start(SCALER)
         except BaseException:
             await down(home, record)
             raise
+        return ready
 
 
 async def current(home: Home, record: InstanceRecord) -> InstanceRecord:
     """The record with what supervisord and the services say now."""
     infos = await Supervisor(home).processes()
     fresh: dict[str, ServiceRecord] = {}
-    for name in [BROKER, *record.services]:
+    known = [BROKER, *record.services]
+    added = [name for name in infos if name not in known and service_of(name) in record.services]
+    for name in [*known, *sorted(added)]:
         info = infos.get(name)
-        old = record.broker if name == BROKER else record.services[name]
-        if info is None or (old is None and info["statename"] not in _UP_STATES):
+        old = record.broker if name == BROKER else record.services.get(name)
+        if info is not None and service_of(name) != name and info["statename"] not in RUNS | {"FATAL"}:
+            continue  # a copy that was let go
+        if info is None or (old is None and info["statename"] not in RUNS):
             continue
         fresh[name] = await _service(home, name, info, old)
     broker = fresh.pop(BROKER, None)
@@ -138,20 +169,52 @@ async def down(home: Home, record: InstanceRecord) -> list[Process]:
 
 async def _drain(supervisor: Supervisor, record: InstanceRecord) -> None:
     """End the services side by side, while the broker is there: supervisord itself would drain one after another."""
-    for name in record.services:
-        try:
-            await supervisor.call("supervisor.stopProcess", name, False)
-        except Rejected as error:
-            if error.code != "internal":
-                raise
-            # it does not run
+    # Whoever keeps their number first, or it would start anew what stops.
+    await supervisor.stop(SCALER, wait=True)
+    services = {service_of(name) for name in record.services}
+    mine = [name for name in await supervisor.processes() if service_of(name) in services]
+    for name in mine:
+        await supervisor.stop(name)
     loop = asyncio.get_running_loop()
     end = loop.time() + STOP_S
     while loop.time() < end:
         infos = await supervisor.processes()
-        if not any(infos[name]["pid"] for name in record.services if name in infos):
+        if not any(infos[name]["pid"] for name in mine):
             return
         await asyncio.sleep(_POLL_S)
+
+
+async def rescale(home: Home, record: InstanceRecord, wishes: Wishes, deadline_s: float) -> InstanceRecord:
+    """Change the numbers of copies of a running instance, and wait until they are as wished and ready."""
+    here = {service_of(name) for name in record.services}
+    strange = sorted(set(wishes) - here)
+    if strange:
+        raise Rejected("bad_request", f"this instance runs no {', '.join(strange)}", hint="start it without --only")
+    remember(home, {**wished(home), **wishes})
+    if record.mode == "background":
+        await Supervisor(home).start(SCALER)
+    end = asyncio.get_running_loop().time() + deadline_s
+    while True:
+        record = await current(home, record) if record.mode == "background" else home.running()
+        states: dict[str, list[str]] = {}
+        for name, service in record.services.items():
+            states.setdefault(service_of(name), []).append(service.state)
+        if record.mode == "background":
+            home.write_record(record)
+        if all(
+            bounds.least <= len(states.get(service, ())) <= bounds.most and set(states[service]) == {"ready"}
+            for service, bounds in wishes.items()
+        ):
+            return record
+        if asyncio.get_running_loop().time() > end:
+            raise Rejected(
+                "service_unavailable", "the copies are not as wished yet", states=states, hint="look again: `htdag ps`"
+            )  # fmt: skip
+        await asyncio.sleep(_POLL_S)
+
+
+def _full_name(info: dict[str, Any]) -> str:
+    return f"{info['group']}:{info['name']}"
 
 
 async def _start_supervisor(home: Home, conf: Path, env: dict[str, str]) -> Process:
@@ -185,14 +248,17 @@ async def _start_again(home: Home, record: InstanceRecord, plan: UpPlan, deadlin
     """Start what the plan names and does not run in a running instance; raises already_running when all of it does."""
     supervisor = Supervisor(home)
     infos = await supervisor.processes()
-    services = [*record.services, *(name for name in plan.services if name not in record.services)]
+    # Copies are the scaler's to start.
+    services = [*dict.fromkeys([*map(service_of, record.services), *plan.services])]
     names = [*([BROKER] if record.broker else []), *services]
     resting = [name for name in names if name in infos and infos[name]["statename"] not in ("RUNNING", "STARTING")]
     if not resting:
         raise Rejected("already_running", home=str(home.root), pid=record.supervisor.pid)
     for name in resting:
         if infos[name]["statename"] == "BACKOFF":
-            await supervisor.call("supervisor.stopProcess", name)  # else it would go on waiting for its next try
+            await supervisor.stop(name, wait=True)  # else it would go on waiting for its next try
+    if wished(home):
+        await supervisor.start(SCALER)
     return await _start_programs(home, record, names, deadline_s, None)
 
 
@@ -206,8 +272,8 @@ async def _start_programs(
     if unknown:
         raise Rejected("bad_config", f"supervisord.conf has no program {', '.join(unknown)}")
     for name in names:
-        if known[name]["statename"] not in _UP_STATES:
-            await supervisor.call("supervisor.startProcess", name, False)
+        if known[name]["statename"] not in RUNS:
+            await supervisor.call("supervisor.startProcess", _full_name(known[name]), False)
         if name == BROKER and broker is not None:
             await _make_streams(home, broker)
     record = InstanceRecord(
@@ -261,14 +327,14 @@ async def _service(home: Home, name: str, info: dict[str, Any], old: ServiceReco
     if name == BROKER:
         ready = info["statename"] == "RUNNING"
         return ServiceRecord(process, None, "ready" if ready else "starting", restarts, last_pid)
-    found = await probe(home.run, name, process.pid)
+    found = await probe(home.run, service_of(name), process.pid)
     return ServiceRecord(process, found.http, "ready" if found.ready else "starting", restarts, last_pid)
 
 
 async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:
     reasons: dict[str, str] = {}
     for name, service in waiting.items():
-        why = (await probe(home.run, name, service.process.pid)).reason if service.process.pid else ""
+        why = (await probe(home.run, service_of(name), service.process.pid)).reason if service.process.pid else ""
         reasons[name] = f"{service.state}: {why}".rstrip(": ") + last_words(home.logs / f"{name}.log")
     return Rejected(
         "service_unavailable",

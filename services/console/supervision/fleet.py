@@ -11,6 +11,7 @@ from services.console.supervision.broker import EmbeddedBroker, greeting, provis
 from services.console.supervision.child import Child
 from services.console.supervision.plan import UpPlan, broker_spec, environment, service_specs
 from services.console.supervision.readiness import probe
+from services.console.supervision.scale import expanded, service_of
 
 BROKER_START_S: Final = 15.0
 _PROBE_STARTING_S: Final = 0.1
@@ -26,8 +27,9 @@ class Fleet:
         self.home, self.url, self._changed = home, url, changed
         self._embedded = broker
         self.broker = Child(broker_spec(home, broker), changed) if broker else None
-        env = environment(home, broker, plan)
-        self.services = [Child(spec, changed) for spec in service_specs(home, plan.services, env)]
+        self._env = environment(home, broker, plan)
+        names = expanded(plan.services, plan.scale)
+        self.services = [Child(spec, changed) for spec in service_specs(home, names, self._env)]
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._probes: set[asyncio.Task[None]] = set()
 
@@ -57,6 +59,26 @@ class Fleet:
         for child in self.services:
             self._start(child)
             self._probes.add(asyncio.create_task(self._watch(child), name=f"watch {child.spec.name}"))
+
+    async def running(self) -> dict[str, int]:
+        """See Copies.running."""
+        return {child.spec.name: child.process.pid if child.process else 0 for child in self.services}
+
+    async def add(self, name: str) -> None:
+        """See Copies.add."""
+        (spec,) = service_specs(self.home, [name], self._env)
+        child = Child(spec, self._changed)
+        self.services.append(child)
+        self._start(child)
+        self._probes.add(asyncio.create_task(self._watch(child), name=f"watch {name}"))
+
+    async def stop_one(self, name: str) -> None:
+        """Drain one child and forget it."""
+        child = next(one for one in self.services if one.spec.name == name)
+        await child.stop()
+        await asyncio.gather(self._tasks.pop(name), return_exceptions=True)
+        self.services.remove(child)
+        self._changed()
 
     async def stop(self) -> None:
         """Drain the services side by side, then end the broker; each child has its grace time, then it is killed."""
@@ -121,9 +143,9 @@ class Fleet:
             await asyncio.sleep(_PROBE_STARTING_S if child.state == "starting" else _PROBE_READY_S)
 
     async def _watch(self, child: Child) -> None:
-        while child.state != "failed":
+        while child.state != "failed" and child in self.services:
             if child.process is not None and child.state in ("starting", "ready"):
-                result = await probe(self.home.run, child.spec.name, child.process.pid)
+                result = await probe(self.home.run, service_of(child.spec.name), child.process.pid)
                 if result.ready:
                     child.ready(result.http)
                 else:

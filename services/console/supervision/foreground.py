@@ -17,7 +17,9 @@ from services.console.processes import identify
 from services.console.supervision import status
 from services.console.supervision.broker import EmbeddedBroker, masked, prepare
 from services.console.supervision.fleet import Fleet
+from services.console.supervision.keeper import Keeper
 from services.console.supervision.plan import READY_S, UpPlan, check_configuration
+from services.console.supervision.scale import remember
 from services.console.supervision.strays import sweep
 
 if TYPE_CHECKING:
@@ -58,12 +60,42 @@ async def instance(home: Home, plan: UpPlan, output: Output) -> AsyncIterator[Fl
                 home.write_record(fleet.record(me, "foreground"))  # a full disk must not end the watch over it
 
         fleet = Fleet(home, broker, url, plan, changed)
+        remember(home, plan.scale)
+        keeping: asyncio.Task[None] | None = None
         try:
             await fleet.start()
+            keeping = asyncio.create_task(Keeper(home, FleetCopies(fleet), output.note).run(url), name="keeper")
             yield fleet
         finally:
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.wait([keeping])
             await fleet.stop()
             home.instance_file.unlink(missing_ok=True)
+
+
+class FleetCopies:
+    """The children of a fleet, as the keeper of their number sees them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+
+    async def running(self) -> dict[str, int]:
+        """See Copies.running."""
+        return {name: pid for name, pid in (await self._fleet.running()).items() if name not in self._stopping}
+
+    async def add(self, name: str) -> None:
+        """See Copies.add."""
+        if name in self._stopping:
+            await asyncio.wait([self._stopping[name]])
+        await self._fleet.add(name)
+
+    async def stop(self, name: str) -> None:
+        """See Copies.stop. It takes its time; others are looked after meanwhile."""
+        task = asyncio.create_task(self._fleet.stop_one(name), name=f"stop {name}")
+        self._stopping[name] = task
+        task.add_done_callback(lambda _: self._stopping.pop(name, None))
 
 
 async def wait_ready(fleet: Fleet, deadline_s: float = READY_S) -> bool:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from services.console.home import Home
 from services.console.serve import SERVICES, load_sections
 from services.console.supervision.broker import DEFAULT_PORT, EmbeddedBroker, Sync
 from services.console.supervision.child import ChildSpec
+from services.console.supervision.scale import Wishes, service_of
 
 BROKER: Final = "nats"
 READY_S: Final = 60.0
@@ -31,6 +32,8 @@ class UpPlan:
     port: int = DEFAULT_PORT
     sync: Sync = "always"
     model: str | None = None
+    scale: Wishes = field(default_factory=dict)
+    """How many copies of a service; one when nothing is said."""
     embedded: bool = False
     """Start a broker of its own even when NATS_URL names one."""
     test_clock: Path | None = None
@@ -90,7 +93,7 @@ def check_configuration(home: Home, plan: UpPlan) -> None:
 def service_specs(home: Home, names: Sequence[str], env: dict[str, str]) -> list[ChildSpec]:
     """How to start each service."""
     binary = str(program())
-    return [ChildSpec(name, (binary, "serve", name), env, home.logs / f"{name}.log") for name in names]
+    return [ChildSpec(name, (binary, "serve", service_of(name)), env, home.logs / f"{name}.log") for name in names]
 
 
 def broker_spec(home: Home, broker: EmbeddedBroker) -> ChildSpec:

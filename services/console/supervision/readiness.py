@@ -23,6 +23,7 @@ class _RunFile(msgspec.Struct):
     http: int
     service: str
     started_at: str
+    instance: str = ""
 
 
 class _Check(msgspec.Struct):
@@ -33,6 +34,17 @@ class _Check(msgspec.Struct):
 
 def http_of(run_dir: Path, service: str, pid: int) -> str | None:
     """The HTTP address that this process wrote into `<home>/run/<instance>.json`; None as long as it has not."""
+    entry = _entry_of(run_dir, service, pid)
+    return f"http://127.0.0.1:{entry.http}" if entry else None
+
+
+def instance_of(run_dir: Path, service: str, pid: int) -> str | None:
+    """The name this process goes by at the broker; None as long as it has not written it down."""
+    entry = _entry_of(run_dir, service, pid)
+    return entry.instance if entry else None
+
+
+def _entry_of(run_dir: Path, service: str, pid: int) -> _RunFile | None:
     found: list[_RunFile] = []
     for path in run_dir.glob(f"{service}-*.json"):
         try:
@@ -42,8 +54,7 @@ def http_of(run_dir: Path, service: str, pid: int) -> str | None:
         if entry.pid == pid and entry.service == service:
             found.append(entry)
     # A killed service leaves its file behind, and its pid may come again: the newest one counts.
-    newest = max(found, key=lambda entry: entry.started_at, default=None)
-    return f"http://127.0.0.1:{newest.http}" if newest else None
+    return max(found, key=lambda entry: entry.started_at, default=None)
 
 
 async def probe(run_dir: Path, service: str, pid: int) -> Readiness:

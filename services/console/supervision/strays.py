@@ -23,7 +23,7 @@ def strays(home: Home) -> list[Process]:
     for pid, words in _command_lines():
         if str(home.nats_conf) in words and "-c" in words:
             brokers.append(identify(pid))
-        elif "serve" in words[:-1] and words[words.index("serve") + 1] in SERVICES and _started_for(pid) == home.root:
+        elif _is_ours(words) and _started_for(pid) == home.root:
             services.append(identify(pid))
     return [*services, *brokers]
 
@@ -48,6 +48,12 @@ def _command_lines() -> Iterator[tuple[int, list[str]]]:
         except OSError:
             continue  # it has just ended, or it is another user's
         yield int(folder.name), words
+
+
+def _is_ours(words: list[str]) -> bool:
+    if words[-2:-1] == ["scale"] or words[-1:] == ["scale"]:
+        return True
+    return "serve" in words[:-1] and words[words.index("serve") + 1] in SERVICES
 
 
 def _started_for(pid: int) -> Path | None:

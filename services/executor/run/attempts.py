@@ -6,6 +6,8 @@ What belongs to an older attempt, to another step, or came already, changes noth
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from contracts.errors import Rejected, failure
 from contracts.run import (
     AgentsSpawned,
@@ -151,6 +153,7 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         command.latency_ms,
         command.error,
         command.tool_calls,
+        command.output_ref,
     )
     answers = list(work.answers)
     answers[call.index] = answered
@@ -173,6 +176,8 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         }
         if command.tool_calls:
             result["tool_calls"] = command.tool_calls
+        if command.output_ref is not None:
+            result["output_ref"] = msgspec.to_builtins(command.output_ref)
         return (answered, TaskCompleted(task.spec.id, attempt, result))
     if work.strategy is None:
         return (answered, TaskCompleted(task.spec.id, attempt, result_of(work, answers, "")))
@@ -189,10 +194,14 @@ def result_of(work: Work, answers: Sequence[LlmAnswered | None], reasoning: str)
             continue
         agent = work.agents[step["agent"]]
         said.append({"role": agent["role"], "model": answer.model_used, "output": answer.output[:cut]})
+        if answer.output_ref is not None:
+            said[-1]["output_ref"] = msgspec.to_builtins(answer.output_ref)
         if work.pattern == "leader_follower" and step["agent"] == 0:
             leading = index
     last = answers[leading]
     result: dict[str, Any] = {"output": last.output if last is not None else "", "agents": said}
+    if last is not None and last.output_ref is not None:
+        result["output_ref"] = msgspec.to_builtins(last.output_ref)
     if reasoning:
         result["reasoning"] = reasoning
     return result

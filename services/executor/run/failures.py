@@ -10,6 +10,7 @@ from services.executor.run.state import Run, TaskRecord
 RETRIED: Final = frozenset(
     {
         "bad_reply",
+        "circuit_open",
         "fetch_failed",
         "llm_unavailable",
         "mailbox_full",
@@ -25,6 +26,7 @@ RETRIED: Final = frozenset(
     }
 )
 """Codes of failures that may pass by themselves. A deadline that passed is final, and so is what policy denies."""
+RETRY_AFTER_MAX_MS: Final = 600_000
 DENIED: Final = "policy_violation"
 
 
@@ -35,11 +37,19 @@ def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) 
         if made < task.spec.max_attempts:
             overloaded = error.get("code") == "provider_overloaded"
             first_ms = RETRY_DELAY_OVERLOADED_MS if overloaded else RETRY_DELAY_FIRST_MS
-            due_at_ms = now_ms + delay_ms(run.run_id, task.spec.id, task.attempt, made, first_ms)
+            wait_ms = delay_ms(run.run_id, task.spec.id, task.attempt, made, first_ms)
+            # A breaker says when it can be worth while; the spread keeps all its tasks from coming at once.
+            due_at_ms = now_ms + _told_ms(error) + wait_ms
             return TaskRetryScheduled(task.spec.id, task.attempt, due_at_ms, error)
         if made > 1:
             error = {**error, "attempts": made}
     return TaskFailed(task.spec.id, task.attempt, error)
+
+
+def _told_ms(error: dict[str, Any]) -> int:
+    """How long an open breaker asks to be left alone; nothing else is believed."""
+    told = error.get("retry_after_ms") if error.get("code") == "circuit_open" else None
+    return min(told, RETRY_AFTER_MAX_MS) if isinstance(told, int) and told > 0 else 0
 
 
 def delay_ms(run_id: str, task_id: str, attempt: int, made: int, first_ms: int = RETRY_DELAY_FIRST_MS) -> int:

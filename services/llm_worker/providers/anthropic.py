@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.failures import of_connection, of_status
+from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import native
 
@@ -54,6 +54,8 @@ class AnthropicProvider:
                     elif event.type == "input_json" and structured and not chooses and event.partial_json:
                         yield Delta(event.partial_json)
                 message = await events.get_final_message()
+            if message.stop_reason is None:
+                raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="anthropic")
         except anthropic.APITimeoutError as error:
             raise Rejected("timeout", "the provider did not answer in time", provider="anthropic") from error
         except anthropic.APIStatusError as error:
@@ -62,7 +64,7 @@ class AnthropicProvider:
             raise of_connection(error, "anthropic") from error
         except anthropic.APIError as error:
             raise of_status(500, error.body or str(error), "anthropic") from error
-        except ValueError as error:
+        except SENSELESS as error:
             raise Rejected("provider_malformed", provider="anthropic") from error
         answers = [block for block in message.content if structured and block.type == "tool_use" and _is_answer(block)]
         calls = tool_calls([block for block in message.content if block not in answers])

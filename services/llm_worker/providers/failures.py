@@ -6,6 +6,8 @@ from typing import Any, Final
 from contracts.errors import Rejected
 
 DETAIL_CHARS_MAX: Final = 300
+SENSELESS: Final = (ValueError, AttributeError, TypeError, LookupError, AssertionError)
+"""What the SDKs raise over an answer that is not what it should be: they do not check what they read."""
 _KEYS: Final = re.compile(r"\b(sk|key|xai|gsk|AIza)[-_A-Za-z0-9*.]{6,}")
 
 

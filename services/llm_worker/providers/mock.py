@@ -20,6 +20,7 @@ from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, T
 
 TOKENS_DEFAULT: Final = 20
 TOKENS_MAX: Final = 100_000
+TEXT_CHARS_MAX: Final = 16 << 20
 CALLS_REMEMBERED_MAX: Final = 10_000
 _VOCABULARY: Final = (
     "plan build test check route store event node actor graph task agent",
@@ -50,6 +51,7 @@ class ScriptedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one mock call does. Delays in seconds; price in micro-dollars per call and per million tokens.
 
+    `repeat` says the text that often: for answers that are too big to travel.
     `fail_first` fails the first n calls of a node (in this worker) and then answers. `script` has an answer for each
     turn of a conversation, told by how many the assistant has had: the same after a crash; the last one is repeated.
     """
@@ -65,6 +67,7 @@ class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     malformed: bool = False
     hang: bool = False
     text: str | None = None
+    repeat: int = 1
     script: tuple[ScriptedAnswer, ...] = ()
 
 
@@ -106,7 +109,7 @@ def _command(name: str, value: Any) -> dict[str, Any]:
             return {f"{name}_s": _seconds(value)}
         case "price":
             return _price(str(value))
-        case "tokens" | "fail_first" | "seed":
+        case "tokens" | "fail_first" | "seed" | "repeat":
             number = int(value)
             if name != "seed" and not 0 <= number <= TOKENS_MAX:
                 raise ValueError(number)
@@ -205,7 +208,7 @@ class MockProvider:
     def _words(self, call: Call, script: MockScript, prompt: bytes) -> list[str]:
         schema = call.request.params.response_schema
         if script.text is not None:
-            text = script.text
+            text = (script.text * script.repeat)[:TEXT_CHARS_MAX]
         elif schema is not None:
             text = _ENCODE(example_of(schema)).decode()
         else:

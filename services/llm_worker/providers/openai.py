@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.failures import of_connection, of_status
+from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import conversation
 
@@ -63,7 +63,7 @@ class OpenAiProvider:
         except openai.APIError as error:
             # Also what a stream says after it began: an error event has no status.
             raise of_status(500, error.body or str(error), self._name) from error
-        except ValueError as error:
+        except SENSELESS as error:
             raise Rejected("provider_malformed", provider=self._name) from error
 
     def _client(self, base_url: str, key: str) -> "AsyncOpenAI":

@@ -15,9 +15,11 @@ from services.llm_worker.providers.protocol import Provider
 
 
 class ProviderTable:
-    """One adapter per kind. `environ` is what a command line provider may pass on."""
+    """One adapter per kind. `environ` is what a command line provider may pass on; `foreign` needs the broker."""
 
-    def __init__(self, config: Config, models: ModelTable, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, config: Config, models: ModelTable, environ: Mapping[str, str], foreign: Provider | None = None
+    ) -> None:
         def key_of(resolved: Resolved) -> str:
             return models.key_of(resolved.config)
 
@@ -29,6 +31,8 @@ class ProviderTable:
             "cli": DescribedTools(CliProvider(key_of, environ)),
             "mock": MockProvider(),
         }
+        if foreign is not None:
+            self._by_kind["nats"] = foreign
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     def of(self, resolved: Resolved) -> Provider:

@@ -16,6 +16,7 @@ from contracts.run import (
     ResumeRun,
     RunOptions,
     StartRun,
+    TakeAnswer,
     TakeResult,
     TakeTime,
     TaskCompleted,
@@ -336,6 +337,18 @@ def test_an_overloaded_provider_gets_more_time_than_a_lost_reply():
     spec = run().after(start(agent("a")))
     (_, retry) = spec.when(no_answer("r1.a.1.llm-1", "provider_overloaded")).events
     assert retry.due_at_ms - NOW_MS >= RETRY_DELAY_OVERLOADED_MS // 2
+
+
+def test_an_open_breaker_is_left_alone_for_as_long_as_it_says():
+    def open_for(told_ms: object) -> int:
+        spec = run().after(start(agent("a")))
+        error = {"class": "llm", "code": "circuit_open", "message": "m", "retry_after_ms": told_ms}
+        (_, retry) = spec.when(TakeAnswer("r1.a.1.llm-1", error=error)).events
+        return int(retry.due_at_ms - NOW_MS)
+
+    assert 42_000 < open_for(42_000) < 45_000
+    assert open_for("soon") < 2_000
+    assert open_for(10**12) < 700_000
 
 
 def test_without_a_living_worker_the_call_is_tried_again():

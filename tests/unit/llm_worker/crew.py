@@ -7,10 +7,14 @@ from typing import Any
 import msgspec
 import structlog
 
+from contracts.errors import Rejected
 from contracts.streams import LLM_REQUESTS
 from contracts.subjects import llm_request
+from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
 from services.llm_worker.config import Config
+from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.journal import Journal
 from services.llm_worker.models import ModelTable, Resolved
 from services.llm_worker.prices import Prices
@@ -31,6 +35,7 @@ class Gate:
         self.calls: list[str] = []
         self.open = asyncio.Event()
         self.always_open: set[str] = set()
+        self.failing: dict[str, str] = {}
         self.output = "done"
 
     def missing(self, resolved: Resolved) -> str:
@@ -41,6 +46,8 @@ class Gate:
 
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         self.calls.append(call.request.corr_id)
+        if call.resolved.used in self.failing:
+            raise Rejected(self.failing[call.resolved.used])
         if call.resolved.used not in self.always_open:
             await self.open.wait()
         yield Delta(self.output)
@@ -59,10 +66,16 @@ class Crew:
         self.providers._by_kind["mock"] = self.gate
         self.journal = Journal(bus)
         log, clock = structlog.get_logger(), SystemClock()
+        self.breakers = Breakers(
+            bus=bus, config=config, clock=clock, metrics=self.metrics, log=log, worker_id=worker_id
+        )
         self.caller = Caller(
             bus=bus,
             providers=self.providers,
             prices=Prices(),
+            breakers=self.breakers,
+            fallbacks=Fallbacks(models, log),
+            cache=Cache(bus, self.journal, log),
             config=config,
             clock=clock,
             metrics=self.metrics,

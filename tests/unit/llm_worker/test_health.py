@@ -5,10 +5,12 @@ from typing import cast
 import msgspec
 
 from contracts.llm import LlmHealth
+from contracts.subjects import LLM_HEALTH, LLM_ROLL
 from services.llm_worker.health import Heart, Registry, Status
+from services.llm_worker.load import Load
 from services.runtime.bus import Bus, Message
 from services.runtime.clock import FixedClock
-from tests.support.eventually import eventually
+from services.runtime.metrics import Metrics
 
 
 def beat(worker: str, status: Status = "up") -> Message:
@@ -42,29 +44,30 @@ def test_what_is_no_beat_is_not_counted(clock: FixedClock):
 
 
 class Heard:
-    """A bus that keeps what is said on it."""
+    """A bus that keeps what is said on it, and to whom."""
 
     def __init__(self) -> None:
-        self.beats: list[str] = []
+        self.said: list[tuple[str, str]] = []
 
-    def publish(self, _subject: str, data: bytes) -> None:
-        """Keep the status."""
-        self.beats.append(msgspec.json.decode(data)["status"])
-
-
-def test_only_the_first_beat_of_a_worker_that_is_up_is_a_hello(clock: FixedClock):
-    registry = Registry(clock=clock, every_s=30.0)
-    hellos = [registry.take(message) for message in (beat("a"), beat("a"), beat("b", "down"), beat("c"))]
-    assert hellos == [True, False, False, True]
+    def publish(self, subject: str, data: bytes) -> None:
+        """Keep the subject and the status."""
+        self.said.append((subject, msgspec.json.decode(data)["status"]))
 
 
-async def test_a_crowd_of_newcomers_is_answered_with_one_beat_and_nobody_answers_after_the_goodbye(clock: FixedClock):
+def test_the_roll_is_answered_to_who_calls_it_and_never_with_up_after_a_goodbye(clock: FixedClock):
     bus = Heard()
-    heart = Heart(bus=cast(Bus, bus), clock=clock, worker_id="w", models=[], in_flight=lambda: 0, every_s=30.0)
-    for _ in range(5):
-        heart.answer()
-    await eventually(lambda: bus.beats)
-    heart.answer()
+    heart = Heart(
+        bus=cast(Bus, bus),
+        clock=clock,
+        worker_id="w",
+        models=[],
+        in_flight=lambda: 0,
+        load=Load(clock=clock, metrics=Metrics()),
+        every_s=30.0,
+        log=None,
+    )
+    roll = Message(LLM_ROLL, b"", {}, "_INBOX_llm-worker.x")
+    heart.called(roll)
     heart.beat("down")
-    await eventually(lambda: heart._answering is None)
-    assert bus.beats == ["up", "down"]
+    heart.called(roll)
+    assert bus.said == [("_INBOX_llm-worker.x", "up"), (LLM_HEALTH, "down"), ("_INBOX_llm-worker.x", "down")]

@@ -115,12 +115,14 @@ async def test_a_token_that_cannot_be_sent_does_not_cost_the_answer(crew, bus, m
     assert crew.metrics.value("htdag_llm_tokens_dropped_total", model="mock") == 1
 
 
-async def test_an_answer_that_leaves_no_room_for_headers_is_too_large(crew, bus):
+async def test_an_answer_that_leaves_no_room_for_headers_goes_by_reference(crew, bus):
     crew.gate.output = "x" * (bus.payload_max - 12_000)
     crew.gate.open.set()
     await crew.ask("c")
     await eventually(lambda: _settled(crew), timeout_s=10)
-    assert (await answered(crew, "c"))["error"]["code"] == "too_large"
+    answer = await answered(crew, "c")
+    assert answer["output_ref"]["bytes"] == len(crew.gate.output)
+    assert crew.gate.output.startswith(answer["output"])
 
 
 SLOW = Config(models={"slow": ModelConfig(provider="mock", slots=1), "quick": ModelConfig(provider="mock")})

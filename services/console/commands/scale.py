@@ -1,0 +1,28 @@
+"""`htdag scale`: the program under supervisord that keeps the number of copies as `htdag up --scale` wishes."""
+
+import sys
+
+from cyclopts import App
+
+from contracts.errors import OK
+from services.console.options import DEFAULTS, Common
+
+app = App(name="scale", help_format="plaintext")
+
+
+@app.default
+async def scale(*, common: Common = DEFAULTS) -> int:
+    """Keep the copies of services as `htdag up --scale` wished last.
+
+    It adds workers while calls wait and drains them when they are idle. supervisord runs it; you need not.
+
+    For example:
+        htdag scale --home /tmp/a
+    """
+    from services.console.supervision.keeper import Keeper
+    from services.console.supervision.supervised import SupervisedCopies
+
+    home = common.place
+    url = home.running().operator_url
+    await Keeper(home, SupervisedCopies(home), lambda text: print(text, file=sys.stderr, flush=True)).run(url)
+    return OK

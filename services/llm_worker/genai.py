@@ -1,0 +1,132 @@
+"""One call of a model as the GenAI conventions of OpenTelemetry tell it: its span, and its metrics.
+
+All their names stand in this module and in `contracts.metrics`: the conventions are in development, and will rename.
+What was asked and answered is in the journal; no span holds it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from contracts.errors import Rejected
+from contracts.llm import LlmRequest
+from services.llm_worker.models import Resolved
+from services.llm_worker.providers.protocol import TokensUsed
+from services.runtime import telemetry
+from services.runtime.clock import Clock
+from services.runtime.metrics import Metrics
+
+OPERATION: Final = "chat"
+DURATION: Final = "gen_ai_client_operation_duration_seconds"
+TOKENS: Final = "gen_ai_client_token_usage"
+FIRST_CHUNK: Final = "gen_ai_client_operation_time_to_first_chunk_seconds"
+PER_CHUNK: Final = "gen_ai_client_operation_time_per_output_chunk_seconds"
+GEMINI_HOST: Final = "generativelanguage.googleapis.com"
+_PORTS: Final = {"https": 443, "http": 80}
+
+
+def provider_name(resolved: Resolved) -> str:
+    """The provider by its name in the conventions, where it has one there."""
+    config = resolved.config
+    return "gcp.gemini" if GEMINI_HOST in config.base_url else config.provider
+
+
+def attributes_of(request: LlmRequest, resolved: Resolved, model: str, max_tokens: int) -> dict[str, Any]:
+    """What is known of a call before it begins."""
+    params = request.params
+    known: dict[str, Any] = {
+        "gen_ai.operation.name": OPERATION,
+        "gen_ai.provider.name": provider_name(resolved),
+        "gen_ai.request.model": model,
+        "gen_ai.request.max_tokens": max_tokens,
+        "gen_ai.request.temperature": params.temperature,
+        "gen_ai.request.top_p": params.top_p,
+        "gen_ai.request.seed": params.seed,
+        "gen_ai.request.stop_sequences": params.stop,
+        "gen_ai.request.stream": params.stream or None,
+        "gen_ai.output.type": "json" if params.response_schema is not None else "text",
+        "gen_ai.conversation.id": request.run_id or None,
+        "htdag.corr_id": request.corr_id,
+        "htdag.node_id": request.node_id or None,
+        **_server(resolved.config.base_url),
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _server(base_url: str) -> dict[str, Any]:
+    parts = urlsplit(base_url)
+    if not parts.hostname:
+        return {}
+    return {"server.address": parts.hostname, "server.port": parts.port or _PORTS.get(parts.scheme, 443)}
+
+
+class Inference:
+    """One call while it runs."""
+
+    def __init__(self, clock: Clock, metrics: Metrics, provider: str, model: str, span: Any) -> None:
+        self._clock, self._metrics, self._span = clock, metrics, span
+        self._labels = {
+            "gen_ai_operation_name": OPERATION, "gen_ai_provider_name": provider, "gen_ai_request_model": model,
+        }  # fmt: skip
+        self._began_s = clock.monotonic_s()
+        self._last_s = 0.0
+
+    def chunk(self) -> None:
+        """A piece of the output came."""
+        now_s = self._clock.monotonic_s()
+        if self._last_s:
+            self._metrics.observe(PER_CHUNK, now_s - self._last_s, **self._labels)
+        else:
+            self._metrics.observe(FIRST_CHUNK, now_s - self._began_s, **self._labels)
+            self._set("gen_ai.response.time_to_first_chunk", now_s - self._began_s)
+        self._last_s = now_s
+
+    def answered(self, used: TokensUsed | None, reason: str) -> None:
+        """The provider came to its end. Tokens that it did not count are not told."""
+        self._set("gen_ai.response.model", self._labels["gen_ai_request_model"])
+        self._set("gen_ai.response.finish_reasons", [reason])
+        if used is None:
+            return
+        for kind, count in (("input", used.prompt_tokens), ("output", used.completion_tokens)):
+            self._set(f"gen_ai.usage.{kind}_tokens", count)
+            self._metrics.observe(TOKENS, count, **self._labels, gen_ai_token_type=kind)
+
+    def ended(self, error: str) -> None:
+        """It is over; `error` is the code of what went wrong, or empty."""
+        if error:
+            self._set("error.type", error)
+        self._metrics.observe(DURATION, self._clock.monotonic_s() - self._began_s, **self._labels, error_type=error)
+
+    def _set(self, name: str, value: Any) -> None:
+        if self._span is not None:
+            self._span.set_attribute(name, value)
+
+
+@contextmanager
+def inference(
+    *,
+    request: LlmRequest,
+    resolved: Resolved,
+    model: str,
+    max_tokens: int,
+    headers: Any,
+    clock: Clock,
+    metrics: Metrics,
+    cut: Callable[[], str],
+) -> Iterator[Inference]:
+    """Work under the span of one call; whatever ends it is told. `cut` says why it was stopped: timeout, cancelled."""
+    about = attributes_of(request, resolved, model, max_tokens) if telemetry.recording() else None
+    kind: telemetry.SpanKind = "internal" if resolved.config.provider == "embedded" else "client"
+    with telemetry.span(f"{OPERATION} {model}", kind=kind, headers=headers, attributes=about) as span:
+        told = Inference(clock, metrics, provider_name(resolved), model, span)
+        try:
+            yield told
+        except Rejected as error:
+            told.ended(error.code)
+            raise
+        except asyncio.CancelledError:
+            told.ended(cut())
+            raise
+        told.ended("")

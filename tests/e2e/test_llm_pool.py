@@ -1,0 +1,114 @@
+"""A pool of workers: who is there, how busy, and how one leaves without cutting a call."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+from tests.support.service_process import ServiceProcess
+
+INPUT = {"messages": [{"role": "user", "content": "Say hi"}]}
+SLOW = {"HTDAG_LLM_WORKER__MODELS": json.dumps({"slow": {"provider": "mock", "slots": 1}})}
+Start = Callable[..., Awaitable[ServiceProcess]]
+
+
+@pytest.fixture
+async def start(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Start]:
+    workers: list[ServiceProcess] = []
+
+    async def begin(**environment: str) -> ServiceProcess:
+        worker = ServiceProcess("llm-worker", nats_server, tmp_path / f"home-{len(workers)}", **environment)
+        workers.append(worker)
+        worker.start()
+        await worker.ready()
+        return worker
+
+    yield begin
+    for worker in workers:
+        worker.kill()
+
+
+@pytest.fixture
+async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
+    connected = await nats.connect(nats_server.url)
+    yield connected
+    await connected.close()
+
+
+async def ask(client: Client, subject: str, body: Any, timeout_s: float = 15) -> Any:
+    return json.loads((await client.request(subject, json.dumps(body).encode(), timeout=timeout_s)).data)
+
+
+async def listed(client: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await ask(client, "htdag.v1.llm-worker.llm.workers", {}))["value"]
+    return found
+
+
+async def test_a_worker_that_just_began_knows_the_others_at_once(start, client):
+    for _ in range(2):
+        await start()  # their next beat is 30 s away
+    await start()
+    for _ in range(6):  # whichever of the three answers
+        assert [worker["status"] for worker in await listed(client)] == ["up"] * 3
+
+
+async def test_waiting_calls_are_seen_and_a_draining_worker_ends_its_call(start, client):
+    one = await start(**SLOW)
+    body = {"input": INPUT, "run_id": "r", "params": {"mock": {"delay": "2s"}}}
+    asking = [
+        asyncio.create_task(ask(client, "llm.req.slow", {**body, "node_id": f"n{number}", "corr_id": f"c{number}"}))
+        for number in range(3)
+    ]
+
+    async def two_wait() -> dict[str, Any] | None:
+        (worker,) = await listed(client)
+        return worker if (worker.get("in_flight"), worker.get("waiting")) == (3, 2) else None
+
+    worker = await eventually(two_wait)
+    assert worker.get("wait_ms", 0) >= 0
+    other = await start(**SLOW)
+    await client.publish("htdag.v1.llm.drain", json.dumps({"worker_id": worker["worker_id"]}).encode())
+
+    async def draining() -> bool:
+        return {view["worker_id"]: view["status"] for view in await listed(client)}[worker["worker_id"]] == "draining"
+
+    await eventually(draining)
+    answer = await ask(client, "llm.req.mock", {"input": INPUT})
+    assert answer["output"]
+    assert not one.dead
+    assert all(answer["output"] for answer in await asyncio.gather(*asking))
+
+    async def empty() -> bool:
+        return {view["worker_id"]: view.get("in_flight", 0) for view in await listed(client)}[worker["worker_id"]] == 0
+
+    await eventually(empty)
+    assert one.terminate() == 0
+    assert (await ask(client, "llm.req.slow", {"input": INPUT}))["output"]
+    assert not other.dead
+
+
+async def test_five_failures_over_two_workers_open_the_breaker_for_both(start, client):
+    for _ in range(2):
+        await start(HTDAG_LLM_WORKER__BREAKER_OPEN_S="2")
+    ill = "mock:fail=provider_error"
+    for _ in range(5):
+        assert (await ask(client, f"llm.req.{ill}", {"input": INPUT}))["error"]["code"] == "provider_error"
+    refused = [(await ask(client, f"llm.req.{ill}", {"input": INPUT}))["error"] for _ in range(4)]
+    assert {error["code"] for error in refused} == {"circuit_open"}
+    assert 0 < refused[0]["retry_after"] <= 2
+    assert (await ask(client, "llm.req.mock", {"input": INPUT}))["output"]
+    models = (await ask(client, "htdag.v1.llm-worker.llm.models", {}))["value"]
+    assert {model["id"]: model["breaker"] for model in models if "breaker" in model} == {ill: "open"}
+
+    async def probed() -> bool:
+        return (await ask(client, f"llm.req.{ill}", {"input": INPUT}))["error"]["code"] == "provider_error"
+
+    await eventually(probed, interval_s=0.1)
+    assert (await ask(client, f"llm.req.{ill}", {"input": INPUT}))["error"]["code"] == "circuit_open"
