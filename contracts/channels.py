@@ -9,12 +9,13 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from contracts import epic, llm, policy, requests, run, strategy, streams
+from contracts import epic, ledger, llm, policy, requests, run, strategy, streams
 from contracts.subjects import (
     LLM_CANCEL,
     LLM_CLAIM,
     LLM_HEALTH,
     LLM_LEGACY,
+    LLM_QUEUE,
     LLM_REQUEST_EDGE,
     LLM_RESPONSE_EDGE,
     LLM_TOKENS_EDGE,
@@ -166,6 +167,17 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         example='{"corr_id":"c1","worker_id":"llm-worker-1"}',
     ),
     ChannelSpec(
+        name="llmQueue",
+        address=LLM_QUEUE,
+        messages=(ledger.QueueAsk,),
+        kind="request",
+        reply=(ledger.QueueTold,),
+        publishers="llm-worker",
+        consumers="every llm-worker",
+        meaning="how many calls wait at your limiter? Every worker replies",
+        example='{"worker_id":"llm-worker-1"}',
+    ),
+    ChannelSpec(
         name="llmResponseStored",
         address=llm_response(**_TASK),
         messages=_ANSWERS,
@@ -184,6 +196,16 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="console, anybody",
         meaning="tokens, kept 15 minutes to resume from a seq",
         example=_TOKEN_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="ledgerCommits",
+        address=events("llm-worker", "ledger", ledger.LEDGER_ID),
+        messages=members(ledger.LedgerEvent),
+        kind="commit",
+        stream=streams.EVENTS_LLM_WORKER,
+        publishers="llm-worker",
+        consumers="llm-worker, anybody",
+        meaning="every LLM call that may begin, and what it cost",
     ),
     ChannelSpec(
         name="epicCommits",
@@ -300,8 +322,8 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         address=snapshot("{service}", "{aggregate}", "{id}"),
         messages=(),
         stream=streams.SNAPSHOTS,
-        publishers="executor",
-        consumers="executor",
+        publishers="executor, llm-worker",
+        consumers="executor, llm-worker",
         meaning="newest folded state of an aggregate; private, losing it loses nothing",
     ),
     ChannelSpec(

@@ -25,6 +25,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
 
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
+    `allow_unpriced` lets a model without a known price answer although money is limited: only its tokens are counted.
     """
 
     stream: bool = False
@@ -38,6 +39,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     complexity: float | None = None
     mock: dict[str, Any] | None = None
+    allow_unpriced: bool = False
 
 
 class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):

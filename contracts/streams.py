@@ -54,6 +54,7 @@ def _events(service: str) -> dict[str, Any]:
 EVENTS_PLANNER: Final = "HTDAG_EVT_PLANNER"
 EVENTS_EXECUTOR: Final = "HTDAG_EVT_EXECUTOR"
 EVENTS_POLICY_GATEWAY: Final = "HTDAG_EVT_POLICY_GATEWAY"
+EVENTS_LLM_WORKER: Final = "HTDAG_EVT_LLM_WORKER"
 TOOL_CALLS: Final = "HTDAG_TOOL_CALLS"
 COMMANDS: Final = "HTDAG_CMD"
 TIMERS: Final = "HTDAG_TIMERS"
@@ -79,6 +80,12 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             **_events("policy-gateway"),
             "subjects": [f"{ROOT}.evt.policy-gateway.audit.*", f"{ROOT}.evt.policy-gateway.policy.*"],
         },
+    ),
+    StreamSpec(
+        name=EVENTS_LLM_WORKER,
+        owner="llm-worker",
+        meaning="commits of the ledger: every reservation and every paid LLM call",
+        config=_events("llm-worker"),
     ),
     StreamSpec(
         name=TOOL_CALLS,
@@ -122,7 +129,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     ),
     StreamSpec(
         name=SNAPSHOTS,
-        owner="executor",
+        owner="executor, llm-worker",
         meaning="newest snapshot per aggregate; losing it loses nothing",
         config=_file(
             subjects=[f"{ROOT}.snapshot.*.*.*"],

@@ -35,6 +35,8 @@ LLM_CANCEL: Final = f"{ROOT}.llm.cancel"
 """Heard by every llm-worker at once; the one that runs the call stops it and replies."""
 LLM_CLAIM: Final = f"{ROOT}.llm.claim"
 """Heard by every llm-worker at once; the one that has the call under way replies, so that it is not paid twice."""
+LLM_QUEUE: Final = f"{ROOT}.llm.queue"
+"""Heard by every llm-worker at once; each says how many calls wait at its limiter."""
 
 TOOL_CALLS: Final = f"{ROOT}.tool.*.*"
 """Every tool call of every role."""

@@ -13,6 +13,7 @@ from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
+from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.providers.table import ProviderTable
@@ -99,8 +100,9 @@ class Caller:
         clock: Clock,
         metrics: Metrics,
         log: Any,
+        cashier: Cashier,
     ) -> None:
-        self._bus, self._providers, self._prices = bus, providers, prices
+        self._bus, self._providers, self._prices, self._cashier = bus, providers, prices, cashier
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
 
@@ -151,6 +153,7 @@ class Caller:
                     held.append(places)
             if flight.expired(self._clock.now_ms()):
                 raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
+            await self._cashier.reserve(flight, reserved_until_s(flight, end_s))
             return await self._tries(flight, tokens)
         finally:
             for places in held:
@@ -180,7 +183,7 @@ class Caller:
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
         heard = _Heard(tokens)
-        model = _shown(resolved.used)
+        model = resolved.shown
         about = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": resolved.config.provider,
@@ -190,7 +193,11 @@ class Caller:
         }
         headers = flight.waiters[0].delivery.headers
         with telemetry.span(f"chat {model}", kind="client", headers=headers, attributes=about) as span:
-            await self._listen(flight, heard)
+            try:
+                await self._listen(flight, heard)
+            except BaseException:
+                flight.used = await self._used_in_vain(flight, heard)
+                raise
             if span is not None and heard.used is not None:
                 span.set_attribute("gen_ai.usage.input_tokens", heard.used.prompt_tokens)
                 span.set_attribute("gen_ai.usage.output_tokens", heard.used.completion_tokens)
@@ -216,6 +223,14 @@ class Caller:
             latency_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
         )
 
+    async def _used_in_vain(self, flight: Flight, heard: "_Heard") -> TokensUsed | None:
+        """What a call used that did not come to its end; None when the provider had not begun to answer."""
+        if heard.used is None and not heard.parts:
+            return None
+        used = heard.used or _guessed(flight.request.input.messages, "".join(heard.parts))
+        cost = await self._prices.cost_micros(flight.resolved, used)
+        return used._replace(cost_usd_micros=cost)
+
     async def _listen(self, flight: Flight, heard: "_Heard") -> None:
         resolved, asked = flight.resolved, flight.request.params.max_tokens
         most = resolved.config.max_output_tokens
@@ -238,12 +253,12 @@ class Caller:
         return LlmError(*flight.key, flight.request.model_id, wire)
 
     def _on_token(self, flight: Flight) -> Callable[[bool], None]:
-        model = _shown(flight.resolved.used)
+        model = flight.resolved.shown
         names = ("htdag_llm_tokens_dropped_total", "htdag_llm_tokens_streamed_total")
         return lambda sent: self._metrics.inc(names[sent], model=model)
 
     def _count(self, flight: Flight, answer: LlmAnswer | LlmError, took_s: float) -> None:
-        provider, model, count = flight.resolved.config.provider, _shown(flight.resolved.used), self._metrics.inc
+        provider, model, count = flight.resolved.config.provider, flight.resolved.shown, self._metrics.inc
         self._metrics.observe("htdag_llm_seconds", took_s, provider=provider, model=model)
         if isinstance(answer, LlmError):
             code = str(answer.error["code"])
@@ -276,6 +291,13 @@ def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:
     return min(longest_s, max(left_s - usual_s, min(usual_s, left_s - ANSWER_MARGIN_S), 0.0))
 
 
+def reserved_until_s(flight: Flight, end_s: float) -> float:
+    """Until when a call may wait for a limit: whoever asked without a run waits for its timeout and no longer."""
+    if flight.for_run:
+        return end_s
+    return min(end_s, asyncio.get_running_loop().time() + flight.request.params.timeout_ms / 1000)
+
+
 async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> None:
     if not places.locked():
         await places.acquire()
@@ -285,11 +307,6 @@ async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> No
             await places.acquire()
     except TimeoutError:
         raise Rejected("provider_overloaded", "no place became free at the model", waited_s=wait_s) from None
-
-
-def _shown(used: str) -> str:
-    """The model without its commands: `mock:delay=2s` is `mock`."""
-    return used.partition(":")[0] if used.startswith("mock:") else used
 
 
 def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:

@@ -46,6 +46,7 @@ class _LoggedParams(msgspec.Struct, frozen=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     complexity: float | None = None
     mock: dict[str, Any] | None = None
+    allow_unpriced: bool = False
 
 
 class _Logged(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ def encode_logged(request: LlmRequest) -> bytes:
         p.tools,
         p.complexity,
         p.mock,
+        p.allow_unpriced,
     )
     return _ENCODE(_Logged(request.run_id, request.node_id, request.corr_id, request.model_id, request.input, params))
 

@@ -9,6 +9,7 @@ from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.protocol import TokensUsed
 from services.runtime import telemetry
 from services.runtime.pull import Delivery
 
@@ -40,12 +41,14 @@ class Waiter(NamedTuple):
 class Flight:
     """One call and its waiters; several when the same request came more than once."""
 
-    __slots__ = ("cancelled", "key", "phase", "request", "resolved", "task", "waiters")
+    __slots__ = ("cancelled", "key", "phase", "request", "resolved", "task", "used", "waiters")
 
     def __init__(self, key: Key, request: LlmRequest, resolved: Resolved, first: Waiter) -> None:
         self.key, self.request, self.resolved = key, request, resolved
         self.waiters = [first]
         self.cancelled = False
+        self.used: TokensUsed | None = None
+        """What a call used that was stopped or failed after its provider had begun to answer."""
         self.phase: Phase = "waiting"
         self.task: asyncio.Task[None] | None = None
 

@@ -12,6 +12,7 @@ from services.llm_worker.edge import Edge
 from services.llm_worker.handlers import Handlers
 from services.llm_worker.health import Heart, Registry
 from services.llm_worker.journal import Journal
+from services.llm_worker.ledger.opening import open_ledger
 from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.table import ProviderTable
@@ -32,15 +33,17 @@ async def build(app: App) -> None:
     models = ModelTable(config, environ)
     providers = ProviderTable(config, models, environ)
     app.on_stop(providers.close)
-    journal, resolver = Journal(app.bus), Resolver(models)
+    journal, resolver, prices = Journal(app.bus), Resolver(models), Prices()
+    ledger = await open_ledger(app, config, prices)
     caller = Caller(
         bus=app.bus,
         providers=providers,
-        prices=Prices(),
+        prices=prices,
         config=config,
         clock=app.clock,
         metrics=app.metrics,
         log=app.log,
+        cashier=ledger.cashier,
     )
     worker = Worker(
         bus=app.bus,
@@ -53,6 +56,7 @@ async def build(app: App) -> None:
         metrics=app.metrics,
         log=app.log,
         worker_id=app.instance,
+        cashier=ledger.cashier,
     )
     edge = Edge(bus=app.bus, journal=journal, resolver=resolver, config=config, ids=app.ids, log=app.log)
     heart = Heart(
@@ -67,6 +71,7 @@ async def build(app: App) -> None:
     handlers = Handlers(
         bus=app.bus, models=models, providers=providers, journal=journal, registry=registry, flights=worker.flights
     )
+    await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
     await _begin(app, config, worker, edge, heart, registry, handlers)
     _say_what_answers(app, models, providers)
     if config.preload:

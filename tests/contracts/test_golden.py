@@ -15,6 +15,7 @@ from msgspec import structs
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
+from contracts.ledger import LedgerEvent
 from contracts.policy import AuditEvent, CallEvent, PolicyEvent
 from contracts.run import RunEvent
 from contracts.strategy import StrategyEvent
@@ -29,6 +30,7 @@ CODECS: list[CommitCodec[Any]] = [
     CommitCodec(PolicyEvent),
     CommitCodec(AuditEvent),
     CommitCodec(CallEvent),
+    CommitCodec(LedgerEvent),
 ]
 
 
