@@ -61,6 +61,9 @@ class EpicView(msgspec.Struct, frozen=True, omit_defaults=True):
     failed: int = 0
     budget_usd_micros: int | None = None
     budget_tokens: int | None = None
+    spent_usd_micros: int = 0
+    spent_tokens: int = 0
+    cost_unknown: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,7 +15,10 @@ from contracts.task import RunState, TaskSpec, TaskState
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run is carried out, its tools in which `workspace`; `model` and the like override strategy and fallback."""
+    """How a run is carried out, its tools in which `workspace`; `model` and the like override strategy and fallback.
+
+    The budgets hold all its LLM calls together; `allow_unpriced` as in the parameters of a call.
+    """
 
     stream: bool = False
     parallel: int = PARALLEL_DEFAULT
@@ -32,6 +35,9 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     integrate_sparc: bool = False
     safe_planning: bool = False
     workspace: str | None = None
+    budget_usd_micros: int | None = None
+    budget_tokens: int | None = None
+    allow_unpriced: bool = False
 
 
 # Commands: bodies of `htdag.v1.cmd.executor.run.<id>.<verb>` ------------------------------------------------------

@@ -22,6 +22,7 @@ from contracts.streams import CONSUMERS, EVENTS_EXECUTOR, EVENTS_PLANNER, TIMERS
 from contracts.subjects import LLM_HEALTH, events
 from services.executor.config import SECTION, Config
 from services.executor.effect_runner import RunEffects
+from services.executor.epic_budgets import EpicBudgets
 from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
@@ -62,6 +63,8 @@ async def build(app: App) -> None:
 
     book = StrategyBook()
     follower = await bus.follow(EVENTS_PLANNER, events("planner", "strategy", "*"), book.take)
+    budgets = EpicBudgets(bus)
+    epics = await bus.follow(EVENTS_PLANNER, events("planner", "epic", "*"), budgets.take, headers_only=True)
     lua = LuaHost(children=config.lua_children, metrics=app.metrics)
     await lua.start()
     app.on_stop(lua.stop)
@@ -70,6 +73,7 @@ async def build(app: App) -> None:
         nodes=await app.bus_as(NODES),
         lua=lua,
         book=book,
+        budgets=budgets,
         clock=clock,
         log=app.log,
         observe=lambda kind, outcome, seconds: app.metrics.observe(
@@ -103,6 +107,7 @@ async def build(app: App) -> None:
     )
     async with asyncio.timeout(BOOK_WAIT_S):
         await follower.caught_up.wait()
+        await epics.caught_up.wait()
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
     sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))

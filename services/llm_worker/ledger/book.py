@@ -39,6 +39,10 @@ BEHIND_S: Final = 0.01
 AT_ONCE: Final = 0.0
 
 
+HEADER_AFTER: Final = "Htdag-After"
+"""On each commit: the sequence of the one before it. Whoever hears a commit knows by it that none is missing."""
+
+
 class _Wish:
     """A command on its way into the log."""
 
@@ -168,9 +172,9 @@ class Book:
         return max(min(moments, default=IDLE_S), 0.001) if not self._wake.is_set() else AT_ONCE
 
     async def _turn(self) -> None:
+        self._take_heard()
         if self._stale:
             await self._catch_up()
-        self._take_heard()
         batch = self._batch()
         if not batch:
             return
@@ -237,7 +241,7 @@ class Book:
         """Append what was decided. When that fails it is taken back, and will be judged again on what the log says."""
         now_ms = self._clock.now_ms()
         commit = Commit(at=rfc3339(now_ms), by="llm-worker", cause=self._nonce, corr=LEDGER_ID, events=events_)
-        headers = {HEADER_TYPES: self._codec.types_header(events_)}
+        headers = {HEADER_TYPES: self._codec.types_header(events_), HEADER_AFTER: str(self.seq)}
         self._count += 1
         faults.point("llm_worker.before_ledger")
         began_s = self._clock.monotonic_s()
@@ -282,9 +286,11 @@ class Book:
     def _take_heard(self) -> None:
         heard, self._heard = self._heard, []
         for record in heard:
-            if record.seq > self.seq:
+            if record.seq > self.seq and record.headers.get(HEADER_AFTER) == str(self.seq):
                 self._fold(record)
         if heard:
+            # What was heard out of order is read in order before anything else is decided.
+            self._stale = self._stale or heard[-1].seq > self.seq
             trim(self.state, self._clock.now_ms())
 
     def _fold(self, record: Recorded) -> None:

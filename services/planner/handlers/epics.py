@@ -71,6 +71,9 @@ class EpicHandlers:
                     failed=progress.failed,
                     budget_usd_micros=row.budget_usd_micros,
                     budget_tokens=row.budget_tokens,
+                    spent_usd_micros=progress.cost_usd_micros,
+                    spent_tokens=progress.tokens,
+                    cost_unknown=progress.unknown > 0,
                 )
             )
         return views
@@ -93,6 +96,9 @@ class EpicHandlers:
             failed=progress.failed,
             budget_usd_micros=created.budget_usd_micros,
             budget_tokens=created.budget_tokens,
+            spent_usd_micros=progress.cost_usd_micros,
+            spent_tokens=progress.tokens,
+            cost_unknown=progress.unknown > 0,
         )
 
 
