@@ -25,7 +25,8 @@ from services.runtime.metrics import Metrics
 
 EVERY_S: Final = 1.0
 YOUNG_MS: Final = 3_000
-SILENT_MAX: Final = 5
+SILENT_MAX: Final = 14
+"""Longer than the broker waits before it gives a request to another worker: that one goes on with what is held."""
 ASKED_AT_ONCE_MAX: Final = 32
 _ENCODE: Final = msgspec.json.Encoder().encode
 
