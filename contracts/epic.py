@@ -20,6 +20,16 @@ class EpicCreated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     created_at_ms: int = 0
 
 
+class EpicUpdated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="epic.updated.v1"):
+    """An epic was changed; this is the whole of what can be changed, as it is now."""
+
+    title: str
+    description: str = ""
+    priority: int = 5
+    budget_usd_micros: int | None = None
+    budget_tokens: int | None = None
+
+
 class GoalPlanned(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goal.planned.v1"):
     """A goal was decomposed into the tasks of one run."""
 
@@ -43,7 +53,7 @@ class TasksEnqueued(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     options: dict[str, Any] = {}
 
 
-EpicEvent = EpicCreated | GoalPlanned | TasksEnqueued
+EpicEvent = EpicCreated | EpicUpdated | GoalPlanned | TasksEnqueued
 
 
 class EpicView(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -34,6 +34,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              '{"goal":"Build user authentication with JWT"}'),
     VerbSpec("planner", "epic", "create", requests.EpicCreate, epic.EpicView, "create an epic",
              '{"title":"Auth","epic_id":"auth"}'),
+    VerbSpec("planner", "epic", "update", requests.EpicUpdate, epic.EpicView, "change an epic: its budgets, its texts",
+             '{"epic_id":"auth","budget_usd_micros":200000}'),
     VerbSpec("planner", "epic", "get", requests.EpicRef, epic.EpicView, "one epic with its progress",
              '{"epic_id":"auth"}'),
     VerbSpec("planner", "epic", "list", requests.Page, list[epic.EpicView], "epics, newest first", '{"limit":20}'),

@@ -255,7 +255,9 @@ async def test_a_broken_budget_is_refused_not_ignored(pool):
     assert Budget("run", "r").key == "run/r"
 
 
-@pytest.mark.parametrize("point", ["before_ledger", "after_ledger", "before_provider", "after_answer", "after_journal", "after_reply"])
+@pytest.mark.parametrize(
+    "point", ["before_ledger", "after_ledger", "before_provider", "after_answer", "after_journal", "after_reply"]
+)
 async def test_what_a_dead_worker_held_is_paid_or_released_and_never_both(pool, nats_server, tmp_path, point):
     await pool.start(usd_per_day=100, concurrent=5)
     pool.workers[0].terminate()

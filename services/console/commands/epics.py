@@ -64,6 +64,55 @@ async def create(
 
 
 @app.command
+async def update(
+    epic_id: str,
+    /,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    priority: int | None = None,
+    budget_usd: Decimal | None = None,
+    budget_tokens: int | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change an epic; what is not given stays. A raised budget holds at once.
+
+    For example:
+        htdag epics update auth --budget-usd 10
+
+    Parameters
+    ----------
+    epic_id
+        Id of the epic.
+    title
+        Its title.
+    description
+        What it is about.
+    priority
+        1 is the most urgent.
+    budget_usd
+        Dollars that all LLM calls of its runs may cost together.
+    budget_tokens
+        Tokens that they may use.
+    """
+    wishes = {
+        "epic_id": epic_id,
+        "title": title,
+        "description": description,
+        "priority": priority,
+        "budget_usd_micros": None if budget_usd is None else micros_of(budget_usd),
+        "budget_tokens": budget_tokens,
+    }
+    async with connected(common) as console:
+        epic = plain(
+            await console.call(
+                "planner.epic.update", {key: value for key, value in wishes.items() if value is not None}
+            )
+        )
+    common.output.value(epic, lambda _: _text(epic))
+
+
+@app.command
 async def show(epic_id: str, /, *, common: Common = DEFAULTS) -> None:
     """Show an epic with its progress.
 
