@@ -228,7 +228,7 @@ class Caller:
         if heard.used is None and not heard.parts:
             return None
         used = heard.used or _guessed(flight.request.input.messages, "".join(heard.parts))
-        cost = await self._prices.cost_micros(flight.resolved, used)
+        cost = await self._prices.cost_micros(flight.resolved, used, flight.request.params.mock)
         return used._replace(cost_usd_micros=cost)
 
     async def _listen(self, flight: Flight, heard: "_Heard") -> None:

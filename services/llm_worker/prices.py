@@ -4,6 +4,7 @@ Dollars per million tokens = micros per token. Prices of the configuration come 
 """
 
 import asyncio
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final, NamedTuple
 
@@ -47,11 +48,19 @@ class Prices:
     def __init__(self) -> None:
         self._loaded = False
 
-    async def cost_micros(self, resolved: Resolved, used: TokensUsed) -> int | None:
-        """The cost of one call. A local model costs nothing; a command line program's bill is not known here."""
+    async def cost_micros(
+        self, resolved: Resolved, used: TokensUsed, commands: Mapping[str, Any] | None = None
+    ) -> int | None:
+        """The cost of one call. A local model costs nothing; a command line program's bill is not known here.
+
+        `commands` are those of a request to the mock, where it was stopped before it told its bill.
+        """
         if used.cost_usd_micros is not None:
             return used.cost_usd_micros
         config = resolved.config
+        if config.provider == "mock":
+            script = mock.check_commands(resolved, commands)
+            return mock.cost_micros(script, used.prompt_tokens, used.completion_tokens)
         if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
             micros = Decimal(str(config.price_in_usd_per_mtok)) * used.prompt_tokens
             micros += Decimal(str(config.price_out_usd_per_mtok)) * used.completion_tokens

@@ -15,7 +15,7 @@ from contracts import streams
 from contracts.codec import CommitCodec
 from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
 from contracts.reply import RemoteRejected
-from contracts.subjects import llm_request, llm_response, rpc
+from contracts.subjects import llm_request, llm_response, llm_tokens, rpc
 from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.limits import Limits
 from services.runtime import nats_client
@@ -236,6 +236,29 @@ async def test_the_same_call_is_reserved_and_paid_once_and_its_answer_is_free_af
     assert [type(event) for event in events] == [LlmReserved, LlmPaid]
     view = await pool.ask("ledger", corr_id="c")
     assert (view["calls"], view["cost_usd_micros"], view["rows"][0]["status"]) == (1, DOLLAR, "paid")
+
+
+async def test_a_call_that_is_stopped_pays_for_what_it_has_said(pool):
+    bus = await pool.start(usd_per_day=100)
+    await pool.store("c", "mock:price=1/call,stream_delay=200ms,tokens=1000", stream=True)
+    await eventually(lambda: bus.last(streams.LLM_TOKENS, llm_tokens("r", "c")), timeout_s=20)
+    assert await pool.ask("cancel", corr_id="c")
+    assert (await eventually(lambda: pool.answer("c")))["error"]["code"] == "cancelled"
+    paid = (await eventually(lambda: _paid(pool, 1)))[-1]
+    assert isinstance(paid, LlmPaid)
+    assert (paid.cost_usd_micros, paid.estimated) == (DOLLAR, True)
+    assert paid.completion_tokens < 100
+
+
+async def test_what_was_answered_is_in_the_ledger_when_a_worker_stops(pool):
+    await pool.start()
+    calls = [f"c{number}" for number in range(40)]
+    await asyncio.gather(*(pool.store(corr_id, "mock:price=0.01/call") for corr_id in calls))
+    await pool.all_answered(calls)
+    assert [process.terminate() for process in pool.workers] == [0, 0]
+    events = await pool.events()
+    assert sorted(event.corr_id for event in events) == sorted(calls)
+    assert {type(event) for event in events} == {LlmPaid}
 
 
 async def test_a_broken_budget_is_refused_not_ignored(pool):
