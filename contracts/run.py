@@ -15,10 +15,7 @@ from contracts.task import RunState, TaskSpec, TaskState
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run is carried out, its tools in which `workspace`; `model` and the like override strategy and fallback.
-
-    The budgets hold all its LLM calls together; `allow_unpriced` as in the parameters of a call.
-    """
+    """How a run is carried out, in which `workspace`; `model` and the like override strategy; budgets hold calls."""
 
     stream: bool = False
     parallel: int = PARALLEL_DEFAULT
@@ -44,9 +41,9 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.start.v1"):
-    """Begin a run. The same command again changes nothing; another plan under the same id is `duplicate_id`.
+    """Begin a run; said twice is said once, another plan under the same id is `duplicate_id`.
 
-    `strategy` is `name@version`, fixed for the whole run; None means the fallback (models by complexity).
+    `strategy` is `name@version`, fixed for the whole run; None is the fallback (models by complexity).
     """
 
     run_id: str
@@ -323,8 +320,6 @@ RunEvent = (
 
 
 # What queries answer ----------------------------------------------------------------------------------------------
-
-
 class RunSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run in a list."""
 

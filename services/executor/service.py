@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from contracts.codec import CommitCodec
@@ -33,6 +33,7 @@ from services.executor.sleepers import Sleepers
 from services.executor.strategy_book import StrategyBook
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
+from services.runtime.bus import Bus
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lua.host import LuaHost
@@ -61,10 +62,7 @@ async def build(app: App) -> None:
     def time_command(_now_ms: int = 0) -> RunCommand:
         return TakeTime(llm_alive=watch.alive(clock.monotonic_s()))
 
-    book = StrategyBook()
-    follower = await bus.follow(EVENTS_PLANNER, events("planner", "strategy", "*"), book.take)
-    budgets = EpicBudgets(bus)
-    epics = await bus.follow(EVENTS_PLANNER, events("planner", "epic", "*"), budgets.take, headers_only=True)
+    book, budgets, caught_up = await _follow_planner(bus)
     lua = LuaHost(children=config.lua_children, metrics=app.metrics)
     await lua.start()
     app.on_stop(lua.stop)
@@ -105,14 +103,28 @@ async def build(app: App) -> None:
             snapshot_every_events=config.snapshot_every_events,
         ),
     )
-    async with asyncio.timeout(BOOK_WAIT_S):
-        await follower.caught_up.wait()
-        await epics.caught_up.wait()
+    await caught_up()
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
     sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
     _ = app.spawn(sleepers.watch(), "sleepers")
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
+
+
+async def _follow_planner(bus: Bus) -> tuple[StrategyBook, EpicBudgets, Callable[[], Awaitable[None]]]:
+    """What the planner's log says of strategies and of budgets, and a way to wait until all of it was read."""
+    book, budgets = StrategyBook(), EpicBudgets(bus)
+    followers = (
+        await bus.follow(EVENTS_PLANNER, events("planner", "strategy", "*"), book.take),
+        await bus.follow(EVENTS_PLANNER, events("planner", "epic", "*"), budgets.take, headers_only=True),
+    )
+
+    async def caught_up() -> None:
+        async with asyncio.timeout(BOOK_WAIT_S):
+            for follower in followers:
+                await follower.caught_up.wait()
+
+    return book, budgets, caught_up
 
 
 def _snapshots(app: App) -> JetStreamSnapshots[Run]:

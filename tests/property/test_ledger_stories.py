@@ -8,6 +8,7 @@ agree with it.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -191,7 +192,9 @@ class Story:
 
     async def pass_time(self) -> None:
         while True:
-            await asyncio.sleep(0.001)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.Event().wait()
             self.clock.advance(self.chance.choice([1, 500, 20_000, 61_000, DAY_MS // 3]))
 
 
