@@ -26,6 +26,7 @@ from services.llm_worker.ledger.state import (
     initial,
     model_account,
     resets_at_ms,
+    without,
 )
 from services.runtime.decider import Decider
 
@@ -107,12 +108,20 @@ def decide(command: LedgerCommand, ledger: Ledger, now_ms: int) -> Sequence[Ledg
 
 def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     entry = ledger.open.get(wish.corr_id)
+    if entry is not None and entry.model != wish.model:
+        # Another model answers instead: what the first one was held for is free, if there is room for this one.
+        swapped = _granted(wish, without(ledger, wish.corr_id), now_ms)
+        return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, "fallback"), *swapped)
     if entry is not None:
         if entry.worker_id == wish.worker_id and entry.request_seq == wish.request_seq:
             return ()  # said twice is said once
         # The provider is asked once more, so it counts as a request; what it may cost is held already.
         _check_rate(wish, ledger, now_ms)
         return (LlmTakenOver(wish.corr_id, now_ms, wish.worker_id, wish.request_seq, now_ms + wish.lasts_ms),)
+    return _granted(wish, ledger, now_ms)
+
+
+def _granted(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     _check_price(wish)
     _check_budgets(wish, ledger, now_ms)
     _check_concurrent(wish, ledger)

@@ -213,6 +213,15 @@ def _paid(ledger: Ledger, event: LlmPaid) -> None:
     ledger.newest_day = max(ledger.newest_day, event.day)
 
 
+def without(ledger: Ledger, corr_id: str) -> Ledger:
+    """What would be held if one reservation were gone; the ledger itself stays as it is."""
+    other = Ledger()
+    other.spent, other.grants, other.closed = ledger.spent, ledger.grants, ledger.closed
+    other.open, other.held, other.live = dict(ledger.open), dict(ledger.held), dict(ledger.live)
+    _close(other, corr_id)
+    return other
+
+
 def trim(ledger: Ledger, now_ms: int) -> None:
     """Forget what no decision needs any more. Not while a commit is under way."""
     while len(ledger.closed) > CLOSED_MAX:

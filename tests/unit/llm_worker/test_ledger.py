@@ -157,6 +157,15 @@ def test_another_worker_takes_over_what_a_dead_one_held():
     assert len(spec.state.grants[""]) == 2  # the provider was asked twice
 
 
+def test_another_model_that_answers_instead_is_held_for_its_own_price():
+    spec = ledger().after(reserve(usd=60 * DOLLAR, limits=DAY_100._replace(concurrent=1)))
+    instead = reserve(usd=90 * DOLLAR, limits=DAY_100._replace(concurrent=1))._replace(model="other")
+    assert spec.when(instead).types() == ["LlmReleased", "LlmReserved"]
+    assert spec.state.held[f"day/{TODAY}"].usd_micros == 90 * DOLLAR
+    spec.when(instead._replace(model="dear", usd_micros=101 * DOLLAR)).then_rejected("budget_exceeded", reserved=0)
+    assert spec.state.open["c1"].model == "other"
+
+
 def test_a_call_is_paid_once_however_often_it_is_said():
     spec = ledger().after(reserve(), pay(cost=5))
     spec.when(pay(cost=5)).then_nothing()
