@@ -218,8 +218,8 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         address=snapshot("{service}", "{aggregate}", "{id}"),
         messages=(),
         stream=streams.SNAPSHOTS,
-        publishers="executor",
-        consumers="executor",
+        publishers="executor, llm-worker",
+        consumers="executor, llm-worker",
         meaning="newest folded state of an aggregate; private, losing it loses nothing",
     ),
     ChannelSpec(

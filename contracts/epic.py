@@ -23,6 +23,16 @@ class EpicCreated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     created_at_ms: int = 0
 
 
+class EpicUpdated(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="epic.updated.v1"):
+    """An epic was changed; this is the whole of what can be changed, as it is now."""
+
+    title: str
+    description: str = ""
+    priority: int = 5
+    budget_usd_micros: int | None = None
+    budget_tokens: int | None = None
+
+
 class GoalPlanned(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="goal.planned.v1"):
     """A goal was decomposed into the tasks of one run."""
 
@@ -46,7 +56,7 @@ class TasksEnqueued(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     options: dict[str, Any] = {}
 
 
-EpicEvent = EpicCreated | GoalPlanned | TasksEnqueued
+EpicEvent = EpicCreated | EpicUpdated | GoalPlanned | TasksEnqueued
 
 
 class EpicView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,6 +74,9 @@ class EpicView(msgspec.Struct, frozen=True, omit_defaults=True):
     failed: int = 0
     budget_usd_micros: int | None = None
     budget_tokens: int | None = None
+    spent_usd_micros: int = 0
+    spent_tokens: int = 0
+    cost_unknown: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -195,6 +195,19 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "llm", "this model failed too often and is left alone for a while", "wait `retry_after` seconds", RETRY_LATER
     ),
     "provider_missing": ErrorKind("llm", "the provider's program or key is not there", "see detail", BAD_CONFIG),
+    "price_unknown": ErrorKind(
+        "llm",
+        "nobody knows the price of this model, and a budget must hold",
+        "set price_in_usd_per_mtok and price_out_usd_per_mtok, or allow_unpriced",
+        BAD_CONFIG,
+    ),
+    "budget_exceeded": ErrorKind("budget", "the budget does not have that much left", "see scope; raise it", BUDGET),
+    "epic_budget_exceeded": ErrorKind(
+        "budget", "the epic's budget does not have that much left", "raise it, then `htdag runs resume`", BUDGET
+    ),
+    "rate_limit_exceeded": ErrorKind(
+        "budget", "too many requests in the last minute", "try again after retry_after seconds", RETRY_LATER
+    ),
     "model_missing": ErrorKind("llm", "the model's weights are not there", "`htdag models pull smollm2`", BAD_CONFIG),
     # infrastructure
     "nats_unavailable": ErrorKind("unavailable", "no NATS server answers", "start it: `htdag up`", UNAVAILABLE),

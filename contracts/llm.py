@@ -31,6 +31,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
 
     With `cache`, the recorded answer of the same question to the same model will do: it costs nothing.
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
+    `allow_unpriced` lets a model without a known price answer although money is limited: only its tokens are counted.
     """
 
     stream: bool = shown(False)
@@ -45,6 +46,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     complexity: float | None = None
     mock: dict[str, Any] | None = None
     cache: bool = False
+    allow_unpriced: bool = False
 
 
 class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):

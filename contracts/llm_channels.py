@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from contracts import breaker, foreign, llm, requests, streams
+from contracts import breaker, foreign, ledger, llm, requests, streams
 from contracts.channel import ChannelSpec, members
 from contracts.subjects import (
     LLM_CANCEL,
@@ -10,6 +10,7 @@ from contracts.subjects import (
     LLM_DRAIN,
     LLM_HEALTH,
     LLM_LEGACY,
+    LLM_QUEUE,
     LLM_REQUEST_EDGE,
     LLM_RESPONSE_EDGE,
     LLM_ROLL,
@@ -163,6 +164,17 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         example='{"worker_id":"llm-worker-1"}',
     ),
     ChannelSpec(
+        name="llmQueue",
+        address=LLM_QUEUE,
+        messages=(ledger.QueueAsk,),
+        kind="request",
+        reply=(ledger.QueueTold,),
+        publishers="llm-worker",
+        consumers="every llm-worker",
+        meaning="how many calls wait at your limiter? Every worker replies",
+        example='{"worker_id":"llm-worker-1"}',
+    ),
+    ChannelSpec(
         name="llmResponseStored",
         address=llm_response(**_TASK),
         messages=_ANSWERS,
@@ -191,5 +203,15 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         publishers="llm-worker",
         consumers="llm-worker, anybody",
         meaning="counted failures and transitions of one model's circuit breaker",
+    ),
+    ChannelSpec(
+        name="ledgerCommits",
+        address=events("llm-worker", "ledger", ledger.LEDGER_ID),
+        messages=members(ledger.LedgerEvent),
+        kind="commit",
+        stream=streams.EVENTS_LLM_WORKER,
+        publishers="llm-worker",
+        consumers="llm-worker, anybody",
+        meaning="every LLM call that may begin, and what it cost",
     ),
 )

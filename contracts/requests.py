@@ -36,6 +36,17 @@ class EpicCreate(msgspec.Struct, frozen=True, omit_defaults=True):
     budget_tokens: int | None = None
 
 
+class EpicUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Change an epic; what is left out stays. A raised budget holds for the next LLM call of its runs."""
+
+    epic_id: str
+    title: str | None = None
+    description: str | None = None
+    priority: int | None = None
+    budget_usd_micros: int | None = None
+    budget_tokens: int | None = None
+
+
 class EpicRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """One epic."""
 

@@ -20,7 +20,7 @@ from contracts.task import RunState, TaskSpec, TaskState
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run is carried out, its tools in which `workspace`; `model` and the like override strategy and fallback."""
+    """How a run is carried out, in which `workspace`; `model` and the like override strategy; budgets hold calls."""
 
     stream: bool = False
     parallel: int = PARALLEL_DEFAULT
@@ -37,13 +37,16 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     integrate_sparc: bool = False
     safe_planning: bool = False
     workspace: str | None = None
+    budget_usd_micros: int | None = None
+    budget_tokens: int | None = None
+    allow_unpriced: bool = False
 
 
 # Commands: bodies of `htdag.v1.cmd.executor.run.<id>.<verb>` ------------------------------------------------------
 
 
 class StartRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.start.v1"):
-    """Begin a run. The same command again changes nothing; another plan under the same id is `duplicate_id`.
+    """Begin a run; said twice is said once, another plan under the same id is `duplicate_id`.
     `strategy` is `name@version`, fixed until the run is at rest; None means the fallback (models by complexity)."""
 
     run_id: str
@@ -291,8 +294,6 @@ RunEvent = (
 
 
 # What queries answer ----------------------------------------------------------------------------------------------
-
-
 class RunSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run in a list."""
 

@@ -96,7 +96,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
         name=EVENTS_LLM_WORKER,
         owner="llm-worker",
-        meaning="commits of breakers: what all workers together know of the health of models",
+        meaning="commits of the ledger, every reservation and every paid LLM call, and of the breakers of models",
         config=_events("llm-worker"),
     ),
     StreamSpec(
@@ -181,7 +181,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     ),
     StreamSpec(
         name=SNAPSHOTS,
-        owner="executor",
+        owner="executor, llm-worker",
         meaning="newest snapshot per aggregate; losing it loses nothing",
         config=_file(
             subjects=[f"{ROOT}.snapshot.*.*.*"],

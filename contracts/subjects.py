@@ -45,6 +45,8 @@ LLM_ROLL: Final = f"{ROOT}.llm.roll"
 """Heard by every llm-worker at once; each replies with its beat, so that nobody waits 30 s to know the others."""
 LLM_DRAIN: Final = f"{ROOT}.llm.drain"
 """Heard by every llm-worker at once; the one that is meant takes nothing more and finishes what it has."""
+LLM_QUEUE: Final = f"{ROOT}.llm.queue"
+"""Heard by every llm-worker at once; each says how many calls wait at its limiter."""
 
 TOOL_CALLS: Final = f"{ROOT}.tool.*.*"
 """Every tool call of every role."""

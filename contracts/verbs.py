@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import approval, drill, epic, identity, llm, policy, requests, run, run_proofs, strategy
+from contracts import approval, drill, epic, identity, ledger, llm, policy, requests, run, run_proofs, strategy
 from contracts.subjects import rpc
 
 
@@ -34,6 +34,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              '{"goal":"Build user authentication with JWT"}'),
     VerbSpec("planner", "epic", "create", requests.EpicCreate, epic.EpicView, "create an epic",
              '{"title":"Auth","epic_id":"auth"}'),
+    VerbSpec("planner", "epic", "update", requests.EpicUpdate, epic.EpicView, "change an epic: its budgets, its texts",
+             '{"epic_id":"auth","budget_usd_micros":200000}'),
     VerbSpec("planner", "epic", "get", requests.EpicRef, epic.EpicView, "one epic with its progress",
              '{"epic_id":"auth"}'),
     VerbSpec("planner", "epic", "list", requests.Page, list[epic.EpicView], "epics, newest first", '{"limit":20}'),
@@ -80,6 +82,13 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "{}"),
     VerbSpec("llm-worker", "llm", "workers", requests.Nothing, list[llm.WorkerView], "workers by their heartbeats",
              "{}"),
+    VerbSpec("llm-worker", "llm", "limits", requests.Nothing, ledger.LimitsView,
+             "limits of all workers together, and what is used of them", "{}"),
+    VerbSpec("llm-worker", "llm", "ledger", ledger.LedgerQuery, ledger.LedgerView,
+             "calls with what they were held for and what they cost", '{"run_id":"run-123","limit":20}'),
+    VerbSpec("llm-worker", "llm", "estimate", llm.LlmRequest, ledger.Estimate,
+             "tokens and cost of a request before it is made; nothing is reserved",
+             '{"model_id":"mock","input":{"messages":[{"role":"user","content":"Hello"}]}}'),
     VerbSpec("llm-worker", "llm", "replay", requests.ReplayRef, llm.LlmAnswer, "a paid answer, from the journal",
              '{"corr_id":"c1","run_id":"run-123","node_id":"task-1"}'),
     VerbSpec("llm-worker", "llm", "cancel", requests.CorrRef, bool,

@@ -3,10 +3,14 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 import msgspec
 
+from contracts.errors import Rejected
+
+_DOLLARS_MAX: Final = 1_000_000_000
 _SGR: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "dim": "2", "bold": "1"}
 _COLOUR_OF: Final = {
     "ok": "green",
@@ -115,6 +119,13 @@ def money(usd_micros: int, *, unknown: bool = False) -> str:
     while text[-1] == "0" and len(text.split(".")[1]) > 4:
         text = text[:-1]
     return f"{text} + unknown" if unknown else text
+
+
+def micros_of(dollars: Decimal) -> int:
+    """Dollars as people type them, in whole micro-dollars. Raises Rejected when it is no amount."""
+    if not dollars.is_finite() or not 0 <= dollars <= _DOLLARS_MAX:
+        raise Rejected("bad_request", "this is no amount of dollars", value=str(dollars))
+    return int((dollars * 1_000_000).to_integral_value(ROUND_HALF_UP))
 
 
 def duration(seconds: float) -> str:

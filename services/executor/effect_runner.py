@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from contracts.errors import Rejected, failure
+from contracts.ledger import HEADER_BUDGET, Charge
 from contracts.limits import JSON_DEPTH_MAX, LUA_TIMEOUT_DEFAULT_MS
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE
 from contracts.requests import CorrRef
@@ -18,6 +19,7 @@ from contracts.run_tools import TakeToolResult
 from contracts.streams import LLM_REQUESTS
 from contracts.subjects import command, llm_request, rpc
 from services.executor import agents
+from services.executor.epic_budgets import EpicBudgets
 from services.executor.gate_keeper import GateKeeper
 from services.executor.run.effects import (
     AskApproval,
@@ -101,6 +103,7 @@ class RunEffects:
         nodes: Broker | None = None,
         lua: Lua,
         book: StrategyBook,
+        budgets: EpicBudgets,
         clock: Clock,
         log: Log,
         observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
@@ -108,7 +111,7 @@ class RunEffects:
         lua_children: int = 2,
     ) -> None:
         self._bus, self._lua, self._book, self._clock, self._log = bus, lua, book, clock, log
-        self._nodes = nodes or bus
+        self._nodes, self._budgets = nodes or bus, budgets
         self._observe = observe
         self._calls = asyncio.Semaphore(bodies_max)
         self._tool_calls = asyncio.Semaphore(bodies_max)
@@ -161,6 +164,21 @@ class RunEffects:
     # -- LLM -------------------------------------------------------------------------------------------------------
 
     def _send_llm(self, run_id: str, effect: SendLlm, done: Done) -> None:
+        charge = self._budgets.complete(effect.charge)
+        if charge is None:
+            self._keep(self._send_after_look_up(run_id, effect, done))
+        else:
+            self._send_charged(run_id, effect, charge, done)
+
+    async def _send_after_look_up(self, run_id: str, effect: SendLlm, done: Done) -> None:
+        try:
+            charge = await self._budgets.look_up(effect.charge)
+        except Rejected as error:
+            done(TakeAnswer(effect.request.corr_id, error=error.to_wire()))
+        else:
+            self._send_charged(run_id, effect, charge, done)
+
+    def _send_charged(self, run_id: str, effect: SendLlm, charge: Charge, done: Done) -> None:
         request = effect.request
 
         def stored(future: "asyncio.Future[Stored]") -> None:
@@ -184,6 +202,7 @@ class RunEffects:
             headers={
                 HEADER_ANSWER_TO: command("executor", "run", run_id, "answer"),
                 HEADER_DEADLINE: str(effect.deadline_at_ms),
+                HEADER_BUDGET: _ENCODE(charge).decode(),
             },
         ).add_done_callback(stored)
 

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from contracts.streams import CONSUMERS, EVENTS_EXECUTOR, EVENTS_PLANNER, TIMERS
 from contracts.subjects import LLM_HEALTH, events
 from services.executor.config import SECTION, Config
 from services.executor.effect_runner import RunEffects
+from services.executor.epic_budgets import EpicBudgets
 from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
@@ -35,6 +36,7 @@ from services.executor.sleepers import Sleepers
 from services.executor.strategy_book import StrategyBook
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
+from services.runtime.bus import Bus
 from services.runtime.decider import Decider
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
 from services.runtime.jetstream import JetStreamEventStore
@@ -64,8 +66,7 @@ async def build(app: App) -> None:
     def time_command(_now_ms: int = 0) -> RunCommand:
         return TakeTime(llm_alive=watch.alive(clock.monotonic_s()))
 
-    book = StrategyBook()
-    follower = await bus.follow(EVENTS_PLANNER, events("planner", "strategy", "*"), book.take)
+    book, budgets, caught_up = await _follow_planner(bus)
     lua = LuaHost(children=config.lua_children, metrics=app.metrics)
     await lua.start()
     app.on_stop(lua.stop)
@@ -74,6 +75,7 @@ async def build(app: App) -> None:
         nodes=await app.bus_as(NODES),
         lua=lua,
         book=book,
+        budgets=budgets,
         clock=clock,
         log=app.log,
         observe=lambda kind, outcome, seconds: app.metrics.observe(
@@ -106,8 +108,7 @@ async def build(app: App) -> None:
             snapshot_every_events=config.snapshot_every_events,
         ),
     )
-    async with asyncio.timeout(BOOK_WAIT_S):
-        await follower.caught_up.wait()
+    await caught_up()
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
     sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
@@ -120,6 +121,22 @@ def _decider(app: App, config: Config, time_command: Callable[[int], RunCommand]
     if gating.auto_admin:
         app.log.warning("auto_admin", hint="admin tasks start without the approval of a human")
     return dataclasses.replace(RUN, time_command=time_command, advance=partial(advance, gating=gating))
+
+
+async def _follow_planner(bus: Bus) -> tuple[StrategyBook, EpicBudgets, Callable[[], Awaitable[None]]]:
+    """What the planner's log says of strategies and of budgets, and a way to wait until all of it was read."""
+    book, budgets = StrategyBook(), EpicBudgets(bus)
+    followers = (
+        await bus.follow(EVENTS_PLANNER, events("planner", "strategy", "*"), book.take),
+        await bus.follow(EVENTS_PLANNER, events("planner", "epic", "*"), budgets.take, headers_only=True),
+    )
+
+    async def caught_up() -> None:
+        async with asyncio.timeout(BOOK_WAIT_S):
+            for follower in followers:
+                await follower.caught_up.wait()
+
+    return book, budgets, caught_up
 
 
 def _snapshots(app: App) -> JetStreamSnapshots[Run]:

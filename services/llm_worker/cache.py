@@ -31,7 +31,7 @@ _PLACE: Final = msgspec.json.Decoder(_Place).decode
 
 def digest_of(request: LlmRequest, resolved: Resolved) -> str:
     """What makes two questions the same: the model that answers, the conversation, and every parameter of content."""
-    params = msgspec.structs.replace(request.params, stream=False, cache=False, timeout_ms=1)
+    params = msgspec.structs.replace(request.params, stream=False, cache=False, timeout_ms=1, allow_unpriced=False)
     return hashlib.sha256(_SORTED((resolved.used, request.input, params))).hexdigest()
 
 

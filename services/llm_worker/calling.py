@@ -17,6 +17,7 @@ from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
+from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.load import Load
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
@@ -28,8 +29,6 @@ from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
 
 RETRY_DELAYS_S: Final = (0.25, 1.0)
-USED_ANYWAY: Final = frozenset({"cancelled", "timeout"})
-"""Ends of a call that was under way at the provider."""
 CHARS_PER_TOKEN: Final = 4
 TOKENS_END_S: Final = 2.0
 """So long the answer waits for its last token to be stored; tokens are for watching, the answer is paid."""
@@ -99,7 +98,7 @@ class _Heard:
                 self.reason = reason
 
     def tokens_used(self) -> tuple[TokensUsed, bool]:
-        """See Heard.tokens_used."""
+        """Its tokens up to now, and whether they are only a guess."""
         if self.used is not None:
             return self.used, False
         return _guessed(self.messages, "".join(self.parts)), True
@@ -121,8 +120,9 @@ class Caller:
         clock: Clock,
         metrics: Metrics,
         log: Any,
+        cashier: Cashier,
     ) -> None:
-        self._bus, self._providers, self._prices = bus, providers, prices
+        self._bus, self._providers, self._prices, self._cashier = bus, providers, prices, cashier
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
@@ -139,13 +139,13 @@ class Caller:
                 raise Rejected("cancelled")
             answer = await self._recorded_or_asked(flight, tokens)
         except Rejected as error:
-            answer = await self._failed(flight, error)
+            answer = self._failed(flight, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not flight.cancelled or task is None:
                 raise
             task.uncancel()
-            answer = await self._failed(flight, Rejected("cancelled"))
+            answer = self._failed(flight, Rejected("cancelled"))
         flight.phase = "answered"
         if tokens is not None:
             await self._end(tokens)
@@ -160,10 +160,10 @@ class Caller:
             if recorded is not None:
                 if tokens is not None:
                     tokens.put(recorded.output)
-                self._metrics.inc("htdag_llm_cached_total", model=_shown(asked.used))
+                self._metrics.inc("htdag_llm_cached_total", model=asked.shown)
                 return recorded
         answer = await self._fallbacks.ask(
-            flight, lambda: tokens is not None and tokens.seq > 0, lambda: self._in_turn(flight, tokens)
+            flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
         )
         if request.params.cache and flight.resolved is asked:
             await self._cache.keep(request, asked)
@@ -183,20 +183,27 @@ class Caller:
         self._breakers.check(flight.resolved.used)
         slots = self._providers.slots_of(flight.resolved)
         wait_s = patience_s(flight, self._config.queue_timeout_s, self._clock.now_ms())
+        end_s = asyncio.get_running_loop().time() + wait_s
         held: list[asyncio.Semaphore] = []
         try:
-            await self._take_places(flight, [one for one in (slots, self._places) if one is not None], held, wait_s)
+            wanted = [one for one in (slots, self._places) if one is not None]
+            await self._take_places(flight, wanted, held, end_s, wait_s)
             if flight.expired(self._clock.now_ms()):
                 raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
+            await self._cashier.reserve(flight, reserved_until_s(flight, end_s))
             return await self._guarded(flight, tokens)
         finally:
             for places in held:
                 places.release()
 
     async def _take_places(
-        self, flight: Flight, wanted: list[asyncio.Semaphore], held: list[asyncio.Semaphore], wait_s: float
+        self,
+        flight: Flight,
+        wanted: list[asyncio.Semaphore],
+        held: list[asyncio.Semaphore],
+        end_s: float,
+        wait_s: float,
     ) -> None:
-        end_s = asyncio.get_running_loop().time() + wait_s
         waits = any(places.locked() for places in wanted)
         if waits:
             self.load.begin(flight.key.corr_id)
@@ -206,7 +213,7 @@ class Caller:
                 held.append(places)
         finally:
             if waits:
-                provider, model = flight.resolved.config.provider, _shown(flight.resolved.used)
+                provider, model = flight.resolved.config.provider, flight.resolved.shown
                 self.load.end(flight.key.corr_id, provider, model)
 
     async def _guarded(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
@@ -233,8 +240,8 @@ class Caller:
                     try:
                         return await self._once(flight, tokens)
                     except Rejected as error:
-                        # What a watcher has seen cannot be taken back; a run decides for itself.
-                        if error.code not in CALL_AGAIN or flight.for_run or (tokens is not None and tokens.seq):
+                        # What was said is paid and seen, and cannot be taken back; a run decides for itself.
+                        if error.code not in CALL_AGAIN or flight.for_run or _has_spoken(flight, tokens):
                             raise
                     await asyncio.sleep(delay_s)
                 return await self._once(flight, tokens)
@@ -248,8 +255,8 @@ class Caller:
         if missing and resolved.config.provider != "embedded":  # the embedded one knows better what is missing
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
-        flight.heard = heard = _Heard(tokens, request.input.messages)
-        model = _shown(resolved.used)
+        heard = _Heard(tokens, request.input.messages)
+        model = resolved.shown
         headers = flight.waiters[0].delivery.headers
         with genai.inference(
             request=request,
@@ -262,7 +269,11 @@ class Caller:
             cut=lambda: "cancelled" if flight.cancelled else "timeout",
         ) as told:
             heard.on_chunk = told.chunk
-            await self._listen(flight, heard)
+            try:
+                await self._listen(flight, heard)
+            except BaseException:
+                await self._used_in_vain(flight, heard)
+                raise
             told.answered(heard.used, heard.reason)
         output = "".join(heard.parts)
         used, guessed = heard.tokens_used()
@@ -283,6 +294,14 @@ class Caller:
             replay_of=request.replay_of,
         )
 
+    async def _used_in_vain(self, flight: Flight, heard: "_Heard") -> None:
+        """Note what a call used that did not come to its end; nothing when its provider had not begun to answer."""
+        if heard.used is None and not heard.parts:
+            return
+        used, flight.used_guessed = heard.tokens_used()
+        cost = await self._prices.cost_micros(flight.resolved, used, flight.request.params.mock)
+        flight.used = used._replace(cost_usd_micros=cost)
+
     async def _listen(self, flight: Flight, heard: "_Heard") -> None:
         resolved, asked = flight.resolved, flight.request.params.max_tokens
         most = resolved.config.max_output_tokens
@@ -300,24 +319,24 @@ class Caller:
         finally:
             await stream.aclose()
 
-    async def _failed(self, flight: Flight, error: Rejected) -> LlmError:
+    def _failed(self, flight: Flight, error: Rejected) -> LlmError:
         wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
-        if error.code in USED_ANYWAY and flight.heard is not None:
+        used = flight.used
+        if used is not None:
             # The provider was stopped, but what it had done by then is not free.
-            used, guessed = flight.heard.tokens_used()
             total = used.prompt_tokens + used.completion_tokens
             wire["usage"] = msgspec.to_builtins(Usage(used.prompt_tokens, used.completion_tokens, total))
-            wire["usage_estimated"] = guessed
-            wire["cost_usd_micros"] = None if guessed else await self._prices.cost_micros(flight.resolved, used)
+            wire["usage_estimated"] = flight.used_guessed
+            wire["cost_usd_micros"] = used.cost_usd_micros
         return LlmError(*flight.key, flight.request.model_id, wire)
 
     def _on_token(self, flight: Flight) -> Callable[[bool], None]:
-        model = _shown(flight.resolved.used)
+        model = flight.resolved.shown
         names = ("htdag_llm_tokens_dropped_total", "htdag_llm_tokens_streamed_total")
         return lambda sent: self._metrics.inc(names[sent], model=model)
 
     def _count(self, flight: Flight, answer: LlmAnswer | LlmError, took_s: float) -> None:
-        provider, model, count = flight.resolved.config.provider, _shown(flight.resolved.used), self._metrics.inc
+        provider, model, count = flight.resolved.config.provider, flight.resolved.shown, self._metrics.inc
         self._metrics.observe("htdag_llm_seconds", took_s, provider=provider, model=model)
         if isinstance(answer, LlmError):
             code = str(answer.error["code"])
@@ -350,6 +369,13 @@ def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:
     return min(longest_s, max(left_s - usual_s, min(usual_s, left_s - ANSWER_MARGIN_S), 0.0))
 
 
+def reserved_until_s(flight: Flight, end_s: float) -> float:
+    """Until when a call may wait for a limit: whoever asked without a run waits for its timeout and no longer."""
+    if flight.for_run:
+        return end_s
+    return min(end_s, asyncio.get_running_loop().time() + flight.request.params.timeout_ms / 1000)
+
+
 async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> None:
     if not places.locked():
         await places.acquire()
@@ -361,9 +387,9 @@ async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> No
         raise Rejected("provider_overloaded", "no place became free at the model", waited_s=wait_s) from None
 
 
-def _shown(used: str) -> str:
-    """The model without its commands: `mock:delay=2s` is `mock`."""
-    return used.partition(":")[0] if used.startswith("mock:") else used
+def _has_spoken(flight: Flight, tokens: TokenStream | None) -> bool:
+    """Whether the provider had begun to answer when the call failed."""
+    return flight.used is not None or (tokens is not None and tokens.seq > 0)
 
 
 def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:

@@ -47,6 +47,7 @@ class _LoggedParams(msgspec.Struct, frozen=True, omit_defaults=True):
     complexity: float | None = None
     mock: dict[str, Any] | None = None
     cache: bool = False
+    allow_unpriced: bool = False
 
 
 class _Logged(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,6 +78,7 @@ def encode_logged(request: LlmRequest) -> bytes:
         p.complexity,
         p.mock,
         p.cache,
+        p.allow_unpriced,
     )
     r = request
     return _ENCODE(_Logged(r.run_id, r.node_id, r.corr_id, r.model_id, r.input, params, r.replay_of))

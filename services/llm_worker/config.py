@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from contracts.limits import HEARTBEAT_INTERVAL_S
+from services.llm_worker.ledger.limits import Count, Dollars, LimitsConfig, PerMinute
 from services.runtime.config import Secret
 
 SECTION: Final = "llm_worker"
@@ -17,7 +18,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model of the table, `[llm_worker.models.<id>]`.
 
     `model` is the provider's own name for it; `api_key_env` names the variable that holds the key (never the key);
-    prices are dollars per million tokens and win over the price table; `slots` bounds concurrent calls;
+    prices are dollars per million tokens and win over the price table; `slots` bounds concurrent calls here;
+    `usd_per_day`, `requests_per_minute` and `concurrent` limit it over all workers, 0 does not;
     `drop_params` names request parameters this model does not take; `argv` and `pass_env` are for the `cli` provider.
     In `argv`, `{model}` and `{max_tokens}` are filled in, and `{system_file}` with the path of a private file that
     holds the system prompt of the call; without it the system prompt comes on stdin, before the prompt.
@@ -37,6 +39,9 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     argv: tuple[str, ...] = ()
     pass_env: tuple[str, ...] = ()
     fallback: tuple[str, ...] = ()
+    usd_per_day: Dollars = 0.0
+    requests_per_minute: PerMinute = 0
+    concurrent: Count = 0
 
 
 def _known_as(*names: str) -> msgspec.Meta:
@@ -60,6 +65,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: dict[str, ModelConfig] = {}
     aliases: dict[str, str] = {}
+    limits: LimitsConfig = LimitsConfig()
     in_flight_max: AtLeastOne = 64
     waiting_max: AtLeastOne = 256
     waiting_per_model_max: AtLeastOne = 32

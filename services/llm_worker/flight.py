@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple
 
 from contracts.commit import HEADER_REPLY
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmRequest
@@ -38,26 +38,20 @@ class Waiter(NamedTuple):
         return cls(delivery, delivery.headers.get(HEADER_REPLY, ""), answer_to, deadline_at_ms)
 
 
-class Heard(Protocol):
-    """What the provider of a call has said so far."""
-
-    def tokens_used(self) -> tuple[TokensUsed, bool]:
-        """Its tokens up to now, and whether they are only a guess."""
-        ...
-
-
 class Flight:
     """One call and its waiters; several when the same request came more than once."""
 
-    __slots__ = ("cancelled", "heard", "key", "phase", "request", "resolved", "task", "waiters")
+    __slots__ = ("cancelled", "key", "phase", "request", "resolved", "task", "used", "used_guessed", "waiters")
 
     def __init__(self, key: Key, request: LlmRequest, resolved: Resolved, first: Waiter) -> None:
         self.key, self.request, self.resolved = key, request, resolved
         self.waiters = [first]
         self.cancelled = False
+        self.used: TokensUsed | None = None
+        """What a call used that was stopped or failed after its provider had begun to answer: it is paid."""
+        self.used_guessed = False
         self.phase: Phase = "waiting"
         self.task: asyncio.Task[None] | None = None
-        self.heard: Heard | None = None
 
     @property
     def request_seq(self) -> int:

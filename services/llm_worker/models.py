@@ -44,6 +44,11 @@ class Resolved(NamedTuple):
     config: ModelConfig
     note: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The model that answers, without its commands: `mock:delay=2s` is `mock`."""
+        return MOCK if self.used.startswith(f"{MOCK}:") else self.used
+
 
 def same_model(left: str, right: str) -> bool:
     """Whether two spellings name one model: dots may be written as `-` or `_` where a subject cannot hold them."""

@@ -1,23 +1,66 @@
-"""What a call cost, in whole micro-dollars; None where nobody knows. Dollars per million tokens = micros per token."""
+"""What a call costs, and costs at most, in whole micro-dollars; None where nobody knows.
+
+Dollars per million tokens = micros per token. Prices of the configuration come first, then the bundled table.
+"""
 
 import asyncio
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from contracts.llm import LlmRequest
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.protocol import TokensUsed
+from services.llm_worker.providers import mock
+from services.llm_worker.providers.protocol import Call, TokensUsed
 
 _MICROS: Final = Decimal(1_000_000)
+CHARS_PER_TOKEN: Final = 4
+TOKENS_PER_MESSAGE: Final = 16
+"""Around each message: its role, and the marks of the chat template."""
+TOKENS_AROUND: Final = 64
+TOKENS_PER_PART: Final = 2_000
+"""A part of a message that is no text, an image say, whatever its bytes are."""
+TOKENS_FOR_TOOLS: Final = 600
+"""What a provider puts before the tools by itself."""
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class Quote(NamedTuple):
+    """A call before it is made: its likely and its largest prompt, its longest answer, and the cost of both."""
+
+    prompt_tokens: int
+    prompt_tokens_max: int
+    completion_tokens_max: int
+    usd_micros: int | None
+    usd_micros_max: int | None
+
+    @property
+    def tokens_max(self) -> int:
+        """All tokens of the worst case."""
+        return self.prompt_tokens_max + self.completion_tokens_max
 
 
 class Prices:
-    """Prices of the configuration first, then of the bundled table, which is loaded at its first use."""
+    """Prices of models. Loading the bundled table reads megabytes, so the first use of it leaves the event loop."""
 
-    async def cost_micros(self, resolved: Resolved, used: TokensUsed) -> int | None:
-        """The cost of one call. A local model costs nothing; a command line program's bill is not known here."""
+    def __init__(self) -> None:
+        self._loaded = False
+
+    async def cost_micros(
+        self, resolved: Resolved, used: TokensUsed, commands: Mapping[str, Any] | None = None
+    ) -> int | None:
+        """The cost of one call. A local model costs nothing; a command line program's bill is not known here.
+
+        `commands` are those of a request to the mock, where it was stopped before it told its bill.
+        """
         if used.cost_usd_micros is not None:
             return used.cost_usd_micros
         config = resolved.config
+        if config.provider == "mock":
+            script = mock.check_commands(resolved, commands)
+            return mock.cost_micros(script, used.prompt_tokens, used.completion_tokens)
         if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
             micros = Decimal(str(config.price_in_usd_per_mtok)) * used.prompt_tokens
             micros += Decimal(str(config.price_out_usd_per_mtok)) * used.completion_tokens
@@ -25,9 +68,58 @@ class Prices:
         if config.provider == "embedded":
             return 0
         if config.provider in ("openai", "anthropic"):
-            # Loading the table reads megabytes: not on the event loop.
-            return await asyncio.to_thread(table_cost_micros, config.provider, config.model or resolved.used, used)
+            if self._loaded:
+                return table_cost_micros(config.provider, config.model or resolved.used, used)
+            cost = await asyncio.to_thread(table_cost_micros, config.provider, config.model or resolved.used, used)
+            self._loaded = True
+            return cost
         return None
+
+    async def quote(self, request: LlmRequest, resolved: Resolved) -> Quote:
+        """The worst case of a call: every byte of the prompt a token, and an answer as long as it may be.
+
+        Raises invalid_request for wrong commands of the mock.
+        """
+        answer = longest_answer(request, resolved)
+        likely, most = prompt_tokens(request)
+        if resolved.config.provider == "mock":
+            likely = most = mock.prompt_tokens(request)
+            cost = mock.cost_micros(mock.script_of(Call(request, resolved, answer)), most, answer)
+            return Quote(likely, most, answer, cost, cost)
+        return Quote(
+            likely,
+            most,
+            answer,
+            await self.cost_micros(resolved, TokensUsed(likely, answer)),
+            await self.cost_micros(resolved, TokensUsed(most, answer)),
+        )
+
+
+def longest_answer(request: LlmRequest, resolved: Resolved) -> int:
+    """How many tokens the answer may have: what was asked for, or what the model is allowed."""
+    asked, most = request.params.max_tokens, resolved.config.max_output_tokens
+    return asked if most is None else min(asked, most)
+
+
+def prompt_tokens(request: LlmRequest) -> tuple[int, int]:
+    """The likely number of tokens of a prompt, and one that it cannot exceed: a token has at least one byte."""
+    messages, params = request.input.messages, request.params
+    size = len(_ENCODE(messages))
+    around = TOKENS_AROUND + TOKENS_PER_MESSAGE * len(messages)
+    around += TOKENS_PER_PART * sum(_parts_without_text(message) for message in messages)
+    if params.tools:
+        size += len(_ENCODE(params.tools))
+        around += TOKENS_FOR_TOOLS
+    if params.response_schema is not None:
+        size += len(_ENCODE(params.response_schema))
+    return size // CHARS_PER_TOKEN + 1, size + around
+
+
+def _parts_without_text(message: dict[str, Any]) -> int:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return 0
+    return sum(not (isinstance(part, dict) and part.get("type") == "text") for part in content)
 
 
 def table_cost_micros(provider: str, model: str, used: TokensUsed) -> int | None:

@@ -15,6 +15,7 @@ from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
 from services.llm_worker.health import Heart, Registry, call_the_roll
 from services.llm_worker.journal import Journal
+from services.llm_worker.ledger.opening import Opened, open_ledger
 from services.llm_worker.load import watch_pending
 from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
@@ -41,11 +42,12 @@ async def build(app: App) -> None:
     providers = ProviderTable(config, models, environ, ForeignProvider(app.bus, app.instance))
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)
+    ledger = await open_ledger(app, config, Prices())
     breakers = Breakers(
         bus=app.bus, config=config, clock=app.clock, metrics=app.metrics, log=app.log, worker_id=app.instance
     )
     await breakers.start()
-    caller = _caller(app, config, models, providers, journal, breakers)
+    caller = _caller(app, config, models, providers, journal, breakers, ledger)
     worker = Worker(
         bus=app.bus,
         journal=journal,
@@ -57,6 +59,7 @@ async def build(app: App) -> None:
         metrics=app.metrics,
         log=app.log,
         worker_id=app.instance,
+        cashier=ledger.cashier,
     )
     edge = Edge(bus=app.bus, journal=journal, resolver=resolver, config=config, ids=app.ids, log=app.log)
     heart = Heart(
@@ -80,6 +83,7 @@ async def build(app: App) -> None:
         breakers=breakers,
         replaying=Replaying(app.bus, app.ids),
     )
+    await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
     await _begin(app, config, worker, edge, heart, registry, handlers)
     _say_what_answers(app, models, providers)
     if config.preload:
@@ -87,12 +91,18 @@ async def build(app: App) -> None:
 
 
 def _caller(
-    app: App, config: Config, models: ModelTable, providers: ProviderTable, journal: Journal, breakers: Breakers
+    app: App,
+    config: Config,
+    models: ModelTable,
+    providers: ProviderTable,
+    journal: Journal,
+    breakers: Breakers,
+    ledger: Opened,
 ) -> Caller:
     return Caller(
         bus=app.bus,
         providers=providers,
-        prices=Prices(),
+        prices=ledger.prices,
         breakers=breakers,
         fallbacks=Fallbacks(models, app.log),
         cache=Cache(app.bus, journal, app.log),
@@ -100,6 +110,7 @@ def _caller(
         clock=app.clock,
         metrics=app.metrics,
         log=app.log,
+        cashier=ledger.cashier,
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 from contracts.errors import Rejected, failure
 from contracts.limits import DEAD_LETTER_DELIVERIES_MAX
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
-from contracts.streams import COMMANDS, CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, ConsumerSpec
+from contracts.streams import CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, ConsumerSpec
 from contracts.subjects import ID, llm_request, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker import crowd
@@ -24,11 +24,12 @@ from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.journal import Journal, Key, settles
 from services.llm_worker.keeping import Keeper
-from services.llm_worker.mailbox import take_of
+from services.llm_worker.ledger.cashier import Cashier, Closing
 from services.llm_worker.models import Resolved
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
-from services.runtime import faults, telemetry
+from services.llm_worker.settling import Settling
+from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.event_store import Recorded
@@ -66,7 +67,9 @@ class Worker:
         metrics: Metrics,
         log: Any,
         worker_id: str,
+        cashier: Cashier,
     ) -> None:
+        self._cashier = cashier
         self._bus, self._journal, self._caller, self._resolver = bus, journal, caller, resolver
         self._config, self._clock, self._ids, self._metrics, self._log = config, clock, ids, metrics, log
         self.flights = Flights()
@@ -74,9 +77,10 @@ class Worker:
         self._keeper = Keeper(bus=bus, journal=journal, log=log)
         self._crowd = crowd.Crowd(config.waiting_per_model_max)
         self._broke: OrderedDict[int, int] = OrderedDict()
+        self._settling = Settling(bus, log, self._broken)
         self._arrived: list[Delivery] = []
         self._looking: asyncio.Task[None] | None = None
-        self._handing: set[asyncio.Task[None]] = set()
+        self._handing: set[asyncio.Future[Any]] = set()
         self._puller: Puller | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -206,7 +210,7 @@ class Worker:
         if entry is None or not settles(entry, flight.request_seq):
             return False
         self._metrics.inc("htdag_llm_reused_total", model=flight.resolved.config.provider)
-        self._hand_over(flight, entry.data)
+        self._hand_over(flight, entry.data, self._cashier.close_journaled(flight, entry))
         return True
 
     def _put_off(self, flight: Flight) -> None:
@@ -309,39 +313,23 @@ class Worker:
             # Another worker was first: its answer is the one that everybody gets.
             entry = await self._journal.find(flight.key)
             data = entry.data if entry is not None else data
-        self._hand_over(flight, data)
+        self._hand_over(flight, data, self._cashier.close(flight, answer))
 
-    def _hand_over(self, flight: Flight, data: bytes) -> None:
-        """Give the journaled bytes to everybody who waits, then acknowledge."""
+    def _hand_over(self, flight: Flight, data: bytes, closing: Closing | None) -> None:
+        """Give the journaled bytes to everybody who waits; acknowledge when the ledger has it, too."""
         self._ended(flight)
         for waiter in flight.waiters:
             reply(self._bus, self._log, waiter.reply, data)
         faults.point("llm_worker.after_reply")
         mailboxes = {waiter.answer_to for waiter in flight.waiters if waiter.answer_to}
         if mailboxes:
-            self._spawn(self._tell_run(flight, mailboxes.pop(), data))
+            self._spawn(self._settling.tell_run(flight, mailboxes.pop(), data, closing))
+        elif closing is not None:
+            self._settling.when(flight, closing)
+            self._handing.add(closing)
+            closing.add_done_callback(self._handing.discard)
         else:
-            for waiter in flight.waiters:
-                waiter.delivery.ack()
-
-    async def _tell_run(self, flight: Flight, mailbox: str, data: bytes) -> None:
-        try:
-            await self._store_answer(flight, mailbox, data)
-        except Rejected as error:
-            self._log.warning("mailbox_unwritable", code=error.code, corr_id=flight.key.corr_id)
-            for waiter in flight.waiters:
-                waiter.delivery.nak(LATER_S)
-        except Exception:  # a journaled answer that we cannot read: somebody else wrote it
-            self._broken(flight)
-        else:
-            for waiter in flight.waiters:
-                waiter.delivery.ack()
-
-    async def _store_answer(self, flight: Flight, mailbox: str, data: bytes) -> None:
-        take = take_of(flight.key.corr_id, data)
-        headers = {telemetry.TRACEPARENT: flight.trace} if flight.trace else None
-        msg_id = f"answer:{flight.key.corr_id}"
-        await self._bus.store(mailbox, _ENCODE(take), stream=COMMANDS, msg_id=msg_id, headers=headers)
+            self._settling.now(flight)
 
     def _ended(self, flight: Flight) -> None:
         self.flights.remove(flight)

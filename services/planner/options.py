@@ -3,6 +3,7 @@
 import math
 
 from contracts.errors import Rejected
+from contracts.ledger import BUDGET_MAX
 from contracts.limits import (
     LLM_OUTPUT_TOKENS_MAX,
     LLM_TIMEOUT_MAX_MS,
@@ -23,6 +24,8 @@ def accept_options(options: RunOptions) -> RunOptions:
         ("max_tokens", options.max_tokens, 1, LLM_OUTPUT_TOKENS_MAX),
         ("temperature", options.temperature, 0, 2),
         ("reworks_max", options.reworks_max, 0, REWORKS_PER_TASK_MAX),
+        ("budget_usd_micros", options.budget_usd_micros, 0, BUDGET_MAX),
+        ("budget_tokens", options.budget_tokens, 0, BUDGET_MAX),
     )
     for field, value, low, high in bounds:
         if value is not None and not (math.isfinite(value) and low <= value <= high):

@@ -83,6 +83,7 @@ async def build(app: App) -> None:
     app.handle("task", "graph", tasks.graph)
     epic_handlers = EpicHandlers(host=epics, reads=reads, epic_list=epic_list, ids=app.ids)
     app.handle("epic", "create", epic_handlers.create)
+    app.handle("epic", "update", epic_handlers.update)
     app.handle("epic", "get", epic_handlers.get)
     app.handle("epic", "list", epic_handlers.page)
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 
-from contracts.epic import EpicCreated
+from contracts.epic import GoalPlanned, TasksEnqueued
 from contracts.run import AddTasks
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
 from contracts.subjects import check_id, parse_events
@@ -94,7 +94,11 @@ class _Seen(NamedTuple):
 def _seen_in(record: Recorded) -> _Seen:
     epic_id = parse_events(record.subject).aggregate_id
     commit = EPIC_CODEC.decode(record.data, skip_unknown=True)
-    hand_overs = [(epic_id, hand_over(epic_id, event)) for event in commit.events if not isinstance(event, EpicCreated)]
+    hand_overs = [
+        (epic_id, hand_over(epic_id, event))
+        for event in commit.events
+        if isinstance(event, GoalPlanned | TasksEnqueued)
+    ]
     for _, one in hand_overs:
         check_id(one.run_id, "run_id")
     return _Seen(datetime.fromisoformat(commit.at).timestamp() * 1000, hand_overs)

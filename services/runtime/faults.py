@@ -14,6 +14,8 @@ POINTS: Final = (
     "actor.after_commit",
     "actor.after_effects",
     "actor.before_settle",
+    "llm_worker.before_ledger",
+    "llm_worker.after_ledger",
     "llm_worker.before_provider",
     "llm_worker.after_answer",
     "llm_worker.after_journal",

@@ -18,6 +18,7 @@ from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
 from contracts.identity import UserEvent
+from contracts.ledger import LedgerEvent
 from contracts.policy import AuditEvent, CallEvent, PolicyEvent
 from contracts.run import RunEvent
 from contracts.strategy import StrategyEvent
@@ -35,6 +36,7 @@ EVENTS: list[Any] = [
     UserEvent,
     ApprovalEvent,
     BreakerEvent,
+    LedgerEvent,
 ]
 CODECS: list[CommitCodec[Any]] = [CommitCodec(events) for events in EVENTS]
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.service_process import LIMITS_LIFTED
+
 HTDAG = str(Path(sys.executable).with_name("htdag"))
 COMMAND_S = 90.0
 
@@ -32,7 +34,7 @@ class Said(NamedTuple):
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without what would point to another broker or home."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("NATS_", "HTDAG_"))}
-    return {**inherited, "NO_COLOR": "1", **extra}
+    return {**inherited, "NO_COLOR": "1", "HTDAG_LLM_WORKER__LIMITS": LIMITS_LIFTED, **extra}
 
 
 class Instance:

@@ -111,17 +111,12 @@ def test_wishes_without_effect_are_named_and_the_run_goes_on(htdag, plan):
     file = plan([{**NOOPS[0], "budget_tokens": 5}])
     said = htdag("run", file, "--evolve", "--json")
     assert (said.code, said.document["mutations_applied"]) == (0, [])
-    assert said.err.splitlines() == [
-        "note: evolution is not part of this version; mutations_applied stays empty",
-        "note: budgets are stored, but nothing holds them in this version",
-    ]
+    assert said.err.splitlines() == ["note: evolution is not part of this version; mutations_applied stays empty"]
     said = htdag("run", "A goal", "--evolve", "--plan-only", "--json")
     assert said.err.splitlines() == ["note: evolution is not part of this version; mutations_applied stays empty"]
-    assert htdag("tasks", "enqueue", file).err.splitlines() == [
-        "note: budgets are stored, but nothing holds them in this version"
-    ]
+    assert htdag("tasks", "enqueue", file).err == ""
     said = htdag("epics", "create", "Costly", "--budget-usd", "5")
-    assert (said.code, said.err) == (0, "note: budgets are stored, but nothing holds them in this version\n")
+    assert (said.code, said.err) == (0, "")
 
 
 def test_tasks_come_from_standard_input(htdag):

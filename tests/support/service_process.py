@@ -12,6 +12,8 @@ import msgspec
 from services.runtime.app import RunFile
 from tests.support.nats_server import NatsServer, die_with_parent
 
+LIMITS_LIFTED = '{"usd_per_day":0,"requests_per_minute":0,"concurrent":0}'
+"""A test of something else asks more often than once a second. Tests of the limits set their own."""
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 
@@ -32,6 +34,7 @@ class ServiceProcess:
             "HTDAG_HOME": str(self._home),
             "NATS_URL": self._server.url,
             "HTDAG_CORE__HTTP_PORT": "0",
+            "HTDAG_LLM_WORKER__LIMITS": LIMITS_LIFTED,
             "PYTHONSAFEPATH": "1",
             **self._environment,
         }

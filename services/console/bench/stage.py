@@ -50,7 +50,9 @@ async def stage(services: Sequence[str], sync: Literal["always", "1s"]) -> Async
         began = loop.time()
         inherited = os.environ.pop("NATS_URL", None)
         try:
-            async with instance(Home(Path(folder)), UpPlan(tuple(services), 0, sync), Output(json=True)) as fleet:
+            async with instance(
+                Home(Path(folder)), UpPlan(tuple(services), 0, sync, limits_lifted=True), Output(json=True)
+            ) as fleet:
                 if not await wait_ready(fleet):
                     raise not_ready(fleet)
                 started_in_s = round(loop.time() - began, 2)

@@ -75,7 +75,7 @@ async def _in(folder: Path, goal: str, model: str | None, max_tokens: int, outpu
     from services.console.supervision.plan import UpPlan
 
     began_s = time.monotonic()
-    plan = UpPlan(port=0, model=model, embedded=True)
+    plan = UpPlan(port=0, model=model, embedded=True, limits_lifted=True)
     common = Common(home=folder, json=output.json)
     output.note(f"1/4 starting a throw-away instance in {folder}")
     async with foreground.instance(Home(folder), plan, output) as fleet:

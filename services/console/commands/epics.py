@@ -1,15 +1,14 @@
 """`htdag epics`: goals that people and agents work on."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 from cyclopts import App
 
-from services.console import not_yet
 from services.console.board_text import shorten
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
-from services.console.output import columns, money, plain
+from services.console.output import columns, micros_of, money, plain
 
 app = App(
     name="epics",
@@ -46,11 +45,11 @@ async def create(
     priority
         1 is the most urgent; shown in the list, and stored only.
     budget_usd
-        Dollars it may cost; stored only, nothing holds it yet.
+        Dollars that all LLM calls of its runs may cost together.
     budget_tokens
-        Tokens it may use; stored only, nothing holds it yet.
+        Tokens that they may use.
     """
-    micros = None if budget_usd is None else int((budget_usd * 1_000_000).to_integral_value(ROUND_HALF_UP))
+    micros = None if budget_usd is None else micros_of(budget_usd)
     wishes = {
         "title": title,
         "epic_id": id,
@@ -59,8 +58,6 @@ async def create(
         "budget_usd_micros": micros,
         "budget_tokens": budget_tokens,
     }
-    for note in not_yet.epic_notes(wishes):
-        common.output.note(f"note: {note}")
     async with connected(common) as console:
         epic = plain(
             await console.call(
@@ -68,6 +65,55 @@ async def create(
             )
         )
     common.output.value(epic, epic["epic_id"])
+
+
+@app.command
+async def update(
+    epic_id: str,
+    /,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    priority: int | None = None,
+    budget_usd: Decimal | None = None,
+    budget_tokens: int | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Change an epic; what is not given stays. A raised budget holds at once.
+
+    For example:
+        htdag epics update auth --budget-usd 10
+
+    Parameters
+    ----------
+    epic_id
+        Id of the epic.
+    title
+        Its title.
+    description
+        What it is about.
+    priority
+        1 is the most urgent.
+    budget_usd
+        Dollars that all LLM calls of its runs may cost together.
+    budget_tokens
+        Tokens that they may use.
+    """
+    wishes = {
+        "epic_id": epic_id,
+        "title": title,
+        "description": description,
+        "priority": priority,
+        "budget_usd_micros": None if budget_usd is None else micros_of(budget_usd),
+        "budget_tokens": budget_tokens,
+    }
+    async with connected(common) as console:
+        epic = plain(
+            await console.call(
+                "planner.epic.update", {key: value for key, value in wishes.items() if value is not None}
+            )
+        )
+    common.output.value(epic, lambda _: _text(epic))
 
 
 @app.command
@@ -127,6 +173,8 @@ def _text(epic: dict[str, Any]) -> str:
     if epic["budget_usd_micros"] is not None or epic["budget_tokens"] is not None:
         dollars = money(epic["budget_usd_micros"]) if epic["budget_usd_micros"] is not None else "none"
         lines.append(f"budget {dollars}  tokens {epic['budget_tokens'] or 'none'}")
+    unknown = "  and calls of unknown cost" if epic["cost_unknown"] else ""
+    lines.append(f"spent {money(epic['spent_usd_micros'])}  tokens {epic['spent_tokens']}{unknown}")
     if epic["description"]:
         lines.append(epic["description"])
     return "\n".join([*lines, *(f"run {run}" for run in epic["runs"])])

@@ -22,6 +22,7 @@ from contracts.llm import HEADER_DEADLINE, LlmToken
 from contracts.reply import RemoteRejected
 from services.console.big_values import whole
 from services.console.connection import Console, connected
+from services.console.ledger_text import estimate_text, ledger_text, limits_text, request_of
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
 from services.console.task_file import STDIN
@@ -53,6 +54,7 @@ async def ask(
     seed: int | None = None,
     cache: Annotated[bool, Parameter(negative="")] = False,
     corr_id: str | None = None,
+    allow_unpriced: Annotated[bool, Parameter(negative="")] = False,
     common: Common = DEFAULTS,
 ) -> None:
     """Ask a model one question (`-` reads it from standard input) and print its
@@ -83,6 +85,8 @@ async def ask(
         The recorded answer of the same question will do; it costs nothing.
     corr_id
         The same id again is the same paid call: the answer comes from the journal.
+    allow_unpriced
+        Also when nobody knows the price and money is limited: tokens are counted.
     """
     question = sys.stdin.read() if text == STDIN else text
     system_part = [{"role": "system", "content": system}] if system else []
@@ -101,6 +105,7 @@ async def ask(
             "timeout_ms": int(timeout * 1000),
             **({} if seed is None else {"seed": seed}),
             **({"cache": True} if cache else {}),
+            **({"allow_unpriced": True} if allow_unpriced else {}),
         },
     }
     async with connected(common) as console:
@@ -166,6 +171,88 @@ async def workers(*, common: Common = DEFAULTS) -> None:
     common.output.value(
         found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "WAITING", "LONGEST", "LAST BEAT", "MODELS"), rows)
     )
+
+
+@app.command
+async def limits(*, common: Common = DEFAULTS) -> None:
+    """Show the limits of all workers together, and what is used of them now.
+
+    For example:
+        htdag llm limits
+    """
+    async with connected(common) as console:
+        found = plain(await console.call("llm-worker.llm.limits", {}))
+    common.output.value(found, limits_text)
+
+
+@app.command
+async def ledger(
+    corr_id: str | None = None,
+    /,
+    *,
+    run: str | None = None,
+    epic: str | None = None,
+    day: str | None = None,
+    limit: int = 20,
+    common: Common = DEFAULTS,
+) -> None:
+    """Show what calls were held for and what they cost, and the exact sums.
+
+    For example:
+        htdag llm ledger --run auth-build-1
+        htdag llm ledger --day 2026-11-28 --limit 100
+
+    Parameters
+    ----------
+    corr_id
+        Only this call.
+    run
+        Only calls of this run.
+    epic
+        Only calls of this epic's runs.
+    day
+        Only calls of this day (UTC).
+    limit
+        How many of the newest calls are listed; the sums are over all.
+    """
+    wishes = {"corr_id": corr_id, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
+    async with connected(common) as console:
+        found = plain(
+            await console.call(
+                "llm-worker.llm.ledger", {key: value for key, value in wishes.items() if value is not None}
+            )
+        )
+    common.output.value(found, lambda _: ledger_text(found, common.output))
+
+
+@app.command
+async def estimate(
+    what: str,
+    /,
+    *,
+    model: str | None = None,
+    max_tokens: int | None = None,
+    common: Common = DEFAULTS,
+) -> None:
+    """Say what a request would use and cost at most, before it is made.
+
+    For example:
+        htdag llm estimate request.json
+        htdag llm estimate "What is a DAG?" --model claude-sonnet-4.5
+
+    Parameters
+    ----------
+    what
+        A request in a file that ends in .json (- is standard input), or a question.
+    model
+        Model id; a request may name its own.
+    max_tokens
+        Longest answer.
+    """
+    request = request_of(what, model, max_tokens)
+    async with connected(common) as console:
+        found = plain(await console.call("llm-worker.llm.estimate", request))
+    common.output.value(found, estimate_text)
 
 
 @app.command

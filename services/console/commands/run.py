@@ -1,6 +1,7 @@
 """`htdag run`: a goal, or the tasks of a file, carried out and watched."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -11,7 +12,7 @@ from services.console import not_yet, task_file
 from services.console.connection import Console, connected
 from services.console.home import Home
 from services.console.options import DEFAULTS, Common, Wish
-from services.console.output import Output, plain
+from services.console.output import Output, micros_of, plain
 from services.console.plan_text import plan_text
 from services.console.workspace import Profile, workspace_of
 
@@ -54,6 +55,12 @@ class RunFlags:
     """What the directory is made with, seed (mix, cargo, npm, …) or python; its files tell when not given."""
     stream: Wish = None
     """Stream the answers; on by default when the run is watched."""
+    budget_usd: Decimal | None = None
+    """Dollars that all its model calls may cost together."""
+    budget_tokens: int | None = None
+    """Tokens that they may use."""
+    allow_unpriced: Annotated[bool, Parameter(negative="")] = False
+    """Also ask models whose price nobody knows, although money is limited: only their tokens are counted."""
     evolve: Annotated[bool, Parameter(negative="")] = False
     """Has no effect yet: evolution is a later part of htdag."""
 
@@ -69,6 +76,9 @@ class RunFlags:
             "max_tokens": self.max_tokens,
             "evolve": self.evolve or None,
             "workspace": self._workspace(home),
+            "budget_usd_micros": None if self.budget_usd is None else micros_of(self.budget_usd),
+            "budget_tokens": self.budget_tokens,
+            "allow_unpriced": self.allow_unpriced or None,
             **{name: None if value is None else int(value * 1000) for name, value in seconds.items()},
         }
         return {name: value for name, value in wishes.items() if value is not None}
@@ -161,7 +171,7 @@ async def _start_file(
     body = {**plan, **{name: value for name, value in wishes.items() if value is not None}}
     given = plan.get("options")
     body["options"] = {**(given if isinstance(given, dict) else {}), **options}
-    for remark in remarks + not_yet.notes(body["options"], plan["tasks"]):
+    for remark in remarks + not_yet.notes(body["options"]):
         output.note(f"note: {remark}")
     return await console.call("executor.run.start", body, timeout_s=max(console.timeout_s, 60.0))
 

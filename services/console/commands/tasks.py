@@ -44,7 +44,7 @@ async def enqueue(
     body = {**asked, **{name: value for name, value in wishes.items() if value is not None}}
     if isinstance(plan.get("options"), dict):
         body["options"] = plan["options"]
-    for remark in remarks + not_yet.notes(body.get("options"), plan["tasks"]):
+    for remark in remarks + not_yet.notes(body.get("options")):
         common.output.note(f"note: {remark}")
     async with connected(common) as console:
         ids = await console.call("planner.task.enqueue", body, timeout_s=max(common.wait, 60.0))

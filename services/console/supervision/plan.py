@@ -23,6 +23,8 @@ MARK: Final = "HTDAG_UP"
 FALLBACK_MODELS: Final = ("claude-sonnet-4.5", "gemini-2.5-pro", "gemini-1.5-flash")
 """The models that strategies and the fallback name; `--model` makes another one answer for them."""
 
+LIMITS_LIFTED: Final = json.dumps({"usd_per_day": 0, "requests_per_minute": 0, "concurrent": 0})
+
 
 @dataclass(frozen=True)
 class UpPlan:
@@ -38,6 +40,8 @@ class UpPlan:
     """Start a broker of its own even when NATS_URL names one."""
     test_clock: Path | None = None
     """A file of epoch seconds from which identity takes the time; for tests only."""
+    limits_lifted: bool = False
+    """Limit no LLM call: for instances that are thrown away."""
 
 
 def chosen_services(only: str | None) -> tuple[str, ...]:
@@ -78,6 +82,8 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
         env["HTDAG_IDENTITY__TEST_CLOCK"] = str(plan.test_clock)
     if plan.model is not None:
         env["HTDAG_LLM_WORKER__ALIASES"] = json.dumps(dict.fromkeys(FALLBACK_MODELS, plan.model))
+    if plan.limits_lifted:
+        env["HTDAG_LLM_WORKER__LIMITS"] = LIMITS_LIFTED
     return env
 
 

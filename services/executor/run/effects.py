@@ -7,14 +7,19 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from contracts.ledger import Charge
 from contracts.llm import LlmRequest
 
 
 class SendLlm(msgspec.Struct, frozen=True):
-    """Store one LLM request durably; the answer comes back to the mailbox by itself. The id is its `corr_id`."""
+    """Store one LLM request durably; the answer comes back to the mailbox by itself. The id is its `corr_id`.
+
+    `charge` says on whose account it goes; the budget of its epic is added when it is sent.
+    """
 
     request: LlmRequest
     deadline_at_ms: int = 0
+    charge: Charge = Charge()
 
     @property
     def key(self) -> str:

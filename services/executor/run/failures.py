@@ -20,6 +20,7 @@ RETRIED: Final = frozenset(
         "provider_malformed",
         "provider_overloaded",
         "provider_unreachable",
+        "rate_limit_exceeded",
         "service_unavailable",
         "storage_full",
         "strategy_not_found",
@@ -35,7 +36,7 @@ def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) 
     made = task.attempt - task.attempts_base
     if error.get("code") in RETRIED and error.get("class") != DENIED:
         if made < task.spec.max_attempts:
-            overloaded = error.get("code") == "provider_overloaded"
+            overloaded = error.get("code") in ("provider_overloaded", "rate_limit_exceeded")
             first_ms = RETRY_DELAY_OVERLOADED_MS if overloaded else RETRY_DELAY_FIRST_MS
             wait_ms = delay_ms(run.run_id, task.spec.id, task.attempt, made, first_ms)
             # A breaker says when it can be worth while; the spread keeps all its tasks from coming at once.

@@ -156,6 +156,8 @@ def _params(run: Run, task: TaskRecord, agent: dict[str, Any], own: dict[str, An
         chosen["max_tokens"] = options.max_tokens
     if options.llm_timeout_ms is not None:
         chosen["timeout_ms"] = options.llm_timeout_ms
+    if options.allow_unpriced:
+        chosen["allow_unpriced"] = True
     chosen.update(own)
     task_timeout_ms = task.spec.timeout_ms or TASK_TIMEOUT_DEFAULT_MS
     chosen["timeout_ms"] = min(chosen["timeout_ms"], LLM_TIMEOUT_MAX_MS, task_timeout_ms)

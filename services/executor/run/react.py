@@ -25,6 +25,7 @@ from contracts.task import AgentNode, ApprovalNode, LuaNode, NatsNode, NoopNode,
 from contracts.tools import role_of
 from services.executor import prompts
 from services.executor.run.attempts import expected_stage
+from services.executor.run.charges import charge_of
 from services.executor.run.effects import (
     AskApproval,
     CallNats,
@@ -62,7 +63,10 @@ def recover(run: Run) -> Sequence[Effect]:
     for task in run.tasks.values():
         if task.status == "in_progress" and not task.is_group:
             if task.work is not None:
-                effects.extend(SendLlm(call.request, call.last_deadline_at_ms) for call in task.work.calls.values())
+                charge = charge_of(run, task)
+                effects.extend(
+                    SendLlm(call.request, call.last_deadline_at_ms, charge) for call in task.work.calls.values()
+                )
                 effects.extend(_tool_call(task, asked) for asked in task.work.tools.values())
             _begin(run, task, effects)
         elif task.status == "waiting_approval":
@@ -109,7 +113,8 @@ def _spawned(run: Run, event: AgentsSpawned, effects: list[Effect]) -> None:
 def _requested(run: Run, event: LlmRequested, effects: list[Effect]) -> None:
     call = run.calls.get(event.request.corr_id)
     if call is not None:
-        effects.append(SendLlm(event.request, call.last_deadline_at_ms))
+        charge = charge_of(run, run.tasks[event.task_id])
+        effects.append(SendLlm(event.request, call.last_deadline_at_ms, charge))
 
 
 def _answered(run: Run, event: LlmAnswered, effects: list[Effect]) -> None:

@@ -26,7 +26,7 @@ from services.executor.run.state import (
     may_start,
 )
 
-FORMAT: Final = "run-4"
+FORMAT: Final = "run-5"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (

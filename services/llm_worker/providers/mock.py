@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import CATALOGUE, Rejected
+from contracts.llm import LlmRequest
 from services.llm_worker.models import MOCK, Resolved
 from services.llm_worker.providers.example import example_of
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
@@ -182,9 +183,8 @@ class MockProvider:
             if script.stream_delay_s:
                 await asyncio.sleep(script.stream_delay_s * len(kept))
             yield Delta("".join(kept))
-        prompt_tokens = len(prompt) // 4 + 1
-        cost = script.price_call_micros + -(-script.price_mtok_micros * (prompt_tokens + len(kept)) // 1_000_000)
-        yield TokensUsed(prompt_tokens, len(kept), cost)
+        prompt_count = len(prompt) // 4 + 1
+        yield TokensUsed(prompt_count, len(kept), cost_micros(script, prompt_count, len(kept)))
         calls = tool_calls_of(turn, request.input.messages) if turn is not None else []
         if calls:
             yield ToolCalls(calls)
@@ -214,6 +214,16 @@ class MockProvider:
         else:
             return _text(script.seed, prompt, script.tokens)
         return [part if index == 0 else f" {part}" for index, part in enumerate(text.split(" "))]
+
+
+def prompt_tokens(request: LlmRequest) -> int:
+    """What the mock counts as the tokens of a prompt."""
+    return len(_ENCODE(request.input.messages)) // 4 + 1
+
+
+def cost_micros(script: MockScript, prompt_count: int, completion_count: int) -> int:
+    """What a call costs by the script's prices, rounded up."""
+    return script.price_call_micros + -(-script.price_mtok_micros * (prompt_count + completion_count) // 1_000_000)
 
 
 def scripted(script: MockScript, messages: list[dict[str, Any]]) -> ScriptedAnswer | None:

@@ -1,12 +1,13 @@
 """Epic commands, what they lead to, and what is handed to the executor."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 import msgspec
 
-from contracts.epic import DEFAULT_EPIC, EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
+from contracts.epic import DEFAULT_EPIC, EpicCreated, EpicEvent, EpicUpdated, GoalPlanned, TasksEnqueued
 from contracts.errors import Rejected
 from contracts.limits import TASKS_PER_RUN_MAX
 from contracts.run import AddTasks, RunOptions
@@ -35,6 +36,17 @@ class CreateEpic:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateEpic:
+    """Change what is given of an epic."""
+
+    title: str | None = None
+    description: str | None = None
+    priority: int | None = None
+    budget_usd_micros: int | None = None
+    budget_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanGoal:
     """Take a decomposed goal in, to be run as `run_id`."""
 
@@ -57,7 +69,7 @@ class EnqueueTasks:
     by: str = ""
 
 
-EpicCommand = CreateEpic | PlanGoal | EnqueueTasks
+EpicCommand = CreateEpic | UpdateEpic | PlanGoal | EnqueueTasks
 
 
 def decide(command: EpicCommand, state: Epic, now_ms: int) -> Sequence[EpicEvent]:
@@ -65,6 +77,8 @@ def decide(command: EpicCommand, state: Epic, now_ms: int) -> Sequence[EpicEvent
     match command:
         case CreateEpic():
             return _create(command, state, now_ms)
+        case UpdateEpic():
+            return _update(command, state)
         case PlanGoal():
             return _plan(command, state, now_ms)
         case EnqueueTasks():
@@ -84,12 +98,22 @@ def _create(command: CreateEpic, state: Epic, now_ms: int) -> Sequence[EpicEvent
         created_by=command.by,
         created_at_ms=now_ms,
     )
-    there = state.created
+    there = state.founded
     if there is None:
         return (wished,)
     if msgspec.structs.replace(wished, created_by=there.created_by, created_at_ms=there.created_at_ms) == there:
         return ()
     raise Rejected("duplicate_id", f"epic {state.epic_id} exists with another body", epic_id=state.epic_id)
+
+
+def _update(command: UpdateEpic, state: Epic) -> Sequence[EpicEvent]:
+    there = state.created
+    if there is None:
+        raise Rejected("epic_not_found", f"there is no epic {state.epic_id}", epic_id=state.epic_id)
+    before = EpicUpdated(there.title, there.description, there.priority, there.budget_usd_micros, there.budget_tokens)
+    wishes = {name: value for name, value in dataclasses.asdict(command).items() if value is not None}
+    after = msgspec.structs.replace(before, **wishes)
+    return () if after == before else (after,)
 
 
 def _founded(state: Epic, by: str, now_ms: int) -> tuple[EpicEvent, ...]:
@@ -176,7 +200,7 @@ def react(state: Epic, events: Sequence[EpicEvent]) -> Sequence[Any]:
     told: list[HandOver] = []
     count = size = 0
     for event in events:
-        if isinstance(event, EpicCreated):
+        if isinstance(event, EpicCreated | EpicUpdated):
             continue
         one = hand_over(state.epic_id, event)
         more = sum(encoded_bytes(task) for task in event.tasks) if isinstance(event, TasksEnqueued) else 0

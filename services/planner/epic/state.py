@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
-from contracts.epic import EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
+import msgspec
+
+from contracts.epic import EpicCreated, EpicEvent, EpicUpdated, GoalPlanned, TasksEnqueued
 from contracts.subjects import EPIC_RUN_PREFIX
 from services.planner.intake import body_digest
 
@@ -17,6 +19,9 @@ class Epic:
 
     epic_id: str
     created: EpicCreated | None = None
+    """As it is now."""
+    founded: EpicCreated | None = None
+    """As it was wished at first."""
     goals: dict[str, int] = field(default_factory=dict)
     bodies: dict[str, int] = field(default_factory=dict)
     newest_task: str = ""
@@ -49,7 +54,17 @@ def evolve(state: Epic, event: EpicEvent) -> Epic:
     """Take a fact in."""
     match event:
         case EpicCreated():
-            state.created = event
+            state.created = state.founded = event
+        case EpicUpdated():
+            if state.created is not None:
+                state.created = msgspec.structs.replace(
+                    state.created,
+                    title=event.title,
+                    description=event.description,
+                    priority=event.priority,
+                    budget_usd_micros=event.budget_usd_micros,
+                    budget_tokens=event.budget_tokens,
+                )
         case GoalPlanned():
             state.goals[event.run_id] = goal_digest(event.goal)
         case TasksEnqueued():

@@ -1,13 +1,13 @@
-"""`epic.create`, `epic.get`, `epic.list`."""
+"""`epic.create`, `epic.update`, `epic.get`, `epic.list`."""
 
 from typing import Final
 
 from contracts.epic import EpicEvent, EpicView
 from contracts.errors import Rejected
 from contracts.limits import TITLE_CHARS_MAX
-from contracts.requests import EpicCreate, EpicRef, Page
+from contracts.requests import EpicCreate, EpicRef, EpicUpdate, Page
 from contracts.subjects import check_id
-from services.planner.epic.decider import EPIC, CreateEpic, EpicCommand
+from services.planner.epic.decider import EPIC, CreateEpic, EpicCommand, UpdateEpic
 from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
 from services.planner.reads import Reads
@@ -44,6 +44,21 @@ class EpicHandlers:
         self._list.note(epic_id, EPIC.summary(outcome.state), outcome.seq)
         return self._view(outcome.state)
 
+    async def update(self, request: EpicUpdate, caller: Caller) -> EpicView:
+        """Change an epic; what is left out stays. Raises epic_not_found."""
+        _check(request)
+        command = UpdateEpic(
+            title=request.title,
+            description=request.description,
+            priority=request.priority,
+            budget_usd_micros=request.budget_usd_micros,
+            budget_tokens=request.budget_tokens,
+        )
+        epic_id = check_id(request.epic_id, "epic_id")
+        outcome = await self._host.ask(epic_id, command, message_id=caller.message_id, by=caller.by, corr=caller.corr)
+        self._list.note(epic_id, EPIC.summary(outcome.state), outcome.seq)
+        return self._view(outcome.state)
+
     async def get(self, request: EpicRef, _caller: Caller) -> EpicView:
         """One epic. Raises epic_not_found."""
         reading = await self._reads.epic(check_id(request.epic_id, "epic_id"))
@@ -71,6 +86,9 @@ class EpicHandlers:
                     failed=progress.failed,
                     budget_usd_micros=row.budget_usd_micros,
                     budget_tokens=row.budget_tokens,
+                    spent_usd_micros=progress.cost_usd_micros,
+                    spent_tokens=progress.tokens,
+                    cost_unknown=progress.unknown > 0,
                 )
             )
         return views
@@ -93,14 +111,17 @@ class EpicHandlers:
             failed=progress.failed,
             budget_usd_micros=created.budget_usd_micros,
             budget_tokens=created.budget_tokens,
+            spent_usd_micros=progress.cost_usd_micros,
+            spent_tokens=progress.tokens,
+            cost_unknown=progress.unknown > 0,
         )
 
 
-def _check(request: EpicCreate) -> None:
-    if not request.title.strip():
+def _check(request: EpicCreate | EpicUpdate) -> None:
+    if request.title is not None and not request.title.strip():
         raise Rejected("bad_request", "an epic needs a title", field="title")
     for field, text in (("title", request.title), ("description", request.description)):
-        if len(text) > TITLE_CHARS_MAX:
+        if text is not None and len(text) > TITLE_CHARS_MAX:
             raise Rejected("too_large", f"{field} is too long", field=field, max=TITLE_CHARS_MAX, requested=len(text))
     for field, amount in (("budget_usd_micros", request.budget_usd_micros), ("budget_tokens", request.budget_tokens)):
         if amount is not None and amount < 0:

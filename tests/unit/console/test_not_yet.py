@@ -5,7 +5,7 @@ import pytest
 
 from contracts.run import RunOptions
 from services.console import cli
-from services.console.not_yet import BUDGETS_NOT_HELD, epic_notes, notes
+from services.console.not_yet import notes
 
 
 def test_each_option_without_effect_is_named():
@@ -20,17 +20,10 @@ def test_each_option_without_effect_is_named():
 
 def test_nothing_is_said_of_what_works():
     assert notes(None) == notes(msgspec.to_builtins(RunOptions())) == []
-    assert notes({"parallel": 4, "stream": True, "fail_fast": True}, [{"id": "a", "timeout_ms": 5}]) == []
-    assert epic_notes({"title": "Auth", "budget_usd_micros": None}) == []
+    assert notes({"parallel": 4, "stream": True, "fail_fast": True}) == []
 
 
-@pytest.mark.parametrize("name", ["budget_usd_micros", "budget_tokens"])
-def test_budgets_are_not_held_yet(name):
-    assert notes({}, [{"id": "a"}, {"id": "b", name: 0}]) == [BUDGETS_NOT_HELD]
-    assert epic_notes({name: 5}) == [BUDGETS_NOT_HELD]
-
-
-@pytest.mark.parametrize(("words", "what"), [("run", "evolution is a later part"), ("epics create", "stored only")])
+@pytest.mark.parametrize(("words", "what"), [("run", "evolution is a later part")])
 def test_the_help_says_so_too(words, what, capsys):
     assert cli.run([*words.split(), "--help"]) == 0
     assert what in " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -10,10 +10,12 @@ import structlog
 
 from contracts.approval import RequestApproval
 from contracts.errors import Rejected
+from contracts.ledger import Budget, Charge
 from contracts.llm import HEADER_ANSWER_TO, LlmInput, LlmRequest
 from contracts.run import TakeAnswer, TakeResult
 from contracts.strategy import StrategyBody
 from services.executor.effect_runner import RunEffects
+from services.executor.epic_budgets import EpicBudgets
 from services.executor.run.effects import (
     AskApproval,
     CallNats,
@@ -27,6 +29,7 @@ from services.executor.run.effects import (
 from services.executor.strategy_book import StrategyBook
 from services.runtime.bus import Message
 from services.runtime.clock import FixedClock
+from services.runtime.event_store import Recorded
 from services.runtime.publisher import Stored
 from tests.support.eventually import eventually
 from tests.support.spec import NOW_MS
@@ -46,6 +49,7 @@ class PlainBus:
         self.refuses: Exception | None = None
         self.flushed: list[int] = []
         self.silent = False
+        self.logged: dict[str, Recorded] = {}
 
     async def flush(self, timeout_s: float = 5.0) -> None:
         if self.silent:
@@ -64,6 +68,9 @@ class PlainBus:
             self.stored.append((subject, data, stream, msg_id, headers or {}))
             future.set_result(Stored(len(self.stored), False))
         return future
+
+    async def last(self, stream: str, subject: str) -> Recorded | None:
+        return self.logged.get(subject)
 
     def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.published.append((subject, data, headers or {}))
@@ -95,7 +102,10 @@ class Bench:
 
     def __init__(self) -> None:
         self.bus, self.book = PlainBus(), StrategyBook()
-        self.runner = RunEffects(bus=self.bus, lua=PlainLua(), book=self.book, clock=FixedClock(), log=LOG)
+        self.budgets = EpicBudgets(self.bus)
+        self.runner = RunEffects(
+            bus=self.bus, lua=PlainLua(), book=self.book, budgets=self.budgets, clock=FixedClock(), log=LOG
+        )
 
     async def outcome(self, effect: Any) -> Any:
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -124,6 +134,28 @@ async def test_an_llm_request_is_stored_under_its_corr_id_and_says_where_the_ans
     assert (subject, stream, msg_id) == ("htdag.v1.llm.req.claude-sonnet-4.5", "HTDAG_LLM_REQ", "r1.a.1.llm-1")
     assert headers[HEADER_ANSWER_TO] == "htdag.v1.cmd.executor.run.r1.answer"
     assert msgspec.json.decode(data, type=LlmRequest) == REQUEST
+
+
+EPIC = "htdag.v1.evt.planner.epic.e1"
+
+
+async def test_a_request_says_whose_budgets_hold_it_as_they_are_now(bench: Bench):
+    charge = Charge("a", "e1", [Budget("run", "r1", tokens=10)])
+    for seq, micros in ((1, 50_000), (2, 200_000)):
+        summary = {"Htdag-Summary": f'{{"budget_usd_micros":{micros}}}'}
+        bench.bus.logged[EPIC] = Recorded(seq, EPIC, b"", summary)
+        if seq == 2:
+            bench.budgets.take(bench.bus.logged[EPIC])
+        assert await bench.outcome(SendLlm(REQUEST, 0, charge)) is None
+        *_, headers = bench.bus.stored[-1]
+        said = msgspec.json.decode(headers["Htdag-Budget"], type=Charge)
+        assert said == Charge("a", "e1", [Budget("run", "r1", tokens=10), Budget("epic", "e1", micros)])
+
+
+async def test_an_epic_that_nobody_made_holds_nothing(bench: Bench):
+    assert await bench.outcome(SendLlm(REQUEST, 0, Charge("a", "e1"))) is None
+    *_, headers = bench.bus.stored[-1]
+    assert headers["Htdag-Budget"] == '{"task_id":"a","epic_id":"e1"}'
 
 
 async def test_an_llm_request_that_cannot_be_stored_is_answered_with_why(bench: Bench):
@@ -271,7 +303,9 @@ class BusyLua(PlainLua):
 
 async def test_many_bodies_wait_here_and_keep_no_stage_and_no_call_waiting():
     bench, lua = Bench(), BusyLua()
-    bench.runner = RunEffects(bus=bench.bus, lua=lua, book=bench.book, clock=FixedClock(), log=LOG, lua_children=2)
+    bench.runner = RunEffects(
+        bus=bench.bus, lua=lua, book=bench.book, budgets=bench.budgets, clock=FixedClock(), log=LOG, lua_children=2
+    )
     knows(bench, {"completion": '"judged"'})
     for number in range(2_000):
         bench.runner.start("r1", RunScript(f"t{number}", 1, "1", [], {}, 1000), lambda _: None)

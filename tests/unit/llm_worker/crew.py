@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from contracts.errors import Rejected
-from contracts.streams import LLM_REQUESTS
+from contracts.streams import EVENTS_LLM_WORKER, LLM_REQUESTS
 from contracts.subjects import llm_request
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.cache import Cache
@@ -16,6 +16,11 @@ from services.llm_worker.calling import Caller
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.journal import Journal
+from services.llm_worker.ledger.book import Book
+from services.llm_worker.ledger.cashier import Cashier
+from services.llm_worker.ledger.decider import LEDGER
+from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.ledger.opening import CODEC
 from services.llm_worker.models import ModelTable, Resolved
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
@@ -25,7 +30,10 @@ from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from services.runtime.ids import CountingIds
+from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.metrics import Metrics
+
+LIFTED = LimitsConfig(usd_per_day=0, requests_per_minute=0, concurrent=0)
 
 
 class Gate:
@@ -59,20 +67,27 @@ class Crew:
     """One worker and everything it is made of."""
 
     def __init__(self, bus: Bus, config: Config | None = None, worker_id: str = "w1") -> None:
-        config = config or Config()
+        config = config or Config(limits=LIFTED)
         self.bus, self.gate, self.metrics = bus, Gate(), Metrics()
         models = ModelTable(config, {})
         self.providers = ProviderTable(config, models, {})
         self.providers._by_kind["mock"] = self.gate
         self.journal = Journal(bus)
-        log, clock = structlog.get_logger(), SystemClock()
+        log, clock, prices = structlog.get_logger(), SystemClock(), Prices()
+        self.book = Book(
+            store=JetStreamEventStore(bus, EVENTS_LLM_WORKER), decider=LEDGER, codec=CODEC, clock=clock, log=log
+        )
+        self.cashier = Cashier(
+            book=self.book, prices=prices, config=config, clock=clock, metrics=self.metrics, worker_id=worker_id
+        )
+        self.writing = asyncio.get_running_loop().create_task(self.book.run())
         self.breakers = Breakers(
             bus=bus, config=config, clock=clock, metrics=self.metrics, log=log, worker_id=worker_id
         )
         self.caller = Caller(
             bus=bus,
             providers=self.providers,
-            prices=Prices(),
+            prices=prices,
             breakers=self.breakers,
             fallbacks=Fallbacks(models, log),
             cache=Cache(bus, self.journal, log),
@@ -80,6 +95,7 @@ class Crew:
             clock=clock,
             metrics=self.metrics,
             log=log,
+            cashier=self.cashier,
         )
         self.worker = Worker(
             bus=bus,
@@ -92,6 +108,7 @@ class Crew:
             metrics=self.metrics,
             log=log,
             worker_id=worker_id,
+            cashier=self.cashier,
         )
 
     async def ask(self, corr_id: str, model: str = "mock", headers: dict[str, str] | None = None, **body: Any) -> None:

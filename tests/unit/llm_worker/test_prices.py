@@ -2,9 +2,10 @@
 
 import pytest
 
+from contracts.llm import LlmInput, LlmParams, LlmRequest
 from services.llm_worker.config import ModelConfig
 from services.llm_worker.models import Resolved
-from services.llm_worker.prices import Prices
+from services.llm_worker.prices import Prices, prompt_tokens
 from services.llm_worker.providers.protocol import TokensUsed
 
 
@@ -37,3 +38,55 @@ async def cost(used: TokensUsed, **config) -> int | None:
 )
 async def test_what_a_call_costs(used, config, micros):
     assert await cost(used, **config) == micros
+
+
+def asked(text: str = "Say hi", **params) -> LlmRequest:
+    return LlmRequest(LlmInput([{"role": "user", "content": text}]), params=LlmParams(**params))
+
+
+@pytest.mark.parametrize(
+    ("config", "likely", "most"),
+    [
+        ({"provider": "embedded"}, 0, 0),
+        ({"provider": "cli"}, None, None),
+        ({"provider": "openai", "model": "nobody-knows-it"}, None, None),
+        ({"provider": "openai", "model": "x", "price_in_usd_per_mtok": 1, "price_out_usd_per_mtok": 2}, 210, 316),
+        ({"provider": "openai", "model": "gpt-4o"}, 1_025, 1_290),
+    ],
+)
+async def test_a_quote_is_the_worst_case(config, likely, most):
+    resolved = Resolved("m", "m", ModelConfig(**config))
+    quote = await Prices().quote(asked(max_tokens=100), resolved)
+    assert (quote.usd_micros, quote.usd_micros_max) == (likely, most)
+    assert quote.completion_tokens_max == 100
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "Grüße, 世界! " * 50, "\U0001f980" * 100, "def f(): return 1\n" * 100, '\x00"\\' * 50]
+)
+def test_no_prompt_has_more_tokens_than_the_worst_case(text):
+    """A token of a byte-level vocabulary has at least one byte."""
+    likely, most = prompt_tokens(asked(text))
+    assert likely <= most
+    assert len(text.encode()) + 10 <= most
+
+
+def test_tools_schemas_and_pictures_count_too():
+    plain = prompt_tokens(asked())[1]
+    assert prompt_tokens(asked(tools=[{"name": "search"}]))[1] > plain + 500
+    assert prompt_tokens(asked(response_schema={"type": "object"}))[1] > plain
+    picture = [{"type": "text", "text": "Say hi"}, {"type": "image_url", "image_url": {"url": "http://x/y.png"}}]
+    assert prompt_tokens(LlmRequest(LlmInput([{"role": "user", "content": picture}])))[1] > plain + 1_000
+
+
+@pytest.mark.parametrize(
+    ("commands", "micros"), [("price=0.01/call", 10_000), ("price=1/mtok", 110), ("price=0.01/call,tokens=3", 10_000)]
+)
+async def test_the_mock_is_quoted_by_its_commands(commands, micros):
+    resolved = Resolved("m", f"mock:{commands}", ModelConfig(provider="mock"))
+    assert (await Prices().quote(asked(max_tokens=100), resolved)).usd_micros_max == micros
+
+
+async def test_a_model_answers_no_longer_than_it_may():
+    resolved = Resolved("m", "m", ModelConfig(provider="embedded", max_output_tokens=50))
+    assert (await Prices().quote(asked(max_tokens=100), resolved)).completion_tokens_max == 50

@@ -22,7 +22,7 @@ from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer, free_port
-from tests.unit.llm_worker.crew import INPUT, Crew
+from tests.unit.llm_worker.crew import INPUT, LIFTED, Crew
 from tests.unit.llm_worker.http_provider import answering, events
 
 pytestmark = [
@@ -78,7 +78,7 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
 @asynccontextmanager
 async def crew_of(bus: Bus, model: ModelConfig, key: str = "sk-key-12345678", **config: Any) -> AsyncIterator[Crew]:
     """A worker with the model `m`."""
-    crew = Crew(bus, Config(models={"m": model}, openai_api_key=key, anthropic_api_key=key, **config))
+    crew = Crew(bus, Config(limits=LIFTED, models={"m": model}, openai_api_key=key, anthropic_api_key=key, **config))
     await crew.breakers.start()
     await crew.worker.start()
     try:

@@ -13,7 +13,7 @@ from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.llm_worker.crew import Crew
+from tests.unit.llm_worker.crew import LIFTED, Crew
 
 
 @pytest.fixture
@@ -125,7 +125,9 @@ async def test_an_answer_that_leaves_no_room_for_headers_goes_by_reference(crew,
     assert crew.gate.output.startswith(answer["output"])
 
 
-SLOW = Config(models={"slow": ModelConfig(provider="mock", slots=1), "quick": ModelConfig(provider="mock")})
+SLOW = Config(
+    limits=LIFTED, models={"slow": ModelConfig(provider="mock", slots=1), "quick": ModelConfig(provider="mock")}
+)
 
 
 async def test_a_call_that_nobody_waits_for_when_its_turn_comes_is_not_begun(bus):
@@ -145,7 +147,7 @@ async def test_a_call_that_nobody_waits_for_when_its_turn_comes_is_not_begun(bus
 
 
 async def test_one_slow_model_leaves_room_for_the_others(bus):
-    crew = Crew(bus, Config(models=SLOW.models, waiting_max=16, waiting_per_model_max=4))
+    crew = Crew(bus, Config(limits=LIFTED, models=SLOW.models, waiting_max=16, waiting_per_model_max=4))
     crew.gate.always_open.add("quick")
     await crew.worker.start()
     for number in range(40):

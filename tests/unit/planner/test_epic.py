@@ -5,12 +5,12 @@ import pytest
 
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
-from contracts.epic import EpicCreated, EpicEvent, GoalPlanned, TasksEnqueued
+from contracts.epic import EpicCreated, EpicEvent, EpicUpdated, GoalPlanned, TasksEnqueued
 from contracts.errors import Rejected
 from contracts.limits import ID_CHARS_MAX, TASKS_PER_RUN_MAX
 from contracts.run import AddTasks, RunOptions, StartRun
 from contracts.task import GroupNode, TaskSpec
-from services.planner.epic.decider import CHUNK_TASKS_MAX, EPIC, CreateEpic, EnqueueTasks, PlanGoal
+from services.planner.epic.decider import CHUNK_TASKS_MAX, EPIC, CreateEpic, EnqueueTasks, PlanGoal, UpdateEpic
 from services.planner.epic.state import Epic, open_run_of
 from services.planner.intake import body_digest
 from services.runtime.decider import fold
@@ -34,6 +34,20 @@ def refused(state: Epic, command) -> Rejected:
     with pytest.raises(Rejected) as error:
         EPIC.decide(command, state, NOW)
     return error.value
+
+
+def test_an_epic_is_changed_where_something_is_given_and_created_once_all_the_same():
+    raised = EpicUpdated("Auth", budget_usd_micros=200_000)
+    wish = UpdateEpic(budget_usd_micros=200_000)
+    assert EPIC.decide(wish, given(CREATED), NOW) == (raised,)
+    assert EPIC.decide(wish, given(CREATED, raised), NOW) == ()
+    assert EPIC.react(given(CREATED, raised), (raised,)) == []
+    after = given(CREATED, raised, EpicUpdated("Better", budget_usd_micros=200_000))
+    shown = EPIC.summary(after)
+    assert shown is not None
+    assert (shown["title"], shown["budget_usd_micros"], shown["created_by"]) == ("Better", 200_000, "ann")
+    assert EPIC.decide(CreateEpic("Auth", by="ann"), after, NOW) == ()
+    assert refused(given(), wish).code == "epic_not_found"
 
 
 def test_an_epic_is_created_once_and_said_twice_is_said_once():

@@ -24,7 +24,7 @@ from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.subjects import events as event_subject
 from contracts.task import TaskSpec
 from services.planner import epic_list
-from services.planner.epic_list import EpicList
+from services.planner.epic_list import EpicList, Progress
 from services.planner.epic_reading import EPIC_CODEC, EpicReading, plan_of, planned_in
 from services.planner.task_board import RUN_CODEC, TaskBoard, result_in
 from services.runtime.event_store import Recorded
@@ -192,11 +192,11 @@ def test_epics_are_listed_newest_first_page_by_page():
 def test_progress_is_the_sum_of_the_runs_as_they_stand_now():
     made = EpicList()
     run_summary(made, "r1", epic_id="auth", total=4, completed=1, failed=0)
-    run_summary(made, "r2", epic_id="auth", total=2, completed=0, failed=1)
-    run_summary(made, "r1", epic_id="auth", total=4, completed=4, failed=0)
+    run_summary(made, "r2", epic_id="auth", total=2, completed=0, failed=1, tokens=10, cost_unknown=True)
+    run_summary(made, "r1", epic_id="auth", total=4, completed=4, failed=0, tokens=20, cost_usd_micros=7)
     run_summary(made, "r3", total=9, completed=9, failed=0)
-    assert made.progress("auth") == (6, 4, 1)
-    assert made.progress("other") == (0, 0, 0)
+    assert made.progress("auth") == Progress(6, 4, 1, tokens=30, cost_usd_micros=7, unknown=1)
+    assert made.progress("other") == Progress()
     assert (made.epic_of("r1"), made.epic_of("r3")) == ("auth", None)
 
 
@@ -205,7 +205,7 @@ def test_runs_beyond_the_bound_stay_in_the_sum(monkeypatch):
     made = EpicList()
     for number in range(4):
         run_summary(made, f"r{number}", epic_id="auth", total=1, completed=1, failed=0)
-    assert made.progress("auth") == (4, 4, 0)
+    assert made.progress("auth") == Progress(4, 4, 0)
     assert made.epic_of("r0") is None
 
 

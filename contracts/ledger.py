@@ -1,0 +1,220 @@
+"""The ledger of llm-worker: what each LLM call may cost at most, what it cost, and whose budget that was.
+
+Money is whole micro-dollars, sums are exact, and a cost that nobody knows is None, never zero. One aggregate holds it
+all; a reservation stands in the log before its call begins, and ends there once: paid or released.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+LEDGER_ID: Final = "all"
+HEADER_BUDGET: Final = "Htdag-Budget"
+"""On a durable LLM request: a Charge as JSON, written by the executor."""
+GRANTS_MAX: Final = 10_000
+"""The largest limit of requests per minute: so many grants are remembered."""
+BUDGET_MAX: Final = 1 << 53
+ScopeKind = Literal["task", "run", "epic"]
+
+
+class Budget(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a task, a run or an epic may use in all its calls; None is no limit. The id of a task is RUN/TASK."""
+
+    kind: ScopeKind
+    id: str
+    usd_micros: int | None = None
+    tokens: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the ledger."""
+        return f"{self.kind}/{self.id}"
+
+
+class Charge(msgspec.Struct, frozen=True, omit_defaults=True):
+    """On whose account a call goes, beside the run and node that its request names."""
+
+    task_id: str = ""
+    epic_id: str = ""
+    budgets: list[Budget] = []
+
+
+# Events: `htdag.v1.evt.llm-worker.ledger.all` ---------------------------------------------------------------------
+
+
+class LlmReserved(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.reserved.v1"):
+    """A call may begin. `tokens` and `usd_micros` are its worst case; None is a price that nobody knows.
+
+    `budgets` are the keys of all budgets it is held against; after `expires_at_ms` the call cannot be under way.
+    """
+
+    corr_id: str
+    at_ms: int
+    worker_id: str
+    model: str
+    tokens: int
+    usd_micros: int | None
+    request_seq: int
+    expires_at_ms: int
+    run_id: str = ""
+    node_id: str = ""
+    task_id: str = ""
+    epic_id: str = ""
+    budgets: list[str] = []
+
+
+class LlmTakenOver(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.taken_over.v1"):
+    """Another worker carries the same call out, since the first one is gone: it is held, and paid, once."""
+
+    corr_id: str
+    at_ms: int
+    worker_id: str
+    request_seq: int
+    expires_at_ms: int
+
+
+class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.paid.v1"):
+    """A call was answered, and cost this. It counts for `day` (UTC): the one in which it was reserved.
+
+    `estimated` when the provider was stopped before it had counted. Where the cost turned out to be unknown,
+    `charged_usd_micros` is what budgets count instead: all that was reserved.
+    """
+
+    corr_id: str
+    at_ms: int
+    worker_id: str
+    day: str
+    model: str
+    provider: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd_micros: int | None
+    request_seq: int
+    run_id: str = ""
+    node_id: str = ""
+    task_id: str = ""
+    epic_id: str = ""
+    budgets: list[str] = []
+    estimated: bool = False
+    charged_usd_micros: int | None = None
+
+
+class LlmReleased(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.released.v1"):
+    """A reserved call cost nothing. `reason` is the code of its error, or `orphaned`: its worker is gone."""
+
+    corr_id: str
+    at_ms: int
+    worker_id: str
+    reason: str
+
+
+LedgerEvent = LlmReserved | LlmTakenOver | LlmPaid | LlmReleased
+
+
+# What queries take and answer --------------------------------------------------------------------------------------
+
+
+class LedgerQuery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which calls to show: of one id, run, epic or day (`2026-11-28`); the newest `limit` of them."""
+
+    corr_id: str | None = None
+    run_id: str | None = None
+    epic_id: str | None = None
+    day: str | None = None
+    limit: int = 100
+
+
+class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call in the ledger. `reserved_usd_micros` is what it was held for; `cost_usd_micros` counts when paid."""
+
+    corr_id: str
+    status: Literal["reserved", "paid", "released"]
+    at: str
+    model: str = ""
+    run_id: str = ""
+    node_id: str = ""
+    task_id: str = ""
+    epic_id: str = ""
+    worker_id: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd_micros: int | None = None
+    reserved_usd_micros: int | None = None
+    reserved_tokens: int = 0
+    reason: str = ""
+    estimated: bool = False
+
+
+class LedgerView(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Sums over every call that fits, and the newest of them. `calls` are paid; `cost_unknown` of them unpriced."""
+
+    calls: int
+    tokens: int
+    cost_usd_micros: int
+    cost_unknown: int
+    reserved: int
+    reserved_usd_micros: int
+    rows: list[LedgerRow]
+
+
+class ModelLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One model's own limits and what is used of them; 0 is no limit."""
+
+    model: str
+    limit_usd_micros: int = 0
+    spent_usd_micros: int = 0
+    reserved_usd_micros: int = 0
+    requests_per_minute: int = 0
+    requests_used: int = 0
+    concurrent: int = 0
+    in_flight: int = 0
+
+
+class LimitsView(msgspec.Struct, frozen=True, omit_defaults=False):
+    """The limits of all workers together and what is used of them; 0 is no limit. `queue` waits in all workers."""
+
+    day: str
+    limit_usd_micros: int
+    spent_usd_micros: int
+    reserved_usd_micros: int
+    resets_at: str
+    requests_per_minute: int
+    requests_used: int
+    concurrent: int
+    in_flight: int
+    queue: int
+    tokens: int
+    calls: int
+    cost_unknown: int
+    allow_unpriced: bool
+    models: list[ModelLimits]
+
+
+class Estimate(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What a request would use: its likely prompt tokens, and the worst case that would be reserved.
+
+    `cost_usd_micros_max` is None when the price is unknown; `refusal` is the code it would be refused with now.
+    """
+
+    model_id: str
+    model_used: str
+    provider: str
+    prompt_tokens: int
+    prompt_tokens_max: int
+    completion_tokens_max: int
+    cost_usd_micros: int | None
+    cost_usd_micros_max: int | None
+    refusal: str | None = None
+
+
+class QueueAsk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The question of one worker to all: how many calls wait at your limiter?"""
+
+    worker_id: str
+
+
+class QueueTold(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer to it."""
+
+    worker_id: str
+    waiting: int

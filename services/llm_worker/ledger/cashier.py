@@ -1,0 +1,225 @@
+"""Between a call and the ledger: what the call may cost, on whose account, and that its end is written down once.
+
+Where nothing is limited a call need not ask: it begins at once, and only what it cost is noted, with what others cost.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.ledger import HEADER_BUDGET, Charge, LedgerEvent
+from contracts.llm import HEADER_REQUEST, LlmAnswer, LlmError, Usage
+from services.llm_worker.config import Config
+from services.llm_worker.flight import Flight
+from services.llm_worker.journal import Key, settles
+from services.llm_worker.ledger.book import Book
+from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve
+from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.state import Open
+from services.llm_worker.models import Resolved
+from services.llm_worker.prices import Prices
+from services.runtime.clock import Clock
+from services.runtime.event_store import Recorded
+from services.runtime.metrics import Metrics
+
+MARGIN_MS: Final = 10_000
+"""So long after its timeout a call is certainly over."""
+Closing = asyncio.Future[Sequence[LedgerEvent]]
+NOBODY: Final = Charge()
+_CHARGE: Final = msgspec.json.Decoder(Charge).decode
+
+
+class _Journaled(msgspec.Struct, frozen=True):
+    """A journaled outcome, as far as the ledger needs it."""
+
+    model_id: str = ""
+    model_used: str = ""
+    usage: Usage | None = None
+    cost_usd_micros: int | None = None
+    error: dict[str, Any] | None = None
+    cached: bool = False
+
+
+_JOURNALED: Final = msgspec.json.Decoder(_Journaled).decode
+
+
+class Cashier:
+    """Reserves before calls and closes after them."""
+
+    def __init__(
+        self, *, book: Book, prices: Prices, config: Config, clock: Clock, metrics: Metrics, worker_id: str
+    ) -> None:
+        self.book, self._prices, self._config = book, prices, config
+        self._clock, self._metrics, self.worker_id = clock, metrics, worker_id
+        self.limits = config.limits.limits
+        self._asked: set[str] = set()
+
+    # -- before the call ---------------------------------------------------------------------------------------------
+
+    async def reserve(self, flight: Flight, until_s: float) -> None:
+        """Wait until the call may begin, at most until `until_s` of the loop's clock.
+
+        Raises Rejected: price_unknown, budget_exceeded, epic_budget_exceeded, rate_limit_exceeded, provider_overloaded.
+        """
+        limits, charge = self.limits_of(flight.resolved), charge_of(flight)
+        if self.limits.lifted and limits.lifted and not charge.budgets:
+            if self._held(flight.key):
+                # The model that was to answer is limited, the one that answers instead is not.
+                corr_id = flight.key.corr_id
+                await self._done(flight.key, self.book.ask(Release(corr_id, self.worker_id, "fallback")))
+            return
+        wish = await self.wish(flight, charge)
+        began_s = self._clock.monotonic_s()
+        self._asked.add(flight.key.corr_id)
+        outcome = "cancelled"
+        try:
+            await self.book.ask(wish, until_s)
+            outcome = "granted"
+        except Rejected as error:
+            self._asked.discard(flight.key.corr_id)
+            outcome = error.code
+            if isinstance(error, Later):
+                raise Rejected(error.code, error.message, **self._how_long(error)) from None
+            raise
+        finally:
+            self._metrics.observe(
+                "htdag_llm_limiter_wait_seconds", self._clock.monotonic_s() - began_s, outcome=outcome
+            )
+
+    async def wish(self, flight: Flight, charge: Charge) -> Reserve:
+        """What is asked of the ledger for one call."""
+        request, resolved, key = flight.request, flight.resolved, flight.key
+        quote = await self._prices.quote(request, resolved)
+        return Reserve(
+            key.corr_id,
+            self.worker_id,
+            flight.request_seq,
+            resolved.shown,
+            quote.tokens_max,
+            quote.usd_micros_max,
+            request.params.timeout_ms + MARGIN_MS,
+            self.limits,
+            self.limits_of(resolved),
+            tuple(charge.budgets),
+            request.params.allow_unpriced or self._config.limits.allow_unpriced,
+            key.run_id,
+            key.node_id,
+            charge.task_id,
+            charge.epic_id,
+        )
+
+    def limits_of(self, resolved: Resolved) -> Limits:
+        """The limits of one model."""
+        config = resolved.config
+        return Limits(round(config.usd_per_day * 1_000_000), config.requests_per_minute, config.concurrent)
+
+    def _how_long(self, error: Later) -> dict[str, Any]:
+        if error.at_ms is None:
+            return error.detail
+        return {**error.detail, "retry_after": max(1, -(-(error.at_ms - self._clock.now_ms()) // 1000))}
+
+    # -- after it ----------------------------------------------------------------------------------------------------
+
+    def close(self, flight: Flight, answer: LlmAnswer | LlmError) -> Closing | None:
+        """Write down how a call ended, after its answer is journaled. None when there is nothing to write."""
+        key, held = flight.key, self._held(flight.key)
+        if isinstance(answer, LlmAnswer) and answer.cached:
+            # Somebody paid for it before.
+            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, "cached"))) if held else None
+        if isinstance(answer, LlmAnswer):
+            usage, cost = answer.usage, answer.cost_usd_micros
+            bill = self._bill(flight, answer.model_used, usage.prompt_tokens, usage.completion_tokens, cost)
+        elif flight.used is not None:
+            used, model = flight.used, flight.resolved.shown
+            bill = self._bill(flight, model, used.prompt_tokens, used.completion_tokens, used.cost_usd_micros)
+            bill = bill._replace(estimated=True)
+        elif held:
+            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, str(answer.error["code"]))))
+        else:
+            return None
+        return self._done(key, self.book.ask(bill)) if held else self.book.note(bill)
+
+    def close_journaled(self, flight: Flight, entry: Recorded) -> Closing | None:
+        """The same for a request that came again: whoever journaled its answer may have died before it wrote this."""
+        if not settles_itself(entry, flight.request_seq):
+            return None
+        return self._close_recorded(flight.key, entry, flight.request_seq, flight)
+
+    def close_orphan(self, corr_id: str, left: Open, entry: Recorded | None) -> Closing:
+        """What a dead worker left: paid if its answer is journaled, released else, and only if it is still the same."""
+        key = Key(left.run_id, left.node_id, corr_id)
+        if entry is not None and settles(entry, left.request_seq):
+            found = self._close_recorded(key, entry, left.request_seq, None)
+            if found is not None:
+                return found
+        return self.book.ask(Release(corr_id, self.worker_id, "orphaned", holder=left.worker_id))
+
+    def _close_recorded(self, key: Key, entry: Recorded, request_seq: int, flight: Flight | None) -> Closing | None:
+        said = _JOURNALED(entry.data)
+        if said.usage is None:
+            if not self._held(key):
+                return None
+            code = str((said.error or {}).get("code", "internal"))
+            return self.book.ask(Release(key.corr_id, self.worker_id, code))
+        charge = NOBODY if flight is None else charge_of(flight)
+        return self.book.ask(
+            Pay(
+                key.corr_id,
+                self.worker_id,
+                request_seq,
+                said.model_used,
+                "" if flight is None else flight.resolved.config.provider,
+                said.usage.prompt_tokens,
+                said.usage.completion_tokens,
+                said.cost_usd_micros,
+                run_id=key.run_id,
+                node_id=key.node_id,
+                task_id=charge.task_id,
+                epic_id=charge.epic_id,
+                budgets=tuple(budget.key for budget in charge.budgets),
+            )
+        )
+
+    def _held(self, key: Key) -> bool:
+        return key.corr_id in self._asked or key.corr_id in self.book.state.open
+
+    def _done(self, key: Key, closing: Closing) -> Closing:
+        self._asked.discard(key.corr_id)
+        return closing
+
+    def _bill(self, flight: Flight, model: str, prompt: int, completion: int, cost: int | None) -> Pay:
+        charge, key = charge_of(flight), flight.key
+        return Pay(
+            key.corr_id,
+            self.worker_id,
+            flight.request_seq,
+            model,
+            flight.resolved.config.provider,
+            prompt,
+            completion,
+            cost,
+            run_id=key.run_id,
+            node_id=key.node_id,
+            task_id=charge.task_id,
+            epic_id=charge.epic_id,
+            budgets=tuple(budget.key for budget in charge.budgets),
+        )
+
+
+def settles_itself(entry: Recorded, request_seq: int) -> bool:
+    """Whether a journaled answer was given to this very request: another one of the same call was never charged."""
+    return entry.headers.get(HEADER_REQUEST) == str(request_seq)
+
+
+def charge_of(flight: Flight) -> Charge:
+    """On whose account a call goes. Raises invalid_request when the header cannot be read."""
+    text = flight.waiters[0].delivery.headers.get(HEADER_BUDGET)
+    if text is None:
+        return NOBODY
+    try:
+        return _CHARGE(text.encode())
+    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+        raise Rejected("invalid_request", f"{HEADER_BUDGET}: {error}", field=HEADER_BUDGET) from error

@@ -1,0 +1,98 @@
+"""Reservations whose worker died and whose request nobody takes up: paid when their answer is journaled, else released.
+
+Usually the broker delivers a dead worker's request to another one, which goes on with the same reservation. But that
+one may have no room for it as long as the reservation stands, and a request can be gone. So whoever has a call under
+way is asked, as before a call that may be under way elsewhere; who is silent again and again does not have it.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.llm import LlmClaim
+from contracts.subjects import LLM_CLAIM
+from services.llm_worker.claims import ANSWER_S
+from services.llm_worker.flight import Flights
+from services.llm_worker.journal import Journal, Key
+from services.llm_worker.ledger.cashier import Cashier
+from services.llm_worker.ledger.state import Open
+from services.runtime.bus import Bus
+from services.runtime.clock import Clock
+from services.runtime.metrics import Metrics
+
+EVERY_S: Final = 1.0
+YOUNG_MS: Final = 3_000
+SILENT_MAX: Final = 14
+"""Longer than the broker waits before it gives a request to another worker: that one goes on with what is held."""
+ASKED_AT_ONCE_MAX: Final = 32
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class Orphans:
+    """Looks after open reservations."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        cashier: Cashier,
+        journal: Journal,
+        flights: Flights,
+        clock: Clock,
+        metrics: Metrics,
+        log: Any,
+    ) -> None:
+        self._bus, self._cashier, self._journal, self._flights = bus, cashier, journal, flights
+        self._clock, self._metrics, self._log = clock, metrics, log
+        self._silent: Counter[tuple[str, str]] = Counter()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self.look()
+            except Rejected as error:
+                self._log.warning("orphans_not_seen_to", code=error.code)
+
+    async def look(self) -> None:
+        """Ask once for every reservation that is not quite young; see to those that nobody answered for so often."""
+        oldest_ms = self._clock.now_ms() - YOUNG_MS
+        suspects = [
+            (corr_id, left)
+            for corr_id, left in self._cashier.book.state.open.items()
+            if left.at_ms <= oldest_ms and self._flights.of(corr_id) is None
+        ]
+        names = {(corr_id, left.worker_id) for corr_id, left in suspects}
+        self._silent = Counter({name: count for name, count in self._silent.items() if name in names})
+        some = suspects[:ASKED_AT_ONCE_MAX]
+        taken = await asyncio.gather(*(self._taken(corr_id) for corr_id, _ in some))
+        for (corr_id, left), is_taken in zip(some, taken, strict=True):
+            name = (corr_id, left.worker_id)
+            if is_taken:
+                del self._silent[name]
+                continue
+            self._silent[name] += 1
+            if self._silent[name] >= SILENT_MAX:
+                del self._silent[name]
+                await self._see_to(corr_id, left)
+
+    async def _taken(self, corr_id: str) -> bool:
+        try:
+            await self._bus.request(LLM_CLAIM, _ENCODE(LlmClaim(corr_id, self._cashier.worker_id)), timeout_s=ANSWER_S)
+        except Rejected as error:
+            if error.code not in ("timeout", "no_responders"):
+                raise
+            return False
+        return True
+
+    async def _see_to(self, corr_id: str, left: Open) -> None:
+        entry = await self._journal.find(Key(left.run_id, left.node_id, corr_id))
+        events = await self._cashier.close_orphan(corr_id, left, entry)
+        for event in events:
+            outcome = type(event).__name__.removeprefix("Llm").lower()
+            self._metrics.inc("htdag_llm_orphans_total", outcome=outcome)
+            self._log.warning("orphan_closed", corr_id=corr_id, worker=left.worker_id, outcome=outcome)

@@ -1,0 +1,227 @@
+"""Any workers in any order, races, deaths and doubles: no limit is ever exceeded, nothing is paid twice or lost.
+
+Several books write one log, as several workers do. A naive reader of that log, which knows nothing of the decider,
+checks after every single event that what is spent and reserved is within every limit, and at the end that the books
+agree with it.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.codec import CommitCodec
+from contracts.errors import Rejected
+from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved
+from services.llm_worker.ledger.book import Book
+from services.llm_worker.ledger.decider import LEDGER, Pay, Release, Reserve
+from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.state import DAY_MS, day_of
+from services.runtime.clock import FixedClock
+from services.runtime.event_store import Conflict, Recorded
+
+CODEC: CommitCodec[LedgerEvent] = CommitCodec(LedgerEvent)
+MODELS = ("dear", "cheap")
+
+
+class Log:
+    """An event store in memory that lets others go first, loses acknowledgements and is away now and then."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.records: list[Recorded] = []
+        self.books: list[Book] = []
+        self._chance = chance
+
+    async def append(
+        self, subject: str, parts: Sequence[bytes], *, expect: int, msg_id: str, headers: Mapping[str, str]
+    ) -> int:
+        for _ in range(self._chance.randint(0, 3)):
+            await asyncio.sleep(0)
+        if self._chance.random() < 0.03:
+            raise Rejected("nats_unavailable")
+        if expect != len(self.records):
+            raise Conflict(len(self.records))
+        record = Recorded(len(self.records) + 1, subject, parts[0], headers)
+        self.records.append(record)
+        for book in self.books:
+            if self._chance.random() < 0.7:  # the others hear of it late, or never
+                book.hear(record)
+        if self._chance.random() < 0.03:
+            raise Rejected("nats_unavailable")  # stored, but nobody said so
+        return record.seq
+
+    async def read(self, _subject: str, after: int = 0) -> AsyncIterator[Recorded]:
+        for record in self.records[after:]:
+            await asyncio.sleep(0)
+            yield record
+
+
+class Naive:
+    """Adds up what the log says, one event after the other."""
+
+    def __init__(self, limits: Limits, model_limits: Limits, budgets: Mapping[str, Budget]) -> None:
+        self.limits, self.model_limits, self.budgets = limits, model_limits, budgets
+        self.open: dict[str, LlmReserved] = {}
+        self.paid: dict[str, LlmPaid] = {}
+        self.days: dict[str, int] = {}
+        self.times: list[tuple[int, str]] = []
+
+    def take(self, event: LedgerEvent) -> None:
+        if isinstance(event, LlmReserved):
+            assert event.corr_id not in self.open
+            self.open[event.corr_id] = event
+            self.times.append((event.at_ms, event.model))
+        elif isinstance(event, LlmPaid):
+            assert event.corr_id not in self.paid, "paid twice"
+            self.paid[event.corr_id] = event
+            assert self.open.pop(event.corr_id, None) is not None, "paid without a reservation"
+        elif isinstance(event, LlmReleased):
+            assert self.open.pop(event.corr_id, None) is not None, "released twice"
+        else:
+            self.times.append((event.at_ms, self.open[event.corr_id].model))
+        self.check()
+
+    def check(self) -> None:
+        for day in {day_of(event.at_ms) for event in self.open.values()} | {event.day for event in self.paid.values()}:
+            for limit, model in ((self.limits.usd_micros, ""), (self.model_limits.usd_micros, "dear")):
+                held = sum(
+                    event.usd_micros or 0
+                    for event in self.open.values()
+                    if day_of(event.at_ms) == day and model in ("", event.model)
+                )
+                spent = sum(
+                    event.cost_usd_micros or 0
+                    for event in self.paid.values()
+                    if event.day == day and model in ("", event.model)
+                )
+                assert not limit or spent + held <= limit, (day, spent, held, limit)
+        for key, budget in self.budgets.items():
+            open_ = [event for event in self.open.values() if key in event.budgets]
+            paid = [event for event in self.paid.values() if key in event.budgets]
+            usd = sum(event.usd_micros or 0 for event in open_) + sum(event.cost_usd_micros or 0 for event in paid)
+            tokens = sum(event.tokens for event in open_)
+            tokens += sum(event.prompt_tokens + event.completion_tokens for event in paid)
+            assert budget.usd_micros is None or usd <= budget.usd_micros
+            assert budget.tokens is None or tokens <= budget.tokens
+        assert not self.limits.concurrent or len(self.open) <= self.limits.concurrent
+        dear = sum(event.model == "dear" for event in self.open.values())
+        assert not self.model_limits.concurrent or dear <= self.model_limits.concurrent
+        newest = max((at for at, _ in self.times), default=0)
+        last_minute = sum(at > newest - 60_000 for at, _ in self.times)
+        assert not self.limits.per_minute or last_minute <= self.limits.per_minute
+
+
+class Story:
+    """So many workers, each with its book; each call is answered, fails, or loses its worker."""
+
+    def __init__(self, seed: int, limits: Limits, model_limits: Limits, budget: Budget, workers: int) -> None:
+        self.chance = random.Random(seed)
+        self.log, self.clock = Log(self.chance), FixedClock()
+        self.limits, self.model_limits, self.budget = limits, model_limits, budget
+        self.answered: dict[str, int] = {}
+        self.refused: dict[str, str] = {}
+        self.books = [self.book() for _ in range(workers)]
+        self.log.books = self.books
+
+    def book(self) -> Book:
+        store: Any = self.log
+        return Book(store=store, decider=LEDGER, codec=CODEC, clock=self.clock, log=structlog.get_logger())
+
+    def wish(self, corr_id: str, worker: int) -> Reserve:
+        chance = random.Random(f"{corr_id}")
+        model = chance.choice(MODELS)
+        return Reserve(
+            corr_id,
+            f"w{worker}",
+            1,
+            model,
+            chance.randint(1, 50),
+            chance.randint(0, 40),
+            60_000,
+            self.limits,
+            self.model_limits if model == "dear" else Limits(),
+            (self.budget,) if chance.random() < 0.5 else (),
+        )
+
+    async def call(self, corr_id: str, worker: int) -> None:
+        """One call, with the deaths of its workers."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wish = self.wish(corr_id, worker)
+            try:
+                await self.books[worker].ask(wish, loop.time() + 2.0)
+            except Rejected as error:
+                if error.code == "nats_unavailable":
+                    continue
+                self.refused[corr_id] = error.code
+                # A reservation whose acknowledgement was lost is seen to by whoever looks after orphans.
+                await self.books[worker].ask(Release(corr_id, f"w{worker}", error.code))
+                return
+            await asyncio.sleep(0)
+            fate = self.chance.random()
+            if fate < 0.2:
+                worker = self.chance.randrange(len(self.books))  # it died: the request comes to another one
+                continue
+            if fate < 0.35:
+                await self.books[worker].ask(Release(corr_id, f"w{worker}", "provider_error"))
+                self.refused[corr_id] = "provider_error"
+                return
+            cost = self.answered[corr_id] = self.chance.randint(0, wish.usd_micros or 0)
+            tokens = self.chance.randint(0, wish.tokens)
+            bill = Pay(corr_id, f"w{worker}", 1, wish.model, "mock", tokens, 0, cost)
+            payers = [worker, *(self.chance.randrange(len(self.books)) for _ in range(self.chance.randint(0, 2)))]
+            await asyncio.gather(*(self.books[one].ask(bill) for one in payers))
+            return
+
+    async def tell(self, calls: int) -> None:
+        tasks = [asyncio.create_task(book.run()) for book in self.books]
+        passing = asyncio.create_task(self.pass_time())
+        try:
+            async with asyncio.timeout(30):
+                await asyncio.gather(
+                    *(self.call(f"c{number}", self.chance.randrange(len(self.books))) for number in range(calls))
+                )
+        finally:
+            for task in (*tasks, passing):
+                task.cancel()
+
+    async def pass_time(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await asyncio.Event().wait()
+            self.clock.advance(self.chance.choice([1, 500, 20_000, 61_000, DAY_MS // 3]))
+
+
+limits = st.builds(Limits, st.sampled_from([0, 60, 200]), st.sampled_from([0, 4, 15]), st.sampled_from([0, 1, 3]))
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    limits=limits,
+    model_limits=limits,
+    usd=st.sampled_from([None, 0, 100]),
+    tokens=st.sampled_from([None, 120]),
+    workers=st.integers(1, 4),
+    calls=st.integers(1, 25),
+)
+@settings(max_examples=40)
+def test_no_limit_is_exceeded_at_any_sequence_and_each_call_is_paid_once(
+    seed, limits, model_limits, usd, tokens, workers, calls
+):
+    budget = Budget("epic", "e", usd, tokens)
+    story = Story(seed, limits, model_limits, budget, workers)
+    asyncio.run(story.tell(calls))
+    naive = Naive(limits, model_limits, {budget.key: budget})
+    for record in story.log.records:
+        for event in CODEC.decode(record.data).events:
+            naive.take(event)
+    assert not naive.open, "a reservation was lost"
+    assert {corr_id: event.cost_usd_micros for corr_id, event in naive.paid.items()} == story.answered
+    assert set(naive.paid) | set(story.refused) == {f"c{number}" for number in range(calls)}
+    assert not set(naive.paid) & set(story.refused)
