@@ -24,7 +24,7 @@ from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.journal import Journal, Key, settles
 from services.llm_worker.keeping import Keeper
-from services.llm_worker.ledger.cashier import Cashier, Closing
+from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
 from services.llm_worker.models import Resolved
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
@@ -309,11 +309,12 @@ class Worker:
             data = _ENCODE(answer)
         stored = await self._keeper.keep(flight, answer, data)
         faults.point("llm_worker.after_journal")
-        if stored.duplicate:
-            # Another worker was first: its answer is the one that everybody gets.
-            entry = await self._journal.find(flight.key)
-            data = entry.data if entry is not None else data
-        self._hand_over(flight, data, self._cashier.close(flight, answer))
+        entry = await self._journal.find(flight.key) if stored.duplicate else None
+        if entry is not None and settles_itself(entry, flight.request_seq):
+            # Another worker was first: its answer is the one that everybody gets, and the one that is paid.
+            self._hand_over(flight, entry.data, self._cashier.close_journaled(flight, entry))
+            return
+        self._hand_over(flight, data if entry is None else entry.data, self._cashier.close(flight, answer))
 
     def _hand_over(self, flight: Flight, data: bytes, closing: Closing | None) -> None:
         """Give the journaled bytes to everybody who waits; acknowledge when the ledger has it, too."""

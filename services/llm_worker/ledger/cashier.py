@@ -32,6 +32,14 @@ NOBODY: Final = Charge()
 _CHARGE: Final = msgspec.json.Decoder(Charge).decode
 
 
+class _Failed(msgspec.Struct, frozen=True):
+    """A journaled error; with usage where its provider had begun to answer."""
+
+    code: str = "internal"
+    usage: Usage | None = None
+    cost_usd_micros: int | None = None
+
+
 class _Journaled(msgspec.Struct, frozen=True):
     """A journaled outcome, as far as the ledger needs it."""
 
@@ -39,7 +47,7 @@ class _Journaled(msgspec.Struct, frozen=True):
     model_used: str = ""
     usage: Usage | None = None
     cost_usd_micros: int | None = None
-    error: dict[str, Any] | None = None
+    error: _Failed | None = None
     cached: bool = False
 
 
@@ -159,22 +167,25 @@ class Cashier:
 
     def _close_recorded(self, key: Key, entry: Recorded, request_seq: int, flight: Flight | None) -> Closing | None:
         said = _JOURNALED(entry.data)
-        if said.usage is None:
+        failed = said.error
+        used, cost = (said.usage, said.cost_usd_micros) if failed is None else (failed.usage, failed.cost_usd_micros)
+        if used is None or said.cached:
             if not self._held(key):
                 return None
-            code = str((said.error or {}).get("code", "internal"))
-            return self.book.ask(Release(key.corr_id, self.worker_id, code))
+            code = "cached" if failed is None else failed.code
+            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, code)))
         charge = NOBODY if flight is None else charge_of(flight)
-        return self.book.ask(
+        bill = self.book.ask(
             Pay(
                 key.corr_id,
                 self.worker_id,
                 request_seq,
-                said.model_used,
+                said.model_used or ("" if flight is None else flight.resolved.shown),
                 "" if flight is None else flight.resolved.config.provider,
-                said.usage.prompt_tokens,
-                said.usage.completion_tokens,
-                said.cost_usd_micros,
+                used.prompt_tokens,
+                used.completion_tokens,
+                cost,
+                failed is not None,
                 run_id=key.run_id,
                 node_id=key.node_id,
                 task_id=charge.task_id,
@@ -182,6 +193,7 @@ class Cashier:
                 budgets=tuple(budget.key for budget in charge.budgets),
             )
         )
+        return self._done(key, bill)
 
     def _held(self, key: Key) -> bool:
         return key.corr_id in self._asked or key.corr_id in self.book.state.open

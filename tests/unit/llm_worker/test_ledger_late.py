@@ -1,0 +1,83 @@
+"""Ends of calls that come late, or come from somewhere else: each is in the ledger, and there once."""
+
+import msgspec
+import pytest
+
+from contracts.ledger import LedgerEvent, LlmPaid, LlmReleased, LlmReserved
+from contracts.llm import LlmError, Usage
+from contracts.streams import EVENTS_LLM_WORKER
+from services.llm_worker.config import Config
+from services.llm_worker.journal import Key
+from services.llm_worker.ledger.book import SUBJECT
+from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.ledger.opening import CODEC
+from services.runtime import nats_client, provision
+from services.runtime.bus import Bus
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+from tests.unit.llm_worker.crew import Crew
+
+LIMITED = Config(limits=LimitsConfig(usd_per_day=100, requests_per_minute=0, concurrent=0))
+
+
+@pytest.fixture
+async def crew(nats_server: NatsServer):
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    crew = Crew(bus, LIMITED)
+    await crew.worker.start()
+    yield crew
+    crew.writing.cancel()
+    await bus.close()
+
+
+async def events(crew: Crew) -> list[LedgerEvent]:
+    return [
+        event
+        async for record in crew.bus.history(EVENTS_LLM_WORKER, SUBJECT)
+        for event in CODEC.decode(record.data).events
+    ]
+
+
+async def types(crew: Crew) -> list[type[LedgerEvent]]:
+    return [type(event) for event in await events(crew)]
+
+
+async def test_a_frozen_worker_that_pays_after_its_reservation_was_released_is_accounted_once(crew):
+    await crew.ask("c", "mock:price=0.05/call")
+    await eventually(lambda: "c" in crew.cashier.book.state.open)
+    left = crew.cashier.book.state.open["c"]
+    await crew.cashier.close_orphan("c", left, None)  # somebody else took it for dead
+    assert await types(crew) == [LlmReserved, LlmReleased]
+    crew.gate.open.set()
+    await eventually(lambda: crew.answer("c"))
+    await eventually(lambda: _is(crew, [LlmReserved, LlmReleased, LlmPaid]))
+    # And its request once more: the answer is there, and nothing is paid again.
+    await crew.ask("c", "mock:price=0.05/call", more="once")
+    await eventually(lambda: _settled(crew))
+    assert await types(crew) == [LlmReserved, LlmReleased, LlmPaid]
+    paid = crew.cashier.book.state
+    assert (len(paid.open), crew.gate.calls) == (0, ["c"])
+
+
+async def test_what_a_dead_worker_had_used_in_vain_is_paid_as_its_answer_says(crew):
+    await crew.ask("c", "mock:price=0.05/call")
+    await eventually(lambda: "c" in crew.cashier.book.state.open)
+    left = crew.cashier.book.state.open["c"]
+    error = {"code": "timeout", "usage": msgspec.to_builtins(Usage(3, 4, 7)), "cost_usd_micros": 50_000}
+    key = Key(left.run_id, left.node_id, "c")
+    data = msgspec.json.encode(LlmError(*key, "mock", error))
+    await crew.journal.store(key, data, outcome="timeout", model_used="", request_seq=left.request_seq)
+    await crew.cashier.close_orphan("c", left, await crew.journal.find(key))
+    paid = (await events(crew))[-1]
+    assert isinstance(paid, LlmPaid)
+    assert (paid.cost_usd_micros, paid.estimated, paid.prompt_tokens, paid.completion_tokens) == (50_000, True, 3, 4)
+
+
+async def _is(crew: Crew, wanted: list[type[LedgerEvent]]) -> bool:
+    return await types(crew) == wanted
+
+
+async def _settled(crew: Crew) -> bool:
+    return await crew.unsettled() == 0
