@@ -294,15 +294,15 @@ class App:
             self.life.kill("NATS refuses these credentials now", CATALOGUE["nats_denied"].exit_code)
 
 
-def run_service(name: str, build: Build, *, config: Config) -> int:
-    """Run one service in this process until it is stopped; the exit code for the shell.
+def run_service(name: str, build: Build, *, config: Config, clock: Clock | None = None) -> int:
+    """Run one service in this process until it is stopped; the exit code for the shell. `clock` else the machine's.
 
     What is wrong before it can live (configuration, a port in use) is one line in the log and its own exit code.
     """
     os.umask(PRIVATE)
     faults.arm_from_environment(os.environ.get("HTDAG_FAULT"))
     with asyncio.Runner(loop_factory=event_loop.factory()) as runner:
-        code = runner.run(_serve(name, build, config))
+        code = runner.run(_serve(name, build, config, clock))
         # The loop now closes its threads; one that sits in foreign code must not keep the process.
         last = threading.Timer(config.core.grace_s, os._exit, (code,))
         last.daemon = True
@@ -319,8 +319,8 @@ def version() -> str:
         return "0.0.0"
 
 
-async def _serve(name: str, build: Build, config: Config) -> int:
-    app = App(name, config)
+async def _serve(name: str, build: Build, config: Config, clock: Clock | None) -> int:
+    app = App(name, config, clock=clock)
     app.life.catch_signals()
 
     async def built(app: App) -> None:
