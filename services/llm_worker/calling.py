@@ -12,7 +12,7 @@ from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker import genai
-from services.llm_worker.breaker.breakers import Breakers
+from services.llm_worker.breaker.breakers import Breakers, Pass
 from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
@@ -162,6 +162,8 @@ class Caller:
                     tokens.put(recorded.output)
                 self._metrics.inc("htdag_llm_cached_total", model=asked.shown)
                 return recorded
+        if not asked.config.fallback and not request.params.cache:
+            return await self._in_turn(flight, tokens)
         answer = await self._fallbacks.ask(
             flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
         )
@@ -218,9 +220,11 @@ class Caller:
 
     async def _guarded(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         """Call if the breaker of the model lets it through, and tell it how that ended."""
-        leave = await self._breakers.admit(
-            flight.resolved.used, flight.key.corr_id, flight.request.params.timeout_ms
-        )  # fmt: skip
+        model = flight.resolved.used
+        if self._breakers.is_well(model):
+            leave = Pass(model)
+        else:
+            leave = await self._breakers.admit(model, flight.key.corr_id, flight.request.params.timeout_ms)
         try:
             answer = await self._tries(flight, tokens, RETRY_DELAYS_S if not leave.probe else ())
         except Rejected as error:
@@ -229,7 +233,8 @@ class Caller:
         except asyncio.CancelledError:
             self._breakers.abandoned(leave)
             raise
-        await self._breakers.succeeded(leave)
+        if not self._breakers.is_well(model):
+            await self._breakers.succeeded(leave)
         return answer
 
     async def _tries(self, flight: Flight, tokens: TokenStream | None, delays_s: Sequence[float]) -> LlmAnswer:

@@ -7,6 +7,7 @@ What was asked and answered is in the journal; no span holds it.
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ TOKENS: Final = "gen_ai_client_token_usage"
 FIRST_CHUNK: Final = "gen_ai_client_operation_time_to_first_chunk_seconds"
 PER_CHUNK: Final = "gen_ai_client_operation_time_per_output_chunk_seconds"
 GEMINI_HOST: Final = "generativelanguage.googleapis.com"
+METERS_MAX: Final = 1_000
 _PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -62,14 +64,39 @@ def _server(base_url: str) -> dict[str, Any]:
     return {"server.address": parts.hostname, "server.port": parts.port or _PORTS.get(parts.scheme, 443)}
 
 
+class Meters:
+    """The metrics of one model at one provider."""
+
+    def __init__(self, metrics: Metrics, provider: str, model: str) -> None:
+        self._metrics = metrics
+        self._labels = labels = {
+            "gen_ai_operation_name": OPERATION, "gen_ai_provider_name": provider, "gen_ai_request_model": model,
+        }  # fmt: skip
+        self.per_chunk = metrics.observer(PER_CHUNK, **labels)
+        self.first_chunk = metrics.observer(FIRST_CHUNK, **labels)
+        self.input = metrics.observer(TOKENS, **labels, gen_ai_token_type="input")
+        self.output = metrics.observer(TOKENS, **labels, gen_ai_token_type="output")
+        self._well = metrics.observer(DURATION, **labels, error_type="")
+
+    def ended(self, error: str, seconds: float) -> None:
+        """A call is over."""
+        if error:
+            self._metrics.observe(DURATION, seconds, **self._labels, error_type=error)
+        else:
+            self._well(seconds)
+
+
+@lru_cache(maxsize=METERS_MAX)
+def meters_of(metrics: Metrics, provider: str, model: str) -> Meters:
+    """They are looked up once, not five times a call."""
+    return Meters(metrics, provider, model)
+
+
 class Inference:
     """One call while it runs."""
 
-    def __init__(self, clock: Clock, metrics: Metrics, provider: str, model: str, span: Any) -> None:
-        self._clock, self._metrics, self._span = clock, metrics, span
-        self._labels = {
-            "gen_ai_operation_name": OPERATION, "gen_ai_provider_name": provider, "gen_ai_request_model": model,
-        }  # fmt: skip
+    def __init__(self, clock: Clock, meters: Meters, model: str, span: Any) -> None:
+        self._clock, self._meters, self._model, self._span = clock, meters, model, span
         self._began_s = clock.monotonic_s()
         self._last_s = 0.0
 
@@ -77,27 +104,28 @@ class Inference:
         """A piece of the output came."""
         now_s = self._clock.monotonic_s()
         if self._last_s:
-            self._metrics.observe(PER_CHUNK, now_s - self._last_s, **self._labels)
+            self._meters.per_chunk(now_s - self._last_s)
         else:
-            self._metrics.observe(FIRST_CHUNK, now_s - self._began_s, **self._labels)
+            self._meters.first_chunk(now_s - self._began_s)
             self._set("gen_ai.response.time_to_first_chunk", now_s - self._began_s)
         self._last_s = now_s
 
     def answered(self, used: TokensUsed | None, reason: str) -> None:
         """The provider came to its end. Tokens that it did not count are not told."""
-        self._set("gen_ai.response.model", self._labels["gen_ai_request_model"])
+        self._set("gen_ai.response.model", self._model)
         self._set("gen_ai.response.finish_reasons", [reason])
         if used is None:
             return
-        for kind, count in (("input", used.prompt_tokens), ("output", used.completion_tokens)):
-            self._set(f"gen_ai.usage.{kind}_tokens", count)
-            self._metrics.observe(TOKENS, count, **self._labels, gen_ai_token_type=kind)
+        self._set("gen_ai.usage.input_tokens", used.prompt_tokens)
+        self._set("gen_ai.usage.output_tokens", used.completion_tokens)
+        self._meters.input(used.prompt_tokens)
+        self._meters.output(used.completion_tokens)
 
     def ended(self, error: str) -> None:
         """It is over; `error` is the code of what went wrong, or empty."""
         if error:
             self._set("error.type", error)
-        self._metrics.observe(DURATION, self._clock.monotonic_s() - self._began_s, **self._labels, error_type=error)
+        self._meters.ended(error, self._clock.monotonic_s() - self._began_s)
 
     def _set(self, name: str, value: Any) -> None:
         if self._span is not None:
@@ -120,7 +148,7 @@ def inference(
     about = attributes_of(request, resolved, model, max_tokens) if telemetry.recording() else None
     kind: telemetry.SpanKind = "internal" if resolved.config.provider == "embedded" else "client"
     with telemetry.span(f"{OPERATION} {model}", kind=kind, headers=headers, attributes=about) as span:
-        told = Inference(clock, metrics, provider_name(resolved), model, span)
+        told = Inference(clock, meters_of(metrics, provider_name(resolved), model), model, span)
         try:
             yield told
         except Rejected as error:

@@ -113,6 +113,11 @@ class Breakers:
         """The models whose breaker is not closed."""
         return [model for model, known in self._known.items() if known.breaker.status != "closed"]
 
+    def is_well(self, model: str) -> bool:
+        """Whether nothing need be asked or told of a call that goes well."""
+        known = self._known.get(model)
+        return known is None or (known.breaker.status == "closed" and not known.breaker.failures)
+
     def check(self, model: str) -> None:
         """Raise Rejected("circuit_open") when a call would not be let through; nothing is decided yet."""
         known = self._known.get(model)

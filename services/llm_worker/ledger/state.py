@@ -7,6 +7,7 @@ import hashlib
 from bisect import bisect_right, insort
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from contracts.ledger import GRANTS_MAX, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
@@ -110,7 +111,12 @@ def initial(_ledger_id: str) -> Ledger:
 
 def day_of(at_ms: int) -> str:
     """The UTC day of a moment, as `2026-11-28`."""
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d}"
+    return _day(at_ms // DAY_MS)
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp(number * DAY_MS / 1000, UTC):%Y-%m-%d}"
 
 
 def resets_at_ms(at_ms: int) -> int:
