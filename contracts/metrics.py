@@ -46,6 +46,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_tokens_streamed_total", "counter", ("model",), "chunks published"),
     MetricSpec("htdag_llm_tokens_dropped_total", "counter", ("model",), "chunks that could not be published"),
     MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),
+    MetricSpec("htdag_llm_retries_total", "counter", ("provider", "model"), "calls made once more after a failure"),
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
     MetricSpec("htdag_llm_breaker_state", "gauge", ("model",), "0 closed, 1 half open, 2 open"),
     MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, seen here"),

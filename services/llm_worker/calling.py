@@ -1,16 +1,14 @@
 """One call at a provider: a place, a deadline, tokens while they come, the answer or the error at the end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from contracts.errors import Rejected, failure
 from contracts.limits import LLM_TIMEOUT_GRACE_MS
-from contracts.llm import LlmAnswer, LlmError, LlmToken, Usage
-from contracts.streams import LLM_TOKENS
-from contracts.subjects import llm_tokens
+from contracts.llm import LlmAnswer, LlmError, Usage
 from services.llm_worker import genai
 from services.llm_worker.breaker.breakers import Breakers, Pass
 from services.llm_worker.cache import Cache
@@ -18,90 +16,22 @@ from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
 from services.llm_worker.ledger.cashier import Cashier
+from services.llm_worker.listening import Heard, TokenStream
 from services.llm_worker.load import Load
 from services.llm_worker.prices import Prices
-from services.llm_worker.providers.protocol import CALL_AGAIN, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.retrying import asked_again
 from services.llm_worker.tool_calls import normalised
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
 
-RETRY_DELAYS_S: Final = (0.25, 1.0)
-CHARS_PER_TOKEN: Final = 4
 TOKENS_END_S: Final = 2.0
 """So long the answer waits for its last token to be stored; tokens are for watching, the answer is paid."""
 ANSWER_MARGIN_S: Final = 1.0
 """So long before its deadline a run should hear that it waited in vain."""
-_ENCODE: Final = msgspec.json.Encoder().encode
-
-
-class TokenStream:
-    """Publishes one call's tokens: seq from 1, an empty done one at the end. A new try of a dead worker starts at 1."""
-
-    def __init__(self, bus: Bus, flight: Flight, on_token: Callable[[bool], None]) -> None:
-        self._bus, self._flight, self._on_token = bus, flight, on_token
-        self._subject = llm_tokens(flight.key.run_id, flight.key.node_id)
-        self.seq = 0
-
-    def put(self, text: str) -> None:
-        """One more chunk."""
-        self.seq += 1
-        try:
-            self._bus.publish(self._subject, _ENCODE(LlmToken(text, self.seq, False)))
-        except Rejected:
-            # Whoever watches sees the gap; the answer, which is paid, must not be lost over it.
-            self._on_token(False)
-        else:
-            self._on_token(True)
-
-    async def end(self) -> None:
-        """The done chunk. It is acknowledged before the answer is journaled, so that watchers see it first."""
-        self.seq += 1
-        first = self._flight.waiters[0].delivery
-        msg_id = f"done:{self._flight.key.corr_id}:{first.seq}:{first.delivered}"
-        data = _ENCODE(LlmToken("", self.seq, True))
-        await self._bus.store(self._subject, data, stream=LLM_TOKENS, msg_id=msg_id)
-
-
-def _nobody() -> None:
-    return None
-
-
-class _Heard:
-    """What a provider has said so far."""
-
-    __slots__ = ("messages", "on_chunk", "parts", "reason", "tokens", "tool_calls", "used")
-
-    def __init__(self, tokens: TokenStream | None, messages: list[dict[str, Any]]) -> None:
-        self.tokens, self.messages = tokens, messages
-        self.on_chunk: Callable[[], None] = _nobody
-        self.parts: list[str] = []
-        self.tool_calls: list[dict[str, Any]] = []
-        self.used: TokensUsed | None = None
-        self.reason = ""
-
-    def take(self, piece: Piece) -> None:
-        """One more piece; text goes to whoever watches at once."""
-        match piece:
-            case Delta(text):
-                self.parts.append(text)
-                self.on_chunk()
-                if self.tokens is not None and text:
-                    self.tokens.put(text)
-            case TokensUsed():
-                self.used = piece
-            case ToolCalls(calls):
-                self.tool_calls = calls
-            case Finish(reason):
-                self.reason = reason
-
-    def tokens_used(self) -> tuple[TokensUsed, bool]:
-        """Its tokens up to now, and whether they are only a guess."""
-        if self.used is not None:
-            return self.used, False
-        return _guessed(self.messages, "".join(self.parts)), True
 
 
 class Caller:
@@ -226,7 +156,7 @@ class Caller:
         else:
             leave = await self._breakers.admit(model, flight.key.corr_id, flight.request.params.timeout_ms)
         try:
-            answer = await self._tries(flight, tokens, RETRY_DELAYS_S if not leave.probe else ())
+            answer = await self._tries(flight, tokens, not leave.probe)
         except Rejected as error:
             await self._breakers.failed(leave, error.code)
             raise
@@ -237,19 +167,27 @@ class Caller:
             await self._breakers.succeeded(leave)
         return answer
 
-    async def _tries(self, flight: Flight, tokens: TokenStream | None, delays_s: Sequence[float]) -> LlmAnswer:
+    async def _tries(self, flight: Flight, tokens: TokenStream | None, may_again: bool) -> LlmAnswer:
         timeout_s = flight.request.params.timeout_ms / 1000
+
+        def may(error: Rejected) -> bool:
+            # What was said is paid and seen, and cannot be taken back; a run decides for itself.
+            return error.code in CALL_AGAIN and not flight.for_run and not _has_spoken(flight, tokens)
+
+        async def again() -> LlmAnswer:
+            self._metrics.inc(
+                "htdag_llm_retries_total", provider=flight.resolved.config.provider, model=flight.resolved.shown
+            )
+            return await self._once(flight, tokens)
+
         try:
             async with asyncio.timeout(timeout_s):
-                for delay_s in delays_s:
-                    try:
-                        return await self._once(flight, tokens)
-                    except Rejected as error:
-                        # What was said is paid and seen, and cannot be taken back; a run decides for itself.
-                        if error.code not in CALL_AGAIN or flight.for_run or _has_spoken(flight, tokens):
-                            raise
-                    await asyncio.sleep(delay_s)
-                return await self._once(flight, tokens)
+                try:
+                    return await self._once(flight, tokens)
+                except Rejected as error:
+                    if not may_again or not may(error):
+                        raise
+                    return await asked_again(error, may, again)
         except TimeoutError:
             raise Rejected("timeout", timeout_ms=flight.request.params.timeout_ms) from None
 
@@ -260,7 +198,7 @@ class Caller:
         if missing and resolved.config.provider != "embedded":  # the embedded one knows better what is missing
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
-        heard = _Heard(tokens, request.input.messages)
+        heard = Heard(tokens, request.input.messages)
         model = resolved.shown
         headers = flight.waiters[0].delivery.headers
         with genai.inference(
@@ -299,7 +237,7 @@ class Caller:
             replay_of=request.replay_of,
         )
 
-    async def _used_in_vain(self, flight: Flight, heard: "_Heard") -> None:
+    async def _used_in_vain(self, flight: Flight, heard: Heard) -> None:
         """Note what a call used that did not come to its end; nothing when its provider had not begun to answer."""
         if heard.used is None and not heard.parts:
             return
@@ -307,7 +245,7 @@ class Caller:
         cost = await self._prices.cost_micros(flight.resolved, used, flight.request.params.mock)
         flight.used = used._replace(cost_usd_micros=cost)
 
-    async def _listen(self, flight: Flight, heard: "_Heard") -> None:
+    async def _listen(self, flight: Flight, heard: Heard) -> None:
         resolved, asked = flight.resolved, flight.request.params.max_tokens
         most = resolved.config.max_output_tokens
         stream = self._providers.of(resolved).stream(
@@ -395,7 +333,3 @@ async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> No
 def _has_spoken(flight: Flight, tokens: TokenStream | None) -> bool:
     """Whether the provider had begun to answer when the call failed."""
     return flight.used is not None or (tokens is not None and tokens.seq > 0)
-
-
-def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:
-    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, len(output) // CHARS_PER_TOKEN + 1)

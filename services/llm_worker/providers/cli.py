@@ -6,6 +6,7 @@ What it says a call cost is not what anybody paid, so it is never billed.
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -24,6 +25,14 @@ LINE_BYTES_MAX: Final = 8 << 20
 STDERR_BYTES_MAX: Final = 4_000
 TERM_WAIT_S: Final = 2.0
 PASSED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
+_SIGNS: Final = (
+    (
+        re.compile(r"invalid api key|please run /login|unauthori[sz]ed|authentication|\b40[13]\b", re.IGNORECASE),
+        "provider_auth",
+    ),
+    (re.compile(r"overloaded|rate.?limit|too many requests|\b(429|503|529)\b", re.IGNORECASE), "provider_overloaded"),
+)
+"""Programs have no codes for what went wrong, only words."""
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -80,7 +89,7 @@ class CliProvider:
                     break
             if result is None:
                 code = await process.wait()
-                raise Rejected("provider_error", provider="cli", exit=code, detail=said(await complaints))
+                raise _failed(said(await complaints), exit=code)
             for piece in _end(result):
                 yield piece
         finally:
@@ -184,10 +193,15 @@ def _text_of(line: dict[str, Any]) -> str:
     return str(delta.get("text") or "") if isinstance(delta, dict) else ""
 
 
+def _failed(words: str, **more: Any) -> Rejected:
+    code = next((code for sign, code in _SIGNS if sign.search(words)), "provider_error")
+    return Rejected(code, provider="cli", detail=words, **more)
+
+
 def _end(result: dict[str, Any]) -> list[Piece]:
     # `subtype` may say success while `is_error` says the truth.
     if result.get("is_error"):
-        raise Rejected("provider_error", provider="cli", detail=said(result.get("result")))
+        raise _failed(said(result.get("result")))
     usage = result.get("usage")
     if not isinstance(usage, dict):
         raise Rejected("provider_malformed", "the program reported no usage", provider="cli")

@@ -196,8 +196,8 @@ async def test_a_program_answers_streams_is_stopped_and_fails_under_its_code(bus
         await eventually(lambda: tokens and tokens[-1]["done"])
         assert [token["chunk"] for token in tokens] == ["Hel", "lo", ""]
         for corr_id, text, code in (
-            ("key", "bad key", "provider_error"),
-            ("over", "overload", "provider_error"),
+            ("key", "bad key", "provider_auth"),
+            ("over", "overload", "provider_overloaded"),
             ("odd", "nonsense", "provider_malformed"),
             ("slow", "hang", "timeout"),
         ):

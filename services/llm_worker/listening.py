@@ -1,0 +1,88 @@
+"""What a provider says while it says it: put together for the answer, and passed on to whoever watches."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.llm import LlmToken
+from contracts.streams import LLM_TOKENS
+from contracts.subjects import llm_tokens
+from services.llm_worker.flight import Flight
+from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.runtime.bus import Bus
+
+CHARS_PER_TOKEN: Final = 4
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+class TokenStream:
+    """Publishes one call's tokens: seq from 1, an empty done one at the end. A new try of a dead worker starts at 1."""
+
+    def __init__(self, bus: Bus, flight: Flight, on_token: Callable[[bool], None]) -> None:
+        self._bus, self._flight, self._on_token = bus, flight, on_token
+        self._subject = llm_tokens(flight.key.run_id, flight.key.node_id)
+        self.seq = 0
+
+    def put(self, text: str) -> None:
+        """One more chunk."""
+        self.seq += 1
+        try:
+            self._bus.publish(self._subject, _ENCODE(LlmToken(text, self.seq, False)))
+        except Rejected:
+            # Whoever watches sees the gap; the answer, which is paid, must not be lost over it.
+            self._on_token(False)
+        else:
+            self._on_token(True)
+
+    async def end(self) -> None:
+        """The done chunk. It is acknowledged before the answer is journaled, so that watchers see it first."""
+        self.seq += 1
+        first = self._flight.waiters[0].delivery
+        msg_id = f"done:{self._flight.key.corr_id}:{first.seq}:{first.delivered}"
+        data = _ENCODE(LlmToken("", self.seq, True))
+        await self._bus.store(self._subject, data, stream=LLM_TOKENS, msg_id=msg_id)
+
+
+def _nobody() -> None:
+    return None
+
+
+class Heard:
+    """What a provider has said so far."""
+
+    __slots__ = ("messages", "on_chunk", "parts", "reason", "tokens", "tool_calls", "used")
+
+    def __init__(self, tokens: TokenStream | None, messages: list[dict[str, Any]]) -> None:
+        self.tokens, self.messages = tokens, messages
+        self.on_chunk: Callable[[], None] = _nobody
+        self.parts: list[str] = []
+        self.tool_calls: list[dict[str, Any]] = []
+        self.used: TokensUsed | None = None
+        self.reason = ""
+
+    def take(self, piece: Piece) -> None:
+        """One more piece; text goes to whoever watches at once."""
+        match piece:
+            case Delta(text):
+                self.parts.append(text)
+                self.on_chunk()
+                if self.tokens is not None and text:
+                    self.tokens.put(text)
+            case TokensUsed():
+                self.used = piece
+            case ToolCalls(calls):
+                self.tool_calls = calls
+            case Finish(reason):
+                self.reason = reason
+
+    def tokens_used(self) -> tuple[TokensUsed, bool]:
+        """Its tokens up to now, and whether they are only a guess."""
+        if self.used is not None:
+            return self.used, False
+        return _guessed(self.messages, "".join(self.parts)), True
+
+
+def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:
+    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, len(output) // CHARS_PER_TOKEN + 1)
