@@ -13,6 +13,7 @@ from contracts.rights import INBOX
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0
+_SPACE: Final = " \t\r\n\v\f"
 PENDING_BYTES_MAX: Final = 64 << 20
 
 
@@ -39,7 +40,23 @@ class _Watch:
         self.on_closed()
 
 
-class _KeyClient(Client):
+class PlainClient(Client):
+    """nats-py's client, with a quicker reader of headers: theirs looks at each character of every message."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """See nats-py (2.16): names are tokens of ASCII, a line that is none is left out."""
+        headers: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon and name.isascii():
+                token = name.strip()
+                if len(token.split()) < 2:
+                    headers[token] = value.strip(_SPACE)
+        return headers
+
+
+class _KeyClient(PlainClient):
     """A client that logs in by an NKey.
 
     nats-py signs with its optional package nkeys only; without it, it takes a callback for the signature but has no
@@ -108,7 +125,7 @@ def _check_url(url: str) -> None:
 async def _connect_once(
     url: str, name: str, user: str | None, password: str | None, key: KeyPair | None, inbox: str, watch: _Watch
 ) -> Client:
-    client = Client() if key is None else _KeyClient(key)
+    client = PlainClient() if key is None else _KeyClient(key)
     await client.connect(
         url.split(","),
         name=name,

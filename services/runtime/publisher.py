@@ -20,7 +20,7 @@ from contracts.errors import Rejected
 from services.runtime import direct_get
 from services.runtime.event_store import Conflict
 from services.runtime.genuine import HEADER_STREAM
-from services.runtime.link import Link, status_of
+from services.runtime.link import Link, header_block, header_text, one_line, status_of
 from services.runtime.pulse import Pulse
 
 ACK_TIMEOUT_S: Final = 3.0
@@ -69,18 +69,22 @@ _DECODE: Final = msgspec.json.Decoder(_Ack).decode
 class Write:
     """One message (or several on one subject, all or none) on its way into a stream."""
 
-    __slots__ = ("bytes", "due", "expect", "future", "headers", "largest", "msg_id", "parts", "subject", "tries")
+    __slots__ = ("bytes", "due", "expect", "future", "header_text", "largest", "msg_id", "parts", "subject", "tries")
 
     def __init__(
         self, subject: str, parts: Sequence[bytes], msg_id: str, expect: int | None, headers: Mapping[str, str]
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.subject, self.parts, self.msg_id, self.expect, self.headers = subject, parts, msg_id, expect, headers
+        self.subject, self.parts, self.msg_id, self.expect = subject, parts, one_line(msg_id), expect
+        self.header_text = header_text(headers)
         self.future: asyncio.Future[Stored] = loop.create_future()
         self.due = loop.time() + DEADLINE_S
         self.tries = 0
-        self.bytes = sum(map(len, parts))
-        self.largest = max(map(len, parts)) + sum(len(key) + len(value) + 4 for key, value in headers.items())
+        self.bytes = largest = len(parts[0])
+        for part in parts[1:]:
+            self.bytes += len(part)
+            largest = max(largest, len(part))
+        self.largest = largest + len(self.header_text)
 
     def settle(self, seq: int, duplicate: bool = False) -> None:
         """It is stored."""
@@ -101,6 +105,7 @@ class StreamWriter:
     ) -> None:
         self._link, self.stream, self._batch_min, self._on_batch = link, stream, batch_min, on_batch
         self._loop = asyncio.get_running_loop()
+        self._stream_line = f"{HEADER_STREAM}: {stream}\r\n"
         self._queue: deque[Write] = deque()
         self._queued_bytes = 0
         self._scheduled = False
@@ -174,7 +179,9 @@ class StreamWriter:
         try:
             if len(writes) == 1 and len(writes[0].parts) == 1:
                 write = writes[0]
-                queued = self._link.send(write.subject, write.parts[0], reply, self._headers(write, 0))
+                queued = self._link.send_block(
+                    write.subject, write.parts[0], reply, header_block(self._headers(write, 0))
+                )
             else:
                 queued = self._send_batch(writes, reply)
         except Rejected as refused:
@@ -194,22 +201,19 @@ class StreamWriter:
         for write in writes:
             for index, part in enumerate(write.parts):
                 number += 1
-                headers = self._headers(write, index)
-                headers["Nats-Batch-Id"] = batch_id
-                headers["Nats-Batch-Sequence"] = str(number)
+                text = f"{self._headers(write, index)}Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {number}\r\n"
                 if number == total:
-                    headers["Nats-Batch-Commit"] = "1"
-                if not self._link.send(write.subject, part, reply if number == total else "", headers):
+                    text += "Nats-Batch-Commit: 1\r\n"
+                if not self._link.send_block(write.subject, part, reply if number == total else "", header_block(text)):
                     return False
         return True
 
-    def _headers(self, write: Write, index: int) -> dict[str, str]:
-        headers = dict(write.headers)
-        headers["Nats-Msg-Id"] = write.msg_id if index == 0 else f"{write.msg_id}.{index}"
-        headers[HEADER_STREAM] = self.stream
-        if write.expect is not None and index == 0:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(write.expect)
-        return headers
+    def _headers(self, write: Write, index: int) -> str:
+        """The lines of headers of one part; each write makes its own from what this class and its caller say."""
+        if index:
+            return f"{write.header_text}Nats-Msg-Id: {write.msg_id}.{index}\r\n{self._stream_line}"
+        text = f"{write.header_text}Nats-Msg-Id: {write.msg_id}\r\n{self._stream_line}"
+        return text if write.expect is None else f"{text}Nats-Expected-Last-Subject-Sequence: {write.expect}\r\n"
 
     def _forget(self, reply: str) -> list[Write]:
         self._link.forget(reply)
