@@ -117,6 +117,7 @@ class App:
         self.bus = Bus(
             client, sync=self.core.nats_sync, log=self._bus_said, on_failure=self._bus_failed,
             on_batch=lambda stream, size: self.metrics.observe("htdag_commit_batch_size", size, stream=stream),
+            on_forged=self._forged,
         )  # fmt: skip
         self.on_stop(lambda: self._close(self.bus))
         await self.bus.start()
@@ -278,6 +279,11 @@ class App:
 
     def _bus_failed(self, text: str) -> None:
         self.log.error("handler_failed", said=text)
+
+    def _forged(self, stream: str, subject: str, seq: int) -> None:
+        hint = "some key of this broker is in wrong hands: see `htdag doctor`"
+        self.log.error("message_forged", stream=stream, subject=subject, seq=seq, hint=hint)
+        self.metrics.inc("htdag_forged_messages_total", stream=stream)
 
     def _bus_said(self, text: str) -> None:
         if "permissions violation" in text.lower():

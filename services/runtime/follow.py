@@ -22,6 +22,8 @@ class Follower:
         self._subscription: JetStreamContext.PushSubscription | None = None
         self.caught_up = asyncio.Event()
         self.last_seq = 0
+        self.forged = 0
+        """Messages that were passed over, because nobody could have put them there rightly."""
 
     async def start(self, after: int | None, headers_only: bool) -> None:
         """Begin behind sequence `after`; None means only what is new."""
@@ -65,7 +67,8 @@ class Follower:
             if genuine(self._stream, headers):
                 self._handler(Recorded(seq, message.subject, message.data, headers))
             else:
-                self._link.on_failure(f"{message.subject} at {seq} of {self._stream} is forged: not read")
+                self.forged += 1
+                self._link.forgeries.seen(self._stream, message.subject, seq)
         except Exception as error:  # one bad message must not freeze a view of all the others
             self._link.on_failure(f"{message.subject} at {seq} was not taken in: {type(error).__name__}: {error}")
         finally:
