@@ -338,10 +338,17 @@ class AuditRow(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class AuditVerified(msgspec.Struct, frozen=True, omit_defaults=False):
-    """The chain holds: so many entries, so many good signatures, the last of them over entry `signed_up_to`."""
+    """The chain holds: so many entries, so many good signatures, the last of them over entry `signed_up_to`.
+
+    Messages that somebody smuggled into the stream are no part of it: `forged` counts them, and `forged_at` gives the
+    sequences of the newest of them in `stream`.
+    """
 
     entries: int
     checkpoints: int
     signed_up_to: int
     head: str
     keys: list[str]
+    stream: str = ""
+    forged: int = 0
+    forged_at: list[int] = []

@@ -29,6 +29,7 @@ from services.runtime.lifecycle import Lifecycle, Phase
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import Handler, Rpc
 
+FORGED_LINES_MAX: Final = 20
 CONNECT_LOG_S: Final = 5.0
 """While the broker is away, one line per so many seconds says so."""
 STORAGE: Final = "storage"
@@ -281,9 +282,12 @@ class App:
         self.log.error("handler_failed", said=text)
 
     def _forged(self, stream: str, subject: str, seq: int) -> None:
-        hint = "some key of this broker is in wrong hands: see `htdag doctor`"
-        self.log.error("message_forged", stream=stream, subject=subject, seq=seq, hint=hint)
         self.metrics.inc("htdag_forged_messages_total", stream=stream)
+        count = int(self.metrics.value("htdag_forged_messages_total", stream=stream))
+        if count > FORGED_LINES_MAX and count & (count - 1):
+            return  # a flood of them must not become a flood of lines: from then on each doubling is told
+        hint = "some key of this broker is in wrong hands: see `htdag doctor`"
+        self.log.error("message_forged", stream=stream, subject=subject, seq=seq, count=count, hint=hint)
 
     def _bus_said(self, text: str) -> None:
         if "permissions violation" in text.lower():

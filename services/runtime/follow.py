@@ -1,7 +1,9 @@
 """Following a stream in order, by callback: for projections, watchers and live views. Nothing is acknowledged."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -12,6 +14,8 @@ from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
 from services.runtime.genuine import genuine
 from services.runtime.link import Link
+
+FORGED_NEWEST_MAX: Final = 10
 
 
 class Follower:
@@ -24,6 +28,8 @@ class Follower:
         self.last_seq = 0
         self.forged = 0
         """Messages that were passed over, because nobody could have put them there rightly."""
+        self.forged_newest: deque[tuple[str, int]] = deque(maxlen=FORGED_NEWEST_MAX)
+        """Subjects and sequences of the newest of them."""
 
     async def start(self, after: int | None, headers_only: bool) -> None:
         """Begin behind sequence `after`; None means only what is new."""
@@ -68,6 +74,7 @@ class Follower:
                 self._handler(Recorded(seq, message.subject, message.data, headers))
             else:
                 self.forged += 1
+                self.forged_newest.append((message.subject, seq))
                 self._link.forgeries.seen(self._stream, message.subject, seq)
         except Exception as error:  # one bad message must not freeze a view of all the others
             self._link.on_failure(f"{message.subject} at {seq} was not taken in: {type(error).__name__}: {error}")
