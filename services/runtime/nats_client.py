@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
 from contracts.rights import INBOX
@@ -39,7 +40,30 @@ class _Watch:
         self.on_closed()
 
 
-class _KeyClient(Client):
+class _ToughClient(Client):
+    """A client that no message can make deaf.
+
+    nats-py ends its read loop at a subject that is no UTF-8, and at headers that are none (2.16): until it is connected
+    anew it hears nothing, for half a minute. One such message by anybody who may publish below a wildcard that others
+    hear would be enough, and one in a stream would come again and again.
+    """
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # the edge of the connection: this message cannot be handled, the next one can
+            await self._error_cb(error)
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(
+            _client=self, subject=subject.decode(errors="replace"), reply=reply.decode(errors="replace"), data=data,
+            headers=headers, _sid=sid,
+        )  # fmt: skip
+
+
+class _KeyClient(_ToughClient):
     """A client that logs in by an NKey.
 
     nats-py signs with its optional package nkeys only; without it, it takes a callback for the signature but has no
@@ -108,7 +132,7 @@ def _check_url(url: str) -> None:
 async def _connect_once(
     url: str, name: str, user: str | None, password: str | None, key: KeyPair | None, inbox: str, watch: _Watch
 ) -> Client:
-    client = Client() if key is None else _KeyClient(key)
+    client = _ToughClient() if key is None else _KeyClient(key)
     await client.connect(
         url.split(","),
         name=name,
