@@ -19,6 +19,7 @@ from contracts.tools import TOOLS
 from services.policy_gateway.calls.answers import Answer, failed
 from services.policy_gateway.calls.call import Call, id_of
 from services.policy_gateway.calls.calls import Calls
+from services.policy_gateway.calls.unjudged import Unjudged
 from services.runtime import intake, telemetry
 from services.runtime.bus import Bus, Message, Subscription
 from services.runtime.genuine import redirected
@@ -38,9 +39,19 @@ class Door:
     """Takes calls as a member of the queue group, and sends their answers."""
 
     def __init__(
-        self, *, bus: Bus, calls: Calls, ids: Ids, metrics: Metrics, log: Log, roles: Any, held_max: int, group: str
+        self,
+        *,
+        bus: Bus,
+        calls: Calls,
+        unjudged: Unjudged,
+        ids: Ids,
+        metrics: Metrics,
+        log: Log,
+        roles: Any,
+        held_max: int,
+        group: str,
     ) -> None:
-        self._bus, self._calls, self._ids = bus, calls, ids
+        self._bus, self._calls, self._unjudged, self._ids = bus, calls, unjudged, ids
         self._metrics, self._log, self._roles = metrics, log, roles
         self._held_max, self._group = held_max, group
         self._subscription: Subscription | None = None
@@ -71,14 +82,17 @@ class Door:
     def _take(self, message: Message) -> None:
         if redirected(message.headers, message.reply):
             self._log.error("call_redirected", subject=message.subject)
+            self._unjudged.count("redirected")
             return
         if not message.reply.startswith(INBOX):
             # Nobody could be told what came of it, and what it did would be anybody's.
             self._log.warning("reply_not_inbox", subject=message.subject, reply=message.reply[:200])
+            self._unjudged.count("reply_not_inbox")
             return
         size = len(message.data)
         if len(self._tasks) >= self._held_max or (self._tasks and self._bytes_held + size > BYTES_HELD_MAX):
             full = Rejected("mailbox_full", "too many tool calls wait here", retry_after_s=RETRY_AFTER_S)
+            self._unjudged.count(full.code)
             self._send(message.reply, failed(full))
             return
         task = asyncio.get_running_loop().create_task(self._answer(message), name="tool-call")
@@ -97,6 +111,8 @@ class Door:
             try:
                 call = self._read(message, subject.role, subject.tool)
             except Rejected as error:
+                by = message.headers.get(HEADER_BY, PRINCIPAL_DEFAULT)[:HEADER_CHARS_MAX]
+                await self._unjudged.malformed(subject.role, subject.tool, by, message.data, error)
                 answer = failed(error)
             else:
                 heard = await self._calls.handle(call)

@@ -102,10 +102,13 @@ async def test_a_denial_is_the_result_as_the_gateway_says_it():
     assert (found.error["class"], found.error["max"]) == ("policy_violation", 300_000)
 
 
-async def test_a_name_that_is_no_tool_is_refused_here():
-    found, gateway = await outcome(call(tool="shell.>"), {})
-    assert found.error is not None
-    assert (found.error["code"], gateway.asked) == ("forbidden_tool", [])
+async def test_a_name_that_is_no_tool_reaches_the_gateway_all_the_same():
+    """There it is refused and recorded, as every call is."""
+    _, gateway = await outcome(call(tool="shell.>" + "x" * 500), {})
+    ((subject, body),) = gateway.asked
+    assert subject == "htdag.v1.tool.coder.unnameable"
+    assert (body["args"]["tool"][:8], len(body["args"]["tool"])) == ("shell.>x", 200)
+    assert body["args"]["args"] == {"cmd": ["mix", "test"]}
 
 
 @pytest.mark.parametrize(
