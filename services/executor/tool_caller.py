@@ -14,7 +14,8 @@ from contracts.commit import HEADER_BY
 from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TOOL_ASK_AGAIN_S, TOOL_RESULT_CHARS_MAX
 from contracts.reply import RemoteRejected, parse
-from contracts.subjects import ID, tool_call
+from contracts.subjects import ID, tool_call, tool_call_of_task
+from contracts.task import ADMIN
 from contracts.tools import UNNAMEABLE
 from services.executor.run.effects import CallTool
 from services.executor.tool_results import fit
@@ -80,11 +81,12 @@ class ToolCaller:
         return ToolOutcome(value, truncated=cut or said_so)
 
     async def _value(self, run_id: str, effect: CallTool) -> Any:
-        subject, args = tool_call(effect.role, effect.tool), effect.args
-        if not ID.match(effect.tool):
+        tool, args = effect.tool, effect.args
+        if not ID.match(tool):
             # It is refused and recorded where every call is.
-            subject = tool_call(effect.role, UNNAMEABLE)
+            tool = UNNAMEABLE
             args = {"tool": effect.tool[:NAME_CHARS_MAX], "args": effect.args}
+        subject = tool_call_of_task(effect.role, tool) if effect.role == ADMIN else tool_call(effect.role, tool)
         task = {"run_id": run_id, "task_id": effect.task_id, "attempt": effect.attempt, "call": effect.call}
         body = _ENCODE({"args": args, "opts": effect.opts, "task": task, "workspace": None})
         headers = {HEADER_BY: f"agent:{run_id}/{effect.task_id}"}

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from contracts.errors import Rejected
 from contracts.policy import ToolDecided
+from contracts.task import ADMIN
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.fetch_counts import FetchCounts
 from services.policy_gateway.decision.facts import Facts
@@ -61,6 +62,10 @@ class Judge:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
             approved = self._auto_admin or bound.approved
             facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=approved)
+        elif call.role != ADMIN:
+            # Outside of tasks only a person may do what needs a human, and only the subject of this role is a person's:
+            # by another name of it, or in another role that needs a human, anybody might ask.
+            facts = facts._replace(approved=self._auto_admin)
         version = self._book.current
         began_s = self._clock.monotonic_s()
         verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)

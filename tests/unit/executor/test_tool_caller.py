@@ -65,6 +65,12 @@ async def test_a_call_names_role_tool_arguments_and_what_it_belongs_to():
     ]
 
 
+async def test_a_call_of_an_admin_task_has_a_subject_of_its_own():
+    """The plain one is for people: the executor's key may not publish there."""
+    _, gateway = await outcome(call()._replace(role="admin"), {"exit": 0})
+    assert [subject for subject, _ in gateway.asked] == ["htdag.v1.tool.admin.shell.task"]
+
+
 async def test_it_is_asked_again_under_the_same_name_until_it_is_answered():
     found, gateway = await outcome(call(), "no_responders", "timeout", "nats_unavailable", {"exit": 0})
     assert found.value == {"exit": 0}
