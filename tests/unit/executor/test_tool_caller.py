@@ -67,7 +67,8 @@ async def test_a_call_names_role_tool_arguments_and_what_it_belongs_to():
 
 async def test_a_call_of_an_admin_task_has_a_subject_of_its_own():
     """The plain one is for people: the executor's key may not publish there."""
-    _, gateway = await outcome(call()._replace(role="admin"), {"exit": 0})
+    effect = msgspec.structs.replace(call(), role="admin")
+    _, gateway = await outcome(effect, {"exit": 0})
     assert [subject for subject, _ in gateway.asked] == ["htdag.v1.tool.admin.shell.task"]
 
 
