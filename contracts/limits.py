@@ -64,3 +64,7 @@ REQUEST_BYTES_MAX: Final = 8 << 20
 """What a request may hold; the embedded broker's max_payload is this too."""
 DEAD_LETTER_DELIVERIES_MAX: Final = 8
 JSON_DEPTH_MAX: Final = 64
+
+UNJUDGED_ENTRIES_PER_WINDOW_MAX: Final = 100
+"""Calls that cannot be judged have so many audit entries of their own per window and gateway; the rest is counted."""
+UNJUDGED_WINDOW_S: Final = 60.0

@@ -55,6 +55,9 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_account_lockouts_total", "counter", (), "locks after too many failures"),
     MetricSpec("htdag_approvals_open", "gauge", (), "gates that wait for a human"),
     MetricSpec("htdag_approvals_total", "counter", ("outcome",), "gates that were answered or ran out"),
+    MetricSpec(
+        "htdag_forged_messages_total", "counter", ("stream",), "messages in streams of facts that nobody may write"
+    ),
     MetricSpec("htdag_nats_reconnects_total", "counter", (), "connections regained"),
 )
 

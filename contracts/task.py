@@ -5,6 +5,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 ROLES: Final = ("coder", "tester", "critic", "researcher", "architect", "admin")
+ADMIN: Final = "admin"
+"""The role whose calls need a human."""
 ROLE_ALIASES: Final = {
     "project_manager": "architect",
     "architecture_analyst": "architect",

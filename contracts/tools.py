@@ -11,6 +11,8 @@ from contracts.subjects import check_id
 from contracts.task import ROLE_ALIASES
 
 TOOLS: Final = ("git", "shell", "fs", "http", "docker", "lua")
+UNNAMEABLE: Final = "unnameable"
+"""Stands in the subject for a tool whose name cannot: policy-gateway refuses it like any other, and records it."""
 ROLE_TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "coder": ("git", "shell", "fs", "lua"),
     "tester": ("docker", "shell"),

@@ -114,6 +114,8 @@ class Bound(NamedTuple):
     workspace: str | None
     begun_at: str
     approved: bool = False
+    stale: Rejected | None = None
+    """Why the task is not at this attempt; None when it is. Whose it is counts first."""
 
 
 class RunFacts:
@@ -126,9 +128,9 @@ class RunFacts:
         )
 
     async def bound(self, call: CallOf) -> Bound:
-        """The task of a call that is at this attempt now.
+        """The task of a call as it is now; `stale` says that it is not at this attempt.
 
-        Raises Rejected: bad_id, bad_request, run_not_found, task_not_found, stale_attempt.
+        Raises Rejected: bad_id, bad_request, run_not_found, task_not_found.
         """
         check_id(call.run_id, "task.run_id")
         check_id(call.task_id, "task.task_id")
@@ -138,13 +140,10 @@ class RunFacts:
         subject = event_subject("executor", "run", call.run_id)
         for _ in range(LOOKS_MAX):
             run = await self._runs.get(subject)
-            try:
+            if _is_at(run, call) or await self._bus.newest(EVENTS_EXECUTOR, subject) <= run.seq:
                 return _bound(run, call)
-            except Rejected:
-                if await self._bus.newest(EVENTS_EXECUTOR, subject) <= run.seq:
-                    raise
-                # A replica is a moment behind the one that acknowledged what this call follows from.
-                await asyncio.sleep(LOOK_AGAIN_S)
+            # A replica is a moment behind the one that acknowledged what this call follows from.
+            await asyncio.sleep(LOOK_AGAIN_S)
         return _bound(await self._runs.get(subject), call)
 
     def _take(self, run: _Run, record: Recorded) -> None:
@@ -155,12 +154,16 @@ class RunFacts:
             self._log.error("record_unreadable", subject=record.subject, seq=record.seq, reason=str(error)[:500])
 
 
+def _is_at(run: _Run, call: CallOf) -> bool:
+    task = run.tasks.get(call.task_id)
+    return bool(run.begun_at) and task is not None and task.status == "in_progress" and task.attempt == call.attempt
+
+
 def _bound(run: _Run, call: CallOf) -> Bound:
     if not run.begun_at:
         raise Rejected("run_not_found", run_id=call.run_id)
     task = run.tasks.get(call.task_id)
     if task is None:
         raise Rejected("task_not_found", run_id=call.run_id, task_id=call.task_id)
-    if task.status != "in_progress" or task.attempt != call.attempt:
-        raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
-    return Bound(task.role, run.workspace, run.begun_at, approved=task.approved == call.attempt)
+    stale = None if _is_at(run, call) else Rejected("stale_attempt", attempt=task.attempt, status=task.status)
+    return Bound(task.role, run.workspace, run.begun_at, task.approved == call.attempt, stale)

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from contracts.errors import Rejected
+from services.runtime.genuine import Forgeries
 
 UNSENT_BYTES_MAX: Final = 64 << 20
 """What may wait to be sent, above all while the connection is down; more is refused, never dropped."""
@@ -29,8 +30,10 @@ class Link:
         client: Client,
         log: Callable[[str], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
+        on_forged: Callable[[str, str, int], None] = lambda _stream, _subject, _seq: None,
     ) -> None:
         self.client = client
+        self.forgeries = Forgeries(on_forged)
         self._log, self.on_failure = log, on_failure
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)

@@ -248,6 +248,10 @@ async def verify(*, key: str | None = None, common: Common = DEFAULTS) -> None:
     common.output.value(
         found, lambda _: "the chain holds\n" + columns(("ENTRIES", "SIGNATURES", "SIGNED UP TO", "HEAD"), rows)
     )
+    if found["forged"]:
+        where = ", ".join(map(str, found["forged_at"]))
+        text = f"{found['forged']} forged messages are in {found['stream']}, no part of the chain; at {where}"
+        common.output.note(f"{text}; `htdag doctor` says more")
 
 
 @app.command

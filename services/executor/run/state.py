@@ -14,13 +14,12 @@ from contracts.limits import LLM_QUEUE_ALLOWANCE_MS
 from contracts.llm import LlmRequest
 from contracts.run import LlmAnswered, RunOptions
 from contracts.run_tools import ToolAnswered, ToolRequested
-from contracts.task import ApprovalNode, GroupNode, RunState, TaskSpec, TaskState
+from contracts.task import ADMIN, ApprovalNode, GroupNode, RunState, TaskSpec, TaskState
 from contracts.tools import role_of
 
 Rank = tuple[int, int, float, int, "TaskRecord"]
 """Order of choice among ready tasks: priority, depth, complexity, arrival (unique: records are never compared)."""
 
-ADMIN: Final = "admin"
 TOOL_BODY: Final = "body"
 """The step of the one call of a tool node."""
 _ENCODE = msgspec.json.Encoder().encode

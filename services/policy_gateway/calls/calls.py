@@ -16,9 +16,10 @@ from services.policy_gateway.calls.answers import Answer, denied, failed, fittin
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.entries import decided_entry, finished_entry
 from services.policy_gateway.calls.flights import Flight, Flights
-from services.policy_gateway.calls.judging import Judge, Judgement
+from services.policy_gateway.calls.judging import Judge, Judgement, of_a_stranger
 from services.policy_gateway.calls.records import CallRecords
 from services.policy_gateway.calls.repeats import Repeats, same_call
+from services.policy_gateway.calls.unjudged import Unjudged
 from services.policy_gateway.decision.verdict import Allow, Deny
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.tool import Ticket
@@ -37,12 +38,13 @@ class Calls:
 
     def __init__(
         self, *, judge: Judge, toolkit: Toolkit, audit: AuditLog, records: CallRecords, repeats: Repeats,
-        flights: Flights, denials: Denials, clock: Clock, metrics: Metrics, log: Log, gateway: str, sandbox: str,
+        flights: Flights, denials: Denials, unjudged: Unjudged,
+        clock: Clock, metrics: Metrics, log: Log, gateway: str, sandbox: str,
         value_bytes_max: int,
     ) -> None:  # fmt: skip
         self._judge, self._toolkit, self._audit = judge, toolkit, audit
         self._records, self._repeats, self._flights, self._denials = records, repeats, flights, denials
-        self._clock, self._metrics, self._log = clock, metrics, log
+        self._unjudged, self._clock, self._metrics, self._log = unjudged, clock, metrics, log
         self._gateway, self._sandbox, self._value_bytes_max = gateway, sandbox, value_bytes_max
         self._effects: set[asyncio.Task[Answer]] = set()
 
@@ -58,13 +60,17 @@ class Calls:
             self._effects.add(effect)
             effect.add_done_callback(functools.partial(self._lived, flight))
         elif not same_call(call, flight.call):
-            return failed(Rejected("conflict", "this call of the task was another one", call=call.id))
+            conflict = Rejected("conflict", "this call of the task was another one", call=call.id)
+            await self._unjudged.call(call, conflict)
+            return failed(conflict)
         return await self._flights.join(flight)
 
     def _lived(self, flight: Flight, effect: "asyncio.Task[Answer]") -> None:
         self._effects.discard(effect)
         # One that was cut before it began has no answer of its own.
         cut = effect.cancelled()
+        if cut:
+            self._unjudged.count("call_interrupted")
         self._flights.end(flight, failed(Rejected("call_interrupted", CUT_MESSAGE)) if cut else effect.result())
 
     @property
@@ -99,7 +105,7 @@ class Calls:
 
     async def _any(self, call: Call) -> Answer:
         """A call that belongs to no task: it is a new one each time it is sent."""
-        judgement = await self._judge.judge(call)
+        judgement = await self._judged(call)
         entry = self._decided(call, judgement)
         if isinstance(judgement.verdict, Deny):
             return await self._refuse(entry, judgement, judgement.verdict)
@@ -111,15 +117,15 @@ class Calls:
 
     async def _once(self, call: Call) -> Answer:
         """A call of a task: at most once, whoever asks, wherever."""
-        judgement = await self._judge.judge(call)
+        judgement = await self._judged(call)
         entry = self._decided(call, judgement)
-        if isinstance(judgement.verdict, Deny) and judgement.verdict.code == "role_mismatch":
+        if isinstance(judgement.verdict, Deny) and of_a_stranger(judgement.verdict):
             # Whoever speaks in another role than the task's is not the task: its calls are not his to use up.
             return await self._refuse(entry, judgement, judgement.verdict)
         try:
             claim_seq = await self._records.claim(entry, self._audit.head.seq)
         except Conflict:
-            return await self._repeats.answer(call, entry)
+            return await self._repeated(call, entry)
         faults.point("policy_gateway.after_claim")
         verdict, took_ms = judgement.verdict, 0.0
         try:
@@ -140,6 +146,29 @@ class Calls:
         if isinstance(verdict, Allow):
             await self._ended(entry, answer, took_ms)
         return answer
+
+    async def _judged(self, call: Call) -> Judgement:
+        """The verdict; what cannot be judged leaves its entry here."""
+        try:
+            return await self._judge.judge(call)
+        except Rejected as error:
+            await self._unjudged.call(call, error)
+            raise
+        except asyncio.CancelledError:
+            self._unjudged.count("call_interrupted")
+            raise
+        except Exception:
+            await self._unjudged.call(call, Rejected("internal"))
+            raise
+
+    async def _repeated(self, call: Call, entry: ToolDecided) -> Answer:
+        """What was asked before has its entry; another call under its name has one of its own."""
+        try:
+            return await self._repeats.answer(call, entry)
+        except Rejected as error:
+            if error.code == "conflict":
+                await self._unjudged.call(call, error)
+            raise
 
     def _decided(self, call: Call, judgement: Judgement) -> ToolDecided:
         return decided_entry(call, judgement, gateway=self._gateway, sandbox=self._sandbox, now_ms=self._clock.now_ms())

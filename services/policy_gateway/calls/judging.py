@@ -7,10 +7,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from contracts.errors import Rejected
 from contracts.policy import ToolDecided
+from contracts.task import ADMIN
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.fetch_counts import FetchCounts
 from services.policy_gateway.decision.facts import Facts
-from services.policy_gateway.decision.verdict import Verdict
+from services.policy_gateway.decision.verdict import Deny, Verdict
 from services.policy_gateway.policy.book import PolicyBook, Version
 from services.policy_gateway.run_facts import Bound, RunFacts
 from services.policy_gateway.tools.tool import Workspace
@@ -61,10 +62,16 @@ class Judge:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
             approved = self._auto_admin or bound.approved
             facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=approved)
+        elif call.role != ADMIN:
+            # Outside of tasks only a person may do what needs a human, and only the subject of this role is a person's:
+            # by another name of it, or in another role that needs a human, anybody might ask.
+            facts = facts._replace(approved=self._auto_admin)
         version = self._book.current
         began_s = self._clock.monotonic_s()
         verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
         self._metrics.observe("htdag_policy_decide_seconds", self._clock.monotonic_s() - began_s)
+        if bound is not None and bound.stale is not None and not of_a_stranger(verdict):
+            raise bound.stale
         return Judgement(verdict, version, workspace, missing, bound)
 
     def dry(self, role: str, tool: str, args: Any, opts: Any, workspace: str | None) -> tuple[Verdict, Version]:
@@ -94,6 +101,11 @@ class Judge:
                 self._profiles.clear()
             known = self._profiles[name] = (now_s + PROFILE_KEPT_S, self._workspaces.find(name).profile)
         return known[1]
+
+
+def of_a_stranger(verdict: Verdict) -> bool:
+    """Whether the call claims a role that is not the task's: that is told whether or not the task is still at work."""
+    return isinstance(verdict, Deny) and verdict.rule in ("role.known", "role.bound")
 
 
 def memory_bytes() -> int:

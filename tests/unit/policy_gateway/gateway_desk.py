@@ -65,11 +65,15 @@ class OneWorkspace:
 class Gateway:
     """One gateway: its app, and the tool behind all its plans."""
 
-    def __init__(self, server: NatsServer, home: Path, *, drain_s: float = 20.0, **policy: Any) -> None:
+    def __init__(
+        self, server: NatsServer, home: Path, *, drain_s: float = 20.0, keys: Path | None = None, **policy: Any
+    ) -> None:
         self.tool = HeldTool()
         self.home = home
         flags = {"core.home": str(home), "core.nats_url": server.url, "core.http_port": "0",
                  "core.drain_s": drain_s}  # fmt: skip
+        if keys is not None:
+            flags["core.nats_nkey_file"] = str(keys)
         self.app = App(SERVICE, Config.load(flags, env={}))
         self._policy = PolicyConfig(**policy)
         self._task: asyncio.Task[int] | None = None

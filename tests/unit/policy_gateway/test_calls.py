@@ -95,6 +95,8 @@ async def test_every_wrong_shape_has_its_code(one: Gateway, me: Caller, body: by
     error = (await me.raw("coder", "fs", body))["error"]
     assert (error["code"], error.get("field")) == (code, field)
     assert one.tool.calls == []
+    (entry,) = await me.audit()
+    assert (entry.verdict, entry.code, entry.role, entry.tool) == ("deny", code, "coder", "fs")
 
 
 async def test_a_role_that_does_not_exist_is_a_violation(one: Gateway, me: Caller) -> None:
@@ -116,6 +118,7 @@ async def test_a_call_of_a_task_happens_once_and_is_answered_as_often_as_asked(o
     assert [type(entry) for entry in await me.audit()] == [ToolDecided, ToolFinished]
     other = await me.call("coder", "fs", {"read": "/code/b.ex"}, task=CALL)
     assert other["error"]["code"] == "conflict"
+    assert [entry.code for entry in await me.audit() if isinstance(entry, ToolDecided)] == ["", "conflict"]
     assert (await me.call("coder", "fs", READ, task=CallOf("r1", "a", 1, 2)))["ok"]
     assert len(one.tool.calls) == 2
 
