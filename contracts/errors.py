@@ -141,6 +141,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "call_interrupted": ErrorKind(
         "execution", "the gateway died during this call: it may have happened", "look before you repeat it", FAILED
     ),
+    "call_withdrawn": ErrorKind(
+        "cancelled", "the task of this call is over: it was stopped", "part of it may have happened", FAILED
+    ),
     "audit_broken": ErrorKind("internal", "the audit chain is broken", "somebody changed the log: see where", FAILED),
     # identity: proofs. Whoever fails hears one text; the code beside it is for programs.
     "invalid_code": ErrorKind("identity", "the code is not right", "codes of this and the last half minute", DENIED),

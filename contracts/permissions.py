@@ -69,6 +69,7 @@ USES: Final[dict[str, Use]] = {
             rpc("planner", "strategy", "choose"),
             rpc("policy-gateway", "policy", "decide"),
             rpc("policy-gateway", "policy", "roles"),
+            rpc("policy-gateway", "call", "withdraw"),
             f"{TOOLS}.*.*",
         ),
         tells=(rpc("llm-worker", "llm", "cancel"),),

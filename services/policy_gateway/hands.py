@@ -31,6 +31,7 @@ from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.shadow import Shadow
 from services.policy_gateway.tools.shell import ShellTool
 from services.policy_gateway.tools.tool import Tool
+from services.policy_gateway.turns import Turns
 from services.policy_gateway.workspaces import Workspaces
 from services.runtime.app import App
 
@@ -94,7 +95,7 @@ async def real_hands(app: App, config: Config) -> Hands:
 
     _ = app.spawn(prove(), "prove-sandbox")
     _ = app.spawn(reap(), "reap")
-    toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy)
+    toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy, turns=Turns(app.metrics))
     return Hands(toolkit, workspaces, await _digest(app, sandbox))
 
 

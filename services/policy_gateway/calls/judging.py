@@ -60,7 +60,9 @@ class Judge:
         if bound is not None:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
             approved = self._auto_admin or bound.approved
-            facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=approved)
+            facts = facts._replace(
+                bound_role=bound.role, bound_tools=bound.tools, calls_made=fetched, approved=approved
+            )
         version = self._book.current
         began_s = self._clock.monotonic_s()
         verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)

@@ -52,6 +52,8 @@ def _why_not(entry: ToolDecided) -> str:
         return entry.code
     if entry.code == "role_mismatch":
         return "role_mismatch"
+    if entry.rule == "task.tools":
+        return "task_tools"
     return "" if entry.exact else "arguments_not_kept"
 
 
