@@ -84,7 +84,8 @@ class ToolNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="tool"):
 class ApprovalNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="approval"):
     """Waits until a human releases it by a fresh code; `action` is what they are shown beside the task.
 
-    The task's `timeout_ms` is that of the gate. The result is `{approved_by, at, step}`.
+    The task's `timeout_ms` is that of the gate, its `approvers` are who may answer. The result is
+    `{approved_by, at, step}`.
     """
 
     title: str = ""
@@ -106,7 +107,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One task of a graph, as enqueued, planned or stored.
 
     `id` is unique in its run; `depends_on` and `parent` name tasks of the same run. `priority` counts downwards:
-    1 is chosen before 2. `timeout_ms` bounds one attempt.
+    1 is chosen before 2. `timeout_ms` bounds one attempt. Where a human must release it, `approvers` names those who
+    may; empty means every human.
     """
 
     id: str
@@ -127,3 +129,4 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     node: Node = AgentNode()
     parent: str | None = None
     depth: int = 0
+    approvers: list[str] = []

@@ -15,7 +15,6 @@ from services.policy_gateway.audit.denials import Denials
 from services.policy_gateway.audit.log import AuditLog
 from services.policy_gateway.calls.answers import Answer, denied, failed, fitting
 from services.policy_gateway.calls.call import Call
-from services.policy_gateway.calls.ending import unless_withdrawn
 from services.policy_gateway.calls.entries import decided_entry, finished_entry
 from services.policy_gateway.calls.flights import Flight, Flights
 from services.policy_gateway.calls.judging import Judge, Judgement
@@ -29,6 +28,7 @@ from services.runtime.clock import Clock
 from services.runtime.event_store import Conflict
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
+from services.runtime.withdrawal import unless_withdrawn
 
 CUT_S: Final = 10.0
 CUT_MESSAGE: Final = "the gateway was stopped during this call: it may have happened"

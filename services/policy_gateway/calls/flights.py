@@ -23,7 +23,7 @@ class _Asker(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """One call under way, its answer to come, and who waits for it. `withdrawn` says why it is to end now, once it is."""
+    """One call under way, its answer to come, and who waits for it; `withdrawn` will say why it has to end, if so."""
 
     call: Call
     answer: "asyncio.Future[Answer]"

@@ -1,4 +1,4 @@
-"""Work that ends when it is told to: nothing of it goes on behind the answer of its call."""
+"""Work that ends when it is told to: nothing of it goes on once its outcome is known."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,7 +7,7 @@ from typing import Any, Final
 from contracts.errors import Rejected
 
 CUT_S: Final = 20.0
-"""A tool ends what it started within this time; what does not is stuck in the kernel or an engine."""
+"""Work ends what it started within this time; what does not is stuck in the kernel or in a program of others."""
 
 
 async def unless_withdrawn(work: Coroutine[Any, Any, Any], withdrawn: "asyncio.Future[Rejected]") -> Any:
