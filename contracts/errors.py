@@ -181,6 +181,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "approval_denied": ErrorKind("denied", "a human denied this action", "see reason", DENIED),
     "approval_expired": ErrorKind("timeout", "nobody approved this in time", "ask again", TIMED_OUT),
     "approval_stale": ErrorKind("conflict", "the action is not the one that was shown", "look at it again", CONFLICT),
+    "approval_not_genuine": ErrorKind(
+        "denied", "this release is not signed by identity", "look who may write to this mailbox", DENIED
+    ),
     "approval_withdrawn": ErrorKind("conflict", "nobody waits for this gate any more", "", CONFLICT),
     # llm
     "invalid_request": ErrorKind("llm", "the LLM request is invalid", "see field", USAGE),

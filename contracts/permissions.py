@@ -70,6 +70,7 @@ USES: Final[dict[str, Use]] = {
             rpc("policy-gateway", "policy", "decide"),
             rpc("policy-gateway", "policy", "roles"),
             rpc("policy-gateway", "call", "withdraw"),
+            rpc("identity", "approval", "key"),
             f"{TOOLS}.*.*",
         ),
         tells=(rpc("llm-worker", "llm", "cancel"),),

@@ -123,6 +123,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "gates that wait for a human", "{}"),
     VerbSpec("identity", "approval", "show", approval.ApprovalRef, approval.ApprovalView,
              "one gate: exactly what would be done, and what became of it", '{"approval_id":"apr-7"}'),
+    VerbSpec("identity", "approval", "key", requests.Nothing, approval.ApprovalKey,
+             "the public key of the signatures on what humans release", "{}"),
     VerbSpec("identity", "approval", "converse", approval.ApprovalConverse, identity.Said,
              "release gates by a human's fresh code, in the same conversation",
              '{"session":"s1","text":"Aka","approval_id":"apr-7"}'),
