@@ -26,7 +26,8 @@ class AgentNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="agent"):
     """Carried out by the agents that the strategy spawns, or by the fallback when no strategy matches.
 
     `model` overrides the strategy's choice; `params` (temperature, max_tokens, …) overrides its parameters.
-    `tools` names the tools they may call; None is all that the task's role has when the run has a workspace, else none.
+    `tools` names the only tools they may call, [] is none; None is all that the task's role has when the run has a
+    workspace, else none.
     """
 
     model: str | None = None
