@@ -120,7 +120,10 @@ async def _calls(
     handlers = CallHandlers(records=records, owners=owners, ids=app.ids, gateway=app.instance)
     app.handle("call", "withdraw", handlers.withdraw)
     _ = app.spawn(withdrawals.watch(), "withdrawals")
-    repeats = Repeats(records=records, owners=owners, audit=audit, reader=reader, clock=app.clock, gateway=app.instance)
+    repeats = Repeats(
+        records=records, owners=owners, audit=audit, reader=reader, clock=app.clock, gateway=app.instance,
+        bury=hands.bury,
+    )  # fmt: skip
     calls = Calls(
         judge=judge, toolkit=hands.toolkit, audit=audit, records=records, repeats=repeats, flights=flights,
         denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), clock=app.clock, metrics=app.metrics,

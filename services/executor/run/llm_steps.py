@@ -114,6 +114,13 @@ def has_loop(spec: TaskSpec) -> bool:
     return isinstance(node, AgentNode) and not node.params.get("tools")
 
 
+def permitted(run: Run, spec: TaskSpec, tool: str) -> bool:
+    """Whether a tool is asked for at all. Which tools a role has is not judged here: the gateway's audit shall see it."""
+    if isinstance(spec.node, AgentNode) and spec.node.tools is not None:
+        return tool in spec.node.tools
+    return run.options.workspace is not None
+
+
 def is_later_round(step: str) -> bool:
     """Whether a step of a model follows one whose answer wanted tools."""
     return "." in step

@@ -22,7 +22,15 @@ from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.tools import only_reads
 from services.executor.run.conversation import Wanted, continued, wanted, without_tools
 from services.executor.run.failures import ended_badly, opens_gate
-from services.executor.run.llm_steps import corr_id, has_loop, is_later_round, node_id, offered, tool_deadline_ms
+from services.executor.run.llm_steps import (
+    corr_id,
+    has_loop,
+    is_later_round,
+    node_id,
+    offered,
+    permitted,
+    tool_deadline_ms,
+)
 from services.executor.run.state import TOOL_BODY, Run, Talk, TaskRecord, Work, step_index
 
 READS_PER_ATTEMPT_MAX: Final = 3
@@ -85,9 +93,9 @@ def _insists(run: Run, task: TaskRecord, work: Work, calls: Sequence[Wanted]) ->
 
 def _refusal(run: Run, task: TaskRecord, work: Work, asked: ToolRequested) -> dict[str, Any] | None:
     """Why the executor does not even ask for this call; None when it does."""
-    tools = offered(run, task.spec)
-    if asked.tool not in tools:
-        return failure("forbidden_tool", "this task does not have this tool", tool=asked.tool, tools=list(tools))
+    if not permitted(run, task.spec, asked.tool):
+        tools = list(offered(run, task.spec))
+        return failure("forbidden_tool", "this task does not have this tool", tool=asked.tool, tools=tools)
     if work.tool_rounds + 1 >= TOOL_ROUNDS_PER_ATTEMPT_MAX:
         return failure("tool_limit_exceeded", limit="rounds", max=TOOL_ROUNDS_PER_ATTEMPT_MAX)
     if asked.call > TOOL_CALLS_PER_ATTEMPT_MAX:

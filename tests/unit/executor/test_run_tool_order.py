@@ -95,6 +95,13 @@ def test_a_tool_of_the_role_that_the_node_does_not_name_is_refused_and_never_ask
     assert [shown[0]["error"]["code"], shown[1]] == ["forbidden_tool", {"content": "x"}]
 
 
+def test_what_the_role_does_not_have_is_for_the_policy_to_refuse():
+    spec = working().after(wants("r1.a.1.llm-1", "http", "teleport"))
+    assert under_way(spec) == [1]
+    spec.after(gave("a", 1))
+    assert under_way(spec) == [2]
+
+
 @pytest.mark.parametrize("node", [AgentNode(tools=[]), AgentNode()])
 def test_who_has_no_tools_is_told_so_and_asked_once_more(node: AgentNode):
     spec = working(agent("a", node=node)) if node.tools is not None else run().after(start(agent("a", node=node)))
