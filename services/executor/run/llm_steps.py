@@ -115,7 +115,7 @@ def has_loop(spec: TaskSpec) -> bool:
 
 
 def permitted(run: Run, spec: TaskSpec, tool: str) -> bool:
-    """Whether a tool is asked for at all. Which tools a role has is not judged here: the gateway's audit shall see it."""
+    """Whether a tool is asked for at all. Which tools a role has is not judged here: the audit shall see that."""
     if isinstance(spec.node, AgentNode) and spec.node.tools is not None:
         return tool in spec.node.tools
     return run.options.workspace is not None
