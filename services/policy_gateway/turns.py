@@ -14,6 +14,11 @@ from services.policy_gateway.decision.plans import DockerPlan, GitPlan, Plan, Sh
 from services.runtime.metrics import Metrics
 
 Access = Literal["shared", "alone"]
+GIT_LOOKS: Final = frozenset(
+    {"status", "diff", "log", "show", "rev-parse", "describe", "shortlog", "blame", "grep", "ls-files", "reflog"}
+    | {"branch", "tag"}
+)
+"""Git commands that only look when they move no ref; any other may change the index or files."""
 WAITING: Final = "htdag_workspace_calls_waiting"
 WAITED: Final = "htdag_workspace_wait_seconds"
 
@@ -28,7 +33,7 @@ def access_of(plan: Plan) -> Access | None:
         case WritePlan() | ShellPlan():
             return "alone"
         case GitPlan():
-            return "alone" if plan.writes else "shared"
+            return "shared" if plan.argv[0] in GIT_LOOKS and not plan.writes else "alone"
         case DockerPlan():
             if not plan.mounts:
                 return None

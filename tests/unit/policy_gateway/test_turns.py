@@ -131,6 +131,10 @@ async def test_a_turn_that_comes_as_its_owner_gives_up_is_passed_on() -> None:
 @pytest.mark.parametrize(
     ("plan", "access"),
     [
+        (STATUS._replace(argv=("add", ".")), "alone"),
+        (STATUS._replace(argv=("restore", "a")), "alone"),
+        (STATUS._replace(argv=("branch", "--list")), "shared"),
+        (COMMIT._replace(argv=("branch", "new")), "alone"),
         (WRITE, "alone"),
         (SHELL, "alone"),
         (COMMIT, "alone"),
