@@ -141,6 +141,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "call_interrupted": ErrorKind(
         "execution", "the gateway died during this call: it may have happened", "look before you repeat it", FAILED
     ),
+    "call_withdrawn": ErrorKind(
+        "cancelled", "the task of this call is over: it was stopped", "part of it may have happened", FAILED
+    ),
     "audit_broken": ErrorKind("internal", "the audit chain is broken", "somebody changed the log: see where", FAILED),
     # identity: proofs. Whoever fails hears one text; the code beside it is for programs.
     "invalid_code": ErrorKind("identity", "the code is not right", "codes of this and the last half minute", DENIED),
@@ -178,6 +181,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "approval_denied": ErrorKind("denied", "a human denied this action", "see reason", DENIED),
     "approval_expired": ErrorKind("timeout", "nobody approved this in time", "ask again", TIMED_OUT),
     "approval_stale": ErrorKind("conflict", "the action is not the one that was shown", "look at it again", CONFLICT),
+    "approval_not_genuine": ErrorKind(
+        "denied", "this release is not signed by identity", "look who may write to this mailbox", DENIED
+    ),
     "approval_withdrawn": ErrorKind("conflict", "nobody waits for this gate any more", "", CONFLICT),
     # llm
     "invalid_request": ErrorKind("llm", "the LLM request is invalid", "see field", USAGE),

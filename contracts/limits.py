@@ -38,7 +38,7 @@ RETRY_DELAY_OVERLOADED_MS: Final = 2_000
 RETRY_DELAY_MAX_MS: Final = 30_000
 
 TOOL_ROUNDS_PER_ATTEMPT_MAX: Final = 24
-"""LLM calls of one attempt whose answers may ask for tools; one more that does fails the task."""
+"""LLM calls of one attempt in a loop with tools: the last one has none, and must be answered."""
 TOOL_CALLS_PER_ATTEMPT_MAX: Final = 64
 TOOL_CALLS_PER_ANSWER_MAX: Final = 8
 TOOL_RESULT_CHARS_MAX: Final = 20_000

@@ -78,6 +78,8 @@ USES: Final[dict[str, Use]] = {
             rpc("planner", "strategy", "choose"),
             rpc("policy-gateway", "policy", "decide"),
             rpc("policy-gateway", "policy", "roles"),
+            rpc("policy-gateway", "call", "withdraw"),
+            rpc("identity", "approval", "key"),
             f"{TOOLS}.*.*",
         ),
         tells=(rpc("llm-worker", "llm", "cancel"),),

@@ -107,14 +107,18 @@ class AuditVerify(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CallAsk(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Between gateways: is this call under way with you? With `wait_s`, answer when it has ended, or after so long."""
+    """Between gateways: is this call under way with you? With `wait_s`, answer when it has ended, or after so long.
+
+    `of` says that this is a call of a task that is over: whoever sees that in the run's log too ends the call first.
+    """
 
     id: str
     wait_s: float = 0.0
+    of: CallOf | None = None
 
 
 class CallStanding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A gateway's answer: whether the call is under way there now."""
+    """A gateway's answer: whether the call is under way now."""
 
     under_way: bool
 

@@ -113,6 +113,17 @@ def tools_of(role: str) -> tuple[str, ...]:
     return ROLE_TOOLS.get(role_of(role), ())
 
 
+def only_reads(tool: str, args: Any) -> bool:
+    """Whether a call surely changes nothing, so that it may run beside others like it, and again."""
+    if not isinstance(args, Mapping):
+        return False
+    if tool == "fs":
+        return "read" in args and "write" not in args
+    if tool == "http":
+        return args.get("method", "GET") in ("GET", "HEAD")
+    return tool == "lua"
+
+
 def describe(role: str, tools: Iterable[str]) -> list[dict[str, Any]]:
     """The tools as a model is told of them: functions with a JSON schema, in OpenAI's shape."""
     found = []

@@ -22,6 +22,7 @@ from contracts.streams import CONSUMERS, EVENTS_EXECUTOR, EVENTS_PLANNER, TIMERS
 from contracts.subjects import LLM_HEALTH, events
 from services.executor.config import SECTION, Config
 from services.executor.effect_runner import RunEffects
+from services.executor.grants import Grants
 from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
@@ -108,7 +109,8 @@ async def build(app: App) -> None:
     async with asyncio.timeout(BOOK_WAIT_S):
         await follower.caught_up.wait()
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
-    ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
+    grants = Grants(bus, clock, config.approval_keys)
+    ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command, grants.check))
     sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
     _ = app.spawn(sleepers.watch(), "sleepers")
     _ = app.spawn(_housekeeping(app, host), "housekeeping")

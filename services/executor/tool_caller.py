@@ -13,8 +13,9 @@ import msgspec
 from contracts.commit import HEADER_BY
 from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TOOL_ASK_AGAIN_S, TOOL_RESULT_CHARS_MAX
+from contracts.policy import CallOf
 from contracts.reply import RemoteRejected, parse
-from contracts.subjects import ID, tool_call, tool_call_of_task
+from contracts.subjects import ID, rpc, tool_call, tool_call_of_task
 from contracts.task import ADMIN
 from contracts.tools import UNNAMEABLE
 from services.executor.run.effects import CallTool
@@ -27,6 +28,8 @@ NOBODY_S: Final = 1.0
 """How long to wait when nobody answers at all: a gateway that is started anew is back in seconds."""
 NAME_CHARS_MAX: Final = 200
 """So much of a tool's name is sent when it cannot be one."""
+WITHDRAW: Final = rpc("policy-gateway", "call", "withdraw")
+WITHDRAW_S: Final = 8.0
 ASKED_AGAIN: Final = frozenset({"no_responders", "timeout", "nats_unavailable"})
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -79,6 +82,11 @@ class ToolCaller:
         value, cut = fit(value, most)
         said_so = isinstance(value, Mapping) and value.get("truncated") is True
         return ToolOutcome(value, truncated=cut or said_so)
+
+    async def withdraw(self, run_id: str, effect: CallTool) -> None:
+        """Have a call ended whose task is over. Raises Rejected when nobody says that it is done."""
+        call = CallOf(run_id, effect.task_id, effect.attempt, effect.call)
+        _read(await self._bus.request(WITHDRAW, _ENCODE(call), timeout_s=WITHDRAW_S))
 
     async def _value(self, run_id: str, effect: CallTool) -> Any:
         tool, args = effect.tool, effect.args

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.errors import Rejected
 
@@ -183,12 +182,3 @@ class Sealer:
             self._fernet = MultiFernet([Fernet(key) for key in keys.fernet])
             self._newest, self._keys = Fernet(keys.fernet[0]), keys
         return self._fernet
-
-
-def signature_ok(public_key: str, signature: str, text: bytes) -> bool:
-    """Whether a grant was signed with this key."""
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(bytes.fromhex(signature), text)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

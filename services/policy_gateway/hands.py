@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from contracts.errors import Rejected
 from services.policy_gateway.calls.judging import WorkspaceBook
+from services.policy_gateway.calls.repeats import Bury, nothing_left
 from services.policy_gateway.config import Config
 from services.policy_gateway.decision.http import redirected
 from services.policy_gateway.decision.plans import (
@@ -31,6 +32,7 @@ from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.shadow import Shadow
 from services.policy_gateway.tools.shell import ShellTool
 from services.policy_gateway.tools.tool import Tool
+from services.policy_gateway.turns import Turns
 from services.policy_gateway.workspaces import Workspaces
 from services.runtime.app import App
 
@@ -39,11 +41,16 @@ REAP_EVERY_S: Final = 30.0
 
 
 class Hands(NamedTuple):
-    """What carries allowed calls out: the tools, the workspaces they work in, and the digest of their sandbox."""
+    """What carries allowed calls out: the tools, the workspaces they work in, and the digest of their sandbox.
+
+    `bury` removes what a call of a dead gateway may have left running. Programs in a box die with their gateway;
+    containers belong to the engine.
+    """
 
     toolkit: Toolkit
     workspaces: WorkspaceBook
     sandbox: str
+    bury: Bury = nothing_left
 
 
 async def real_hands(app: App, config: Config) -> Hands:
@@ -94,8 +101,8 @@ async def real_hands(app: App, config: Config) -> Hands:
 
     _ = app.spawn(prove(), "prove-sandbox")
     _ = app.spawn(reap(), "reap")
-    toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy)
-    return Hands(toolkit, workspaces, await _digest(app, sandbox))
+    toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy, turns=Turns(app.metrics))
+    return Hands(toolkit, workspaces, await _digest(app, sandbox), docker.bury)
 
 
 async def _digest(app: App, sandbox: Sandbox) -> str:

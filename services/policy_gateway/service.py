@@ -21,10 +21,12 @@ from services.policy_gateway.calls.records import CallRecords
 from services.policy_gateway.calls.recovery import recover
 from services.policy_gateway.calls.repeats import Repeats
 from services.policy_gateway.calls.unjudged import Unjudged
+from services.policy_gateway.calls.withdrawals import Withdrawals
 from services.policy_gateway.config import SECTION, Config
 from services.policy_gateway.decision.decide import decide
 from services.policy_gateway.decision.roles import SHIPPED
 from services.policy_gateway.handlers.audit import AuditHandlers
+from services.policy_gateway.handlers.calls import CallHandlers
 from services.policy_gateway.handlers.drill import DrillHandlers
 from services.policy_gateway.handlers.policies import PolicyHandlers
 from services.policy_gateway.hands import Hands, real_hands
@@ -63,13 +65,14 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     app.on_ready("audit", audit.not_ready)
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
+    runs = RunFacts(app.bus, app.log)
     judge = Judge(
-        decide=decide, book=book, runs=RunFacts(app.bus, app.log), workspaces=hands.workspaces,
+        decide=decide, book=book, runs=runs, workspaces=hands.workspaces,
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
     unjudged = Unjudged(audit=audit, book=book, clock=app.clock, ids=app.ids, log=app.log, gateway=app.instance)
-    calls, owners, repeats = await _calls(app, audit, reader, judge, hands, unjudged)
+    calls, owners, repeats = await _calls(app, audit, reader, judge, hands, unjudged, runs)
     door = Door(
         bus=app.bus, calls=calls, unjudged=unjudged, ids=app.ids, metrics=app.metrics, log=app.log,
         roles=lambda: book.current.roles.rights, held_max=config.calls_held, group=SERVICE,
@@ -110,13 +113,20 @@ async def _book(app: App) -> PolicyBook:
 
 
 async def _calls(
-    app: App, audit: AuditLog, reader: AuditReader, judge: Judge, hands: Hands, unjudged: Unjudged
+    app: App, audit: AuditLog, reader: AuditReader, judge: Judge, hands: Hands, unjudged: Unjudged, runs: RunFacts
 ) -> tuple[Calls, Owners, Repeats]:
     flights = Flights()
     records = CallRecords(JetStreamEventStore(app.bus, TOOL_CALLS), app.clock, app.instance)
-    owners = Owners(app.bus, app.instance, flights.future)
+    withdrawals = Withdrawals(flights, runs, app.log)
+    owners = Owners(app.bus, app.instance, flights.future, withdrawals.withdraw)
     await owners.start()
-    repeats = Repeats(records=records, owners=owners, audit=audit, reader=reader, clock=app.clock, gateway=app.instance)
+    handlers = CallHandlers(records=records, owners=owners, ids=app.ids, gateway=app.instance)
+    app.handle("call", "withdraw", handlers.withdraw)
+    _ = app.spawn(withdrawals.watch(), "withdrawals")
+    repeats = Repeats(
+        records=records, owners=owners, audit=audit, reader=reader, clock=app.clock, gateway=app.instance,
+        bury=hands.bury,
+    )  # fmt: skip
     calls = Calls(
         judge=judge, toolkit=hands.toolkit, audit=audit, records=records, repeats=repeats, flights=flights,
         denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), unjudged=unjudged,

@@ -137,7 +137,7 @@ async def test_a_gateway_killed_in_the_middle_of_a_call_is_asked_again(
     await asyncio.gather(*(service.ready() for service in services.values()))
     gateway.silent = True  # it works, but dies before it can say so
     await begin(bus, "away")
-    await eventually(lambda: len(gateway.effects) == 2, timeout_s=30)
+    await eventually(lambda: gateway.effects, timeout_s=30)
     await gateway.stop()
     services["executor"].kill()  # and with it goes the patience of the calls under way: the new one finds nobody
     services["executor"].start()

@@ -156,6 +156,18 @@ async def test_a_cancelled_call_leaves_nothing(world: World) -> None:
         assert await world.containers() == []
 
 
+async def test_the_container_of_a_call_whose_gateway_died_is_buried_and_no_other(world: World) -> None:
+    call = asyncio.create_task(world.run("sleep", "60"))
+    await eventually(world.containers, timeout_s=10)
+    after = Docker(world.engine.url)
+    await after.bury("call-2")
+    assert len(await world.containers()) == 1
+    await after.bury("call-1")
+    assert await world.containers() == []
+    call.cancel()
+    await asyncio.wait([call])
+
+
 async def test_output_beyond_the_limit_is_cut_and_said(world: World) -> None:
     value = await world.sh("dd if=/dev/zero bs=64k count=40 2>/dev/null | tr '\\0' x; echo end >&2")
     assert (len(value["stdout"]), value["truncated"]) == (OUTPUT_BYTES_MAX, True)

@@ -93,7 +93,10 @@ class Work(msgspec.Struct, eq=False):
 
 
 class TaskRecord(msgspec.Struct, eq=False):
-    """One task. `waiting_on` counts dependencies that are not completed; `attempts_base` those before a resume."""
+    """One task. `waiting_on` counts dependencies that are not completed; `attempts_base` attempts that do not count.
+
+    `human` says that a human has released it once, or that the policy wants one: each further attempt waits for a gate.
+    """
 
     spec: TaskSpec
     order: int
@@ -123,6 +126,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     tool_calls: int = 0
     rank: Rank | None = None
     gate: Gate | None = None
+    human: bool = False
 
     def __repr__(self) -> str:
         return f"<task {self.spec.id} {self.status} attempt {self.attempt}>"
@@ -219,11 +223,10 @@ def step_index(step: str, work: Work) -> int:
 
 def make_ready(run: Run, task: TaskRecord) -> None:
     """Put a pending task whose dependencies are completed where `advance` chooses from."""
-    spec = task.spec
     if task.is_group:
         run.ready_groups.append(task)
         return
-    if task.gate is None and is_gated(spec):
+    if task.gate is None and needs_gate(task):
         run.ready_gates.append((task.order, task.attempt, task))
         return
     choose_from(run, task)
@@ -304,6 +307,11 @@ def digest(run: Run) -> str:
 def is_group(spec: TaskSpec) -> bool:
     """Whether a task stands for its children."""
     return type(spec.node) is GroupNode
+
+
+def needs_gate(task: TaskRecord) -> bool:
+    """Whether the next attempt of a task may need a human."""
+    return task.human or is_gated(task.spec)
 
 
 def is_gated(spec: TaskSpec) -> bool:

@@ -1,7 +1,8 @@
 """The life of a call: claimed (of a task), judged, stored, carried out, answered.
 
 Before any effect its decision is stored; if that is not sure, nothing runs. A call of a task is claimed before it is
-decided, by exactly one gateway; whoever asks again joins it, or gets its recorded answer.
+decided, by exactly one gateway; whoever asks again joins it, or gets its recorded answer. It has no more time than its
+task has, and is cut when that is over.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from services.runtime.clock import Clock
 from services.runtime.event_store import Conflict
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
+from services.runtime.withdrawal import unless_withdrawn
 
 CUT_S: Final = 10.0
 CUT_MESSAGE: Final = "the gateway was stopped during this call: it may have happened"
@@ -93,7 +95,7 @@ class Calls:
     async def _live(self, flight: Flight) -> Answer:
         call = flight.call
         try:
-            return await (self._once(call) if call.of is not None else self._any(call))
+            return await (self._once(flight) if call.of is not None else self._any(flight))
         except Rejected as error:
             return failed(error)
         except asyncio.CancelledError:
@@ -103,20 +105,22 @@ class Calls:
             self._log.error("call_failed", call=call.id, role=call.role, tool=call.tool, exc_info=error)
             return failed(Rejected("internal", call=call.id))
 
-    async def _any(self, call: Call) -> Answer:
+    async def _any(self, flight: Flight) -> Answer:
         """A call that belongs to no task: it is a new one each time it is sent."""
+        call = flight.call
         judgement = await self._judged(call)
         entry = self._decided(call, judgement)
         if isinstance(judgement.verdict, Deny):
             return await self._refuse(entry, judgement, judgement.verdict)
         await self._audit.append(entry)
         faults.point("policy_gateway.after_decided")
-        answer, took_ms = await self._carry_out(call, judgement, judgement.verdict)
+        answer, took_ms = await self._carry_out(flight, judgement, judgement.verdict)
         await self._ended(entry, answer, took_ms)
         return answer
 
-    async def _once(self, call: Call) -> Answer:
+    async def _once(self, flight: Flight) -> Answer:
         """A call of a task: at most once, whoever asks, wherever."""
+        call = flight.call
         judgement = await self._judged(call)
         entry = self._decided(call, judgement)
         if isinstance(judgement.verdict, Deny) and of_a_stranger(judgement.verdict):
@@ -134,7 +138,7 @@ class Calls:
             else:
                 await self._audit.append(entry)
                 faults.point("policy_gateway.after_decided")
-                answer, took_ms = await self._carry_out(call, judgement, verdict)
+                answer, took_ms = await self._carry_out(flight, judgement, verdict)
         except Rejected as error:
             # Nothing was done, because it could not be stored; the same call again would find the same claim.
             answer = failed(error)
@@ -188,14 +192,15 @@ class Calls:
             self._metrics.inc("htdag_security_raised_total", kind=event.kind)
         return raised
 
-    async def _carry_out(self, call: Call, judgement: Judgement, allow: Allow) -> tuple[Answer, float]:
-        began_s = self._clock.monotonic_s()
+    async def _carry_out(self, flight: Flight, judgement: Judgement, allow: Allow) -> tuple[Answer, float]:
+        began_s, call = self._clock.monotonic_s(), flight.call
         try:
             if judgement.missing is not None or judgement.workspace is None:
                 raise judgement.missing or Rejected("workspace_not_found")
-            deadline_s = call.arrived_s + allow.timeout_ms / 1000
+            deadline_s = self._deadline_s(call, judgement, allow)
             ticket = Ticket(call.id, call.role, judgement.workspace, deadline_s)
-            value = await self._toolkit.run(allow.plan, ticket, allow.timeout_ms)
+            timeout_ms = max(0, round((deadline_s - call.arrived_s) * 1000))
+            value = await unless_withdrawn(self._toolkit.run(allow.plan, ticket, timeout_ms), flight.withdrawn)
             answer = fitting(value, self._value_bytes_max)
         except Rejected as error:
             answer = failed(error)
@@ -209,6 +214,14 @@ class Calls:
         took_s = self._clock.monotonic_s() - began_s
         self._metrics.observe("htdag_tool_call_seconds", took_s, tool=call.tool)
         return answer, round(took_s * 1000, 3)
+
+    def _deadline_s(self, call: Call, judgement: Judgement, allow: Allow) -> float:
+        """Until when it may take, by the event loop's clock: as long as it asked for, but no longer than its task."""
+        own_s = call.arrived_s + allow.timeout_ms / 1000
+        if judgement.bound is None:
+            return own_s
+        left_ms = judgement.bound.deadline_at_ms - self._clock.now_ms()
+        return min(own_s, asyncio.get_running_loop().time() + left_ms / 1000)
 
     async def _record(self, call_id: str, answer: Answer, took_ms: float, claim_seq: int) -> Answer:
         """Store the answer; when another gateway took this one for dead, its word stands."""

@@ -61,7 +61,9 @@ class Judge:
         if bound is not None:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
             approved = self._auto_admin or bound.approved
-            facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=approved)
+            facts = facts._replace(
+                bound_role=bound.role, bound_tools=bound.tools, calls_made=fetched, approved=approved
+            )
         elif call.role != ADMIN:
             # Outside of tasks only a person may do what needs a human, and only the subject of this role is a person's:
             # by another name of it, or in another role that needs a human, anybody might ask.

@@ -55,6 +55,8 @@ def _why_not(entry: ToolDecided) -> str:
         return "role_mismatch"
     if entry.rule in (SHAPE_RULE, TASK_RULE):
         return "never_judged"
+    if entry.rule == "task.tools":
+        return "task_tools"
     return "" if entry.exact else "arguments_not_kept"
 
 

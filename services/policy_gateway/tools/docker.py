@@ -8,6 +8,7 @@ nothing is pulled. The tool touches only containers that it made itself, and by 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,6 +87,16 @@ class Docker:
         except Rejected:
             return removed
         return removed
+
+    async def bury(self, call_id: str) -> None:
+        """Remove the container of a call whose gateway died, before anybody makes that call again."""
+        if engine_url(self._url) is None:
+            return
+        with suppress(Rejected):  # without an engine nothing runs
+            async with engine(self._url) as client:
+                its = {"label": [f"{LABEL}=1", f"{CALL_LABEL}={call_id}", DEADLINE_LABEL]}
+                for container in await client.containers.list(all=True, filters=its):
+                    await _remove(container)
 
     async def _contain(self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int) -> dict[str, Any]:
         image = await _image(client, plan.image)

@@ -31,22 +31,29 @@ from services.runtime.lifecycle import Phase
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
+FAR_MS = 4_000_000_000_000
+"""A deadline that no test lives to see."""
 RUN_CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
 
 
 class HeldTool:
-    """Answers at once, or when the test says so; counts how often it was really called."""
+    """Answers at once, or when the test says so; counts how often it was really called, and cut."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.value: Any = {"content": "hello", "size": 5}
         self.error: Exception | None = None
         self.hold: asyncio.Event | None = None
+        self.cut = 0
 
     async def run(self, plan: Any, ticket: Ticket) -> dict[str, Any]:
         self.calls.append(plan)
         if self.hold is not None:
-            await self.hold.wait()
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.cut += 1
+                raise
         if self.error is not None:
             raise self.error
         return self.value
@@ -146,9 +153,9 @@ class Caller:
     async def task_runs(self, run_id: str = "r1", task_id: str = "a", role: str = "coder", attempt: int = 1) -> None:
         await self.run_is(
             run_id,
-            RunCreated(run_id=run_id, deadline_at_ms=1),
+            RunCreated(run_id=run_id, deadline_at_ms=FAR_MS),
             TasksAdded([TaskSpec(id=task_id, role=role)]),
-            TaskStarted(task_id, attempt, 1),
+            TaskStarted(task_id, attempt, FAR_MS),
         )
 
 

@@ -16,7 +16,7 @@ from contracts.subjects import tool_call
 from contracts.task import TaskSpec
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
+from tests.unit.policy_gateway.gateway_desk import FAR_MS, Caller, Gateway, caller, gateway
 
 READ = {"read": "/code/a.ex"}
 CALL = CallOf("r1", "a", 1, 1)
@@ -191,7 +191,7 @@ async def test_only_the_attempt_that_is_under_way_may_call(one: Gateway, me: Cal
     await me.task_runs()
     assert (await me.call("coder", "fs", READ, task=CallOf("r1", "b", 1, 1)))["error"]["code"] == "task_not_found"
     assert (await me.call("coder", "fs", READ, task=CallOf("r1", "a", 2, 1)))["error"]["code"] == "stale_attempt"
-    await me.run_is("r1", TaskRetryScheduled("a", 1, 5, {}), TaskStarted("a", 2, 9))
+    await me.run_is("r1", TaskRetryScheduled("a", 1, 5, {}), TaskStarted("a", 2, FAR_MS))
     assert (await me.call("coder", "fs", READ, task=CALL))["error"]["code"] == "stale_attempt"
     assert (await me.call("coder", "fs", READ, task=CallOf("r1", "a", 2, 1)))["ok"]
     await me.run_is("r1", TaskCompleted("a", 2, None))
@@ -303,10 +303,10 @@ async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, re
     approved = [TaskApproved("a", released, "apr-1", "d", "aka", 7, 1)] if released else []
     await me.run_is(
         "r1",
-        RunCreated(run_id="r1", deadline_at_ms=1),
+        RunCreated(run_id="r1", deadline_at_ms=FAR_MS),
         TasksAdded([TaskSpec(id="a", role="admin")]),
         *approved,
-        TaskStarted("a", 2, 1),
+        TaskStarted("a", 2, FAR_MS),
     )
     said = await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 2, 1))
     assert (said["error"]["code"] if "error" in said else "") == code
