@@ -10,6 +10,7 @@ from services.policy_gateway.sandbox.box import Box
 from services.policy_gateway.sandbox.profiles import shell_box
 from services.policy_gateway.sandbox.running import DeadlinePassed
 from services.policy_gateway.sandbox.sandbox import Sandbox
+from services.policy_gateway.sandbox.twins import with_twin
 from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.tool import Ticket, Workspace
 
@@ -48,7 +49,13 @@ class ShellTool:
             network=plan.profile == "admin" and self._admin_network,
             environment=program.environment,
         )
-        return box._replace(binds=(*box.binds, *program.binds)), [*program.argv, *plan.argv[1:]]
+        box = box._replace(binds=(*box.binds, *program.binds))
+        if program.twin is not None:
+            try:
+                box = with_twin(box, program.twin, workspace.tmp, self._sandbox.state)
+            except OSError as why:
+                raise Rejected("file_error", "the environment's own place cannot be shown", path="/tmp") from why
+        return box, [*program.argv, *plan.argv[1:]]
 
     def _build(self, workspace: Workspace) -> Path:
         return self._sandbox.state / "build" / workspace.name
