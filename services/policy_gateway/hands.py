@@ -20,6 +20,7 @@ from services.policy_gateway.decision.plans import (
     WritePlan,
 )
 from services.policy_gateway.proof import Proof, Proven
+from services.policy_gateway.sandbox.limits import DEFAULTS
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.docker import Docker
@@ -54,9 +55,10 @@ async def real_hands(app: App, config: Config) -> Hands:
     root = config.workspaces_path(app.home)
     workspaces = Workspaces(root, app.home)
     workspaces.start()
-    sandbox, programs = Sandbox(app.home / "sandbox", boxes_max=config.calls_heavy), Programs()
+    limits = DEFAULTS._replace(folders_bytes=config.workspace_bytes, folders_entries=config.workspace_files)
+    sandbox, programs = Sandbox(app.home / "sandbox", limits=limits, boxes_max=config.calls_heavy), Programs()
     proof = Proof(sandbox, app.log)
-    files, http, docker = Files(), Http(redirected), Docker(config.docker_host or None)
+    files, http, docker = Files(sandbox.ledger, limits), Http(redirected), Docker(config.docker_host or None)
     lua = Lua(children=config.lua_children, metrics=app.metrics)
     app.on_stop(_as_hook(files.close))
     app.on_stop(_as_hook(http.close))

@@ -57,7 +57,7 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     (ground.code / ".git" / "hooks").mkdir(parents=True)
     subprocess.run([sys.executable, "-m", "venv", ground.code / ".venv"], check=True)
     wheel = packed(folder)
-    pip = [ground.code / ".venv/bin/pip", "install", "-q", "--no-index", "--disable-pip-version-check", wheel]
+    pip = [f"{ground.code}/.venv/bin/pip", "install", "-q", "--no-index", "--disable-pip-version-check", str(wheel)]
     subprocess.run(pip, check=True)
     yield ground
     shutil.rmtree(folder)

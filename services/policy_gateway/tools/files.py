@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import Place, ReadPlan, WritePlan
+from services.policy_gateway.sandbox.ledger import Ledger
+from services.policy_gateway.sandbox.limits import DEFAULTS, Limits
 from services.policy_gateway.tools.opening import FOLDER, O_PATH, is_regular, open_beneath, opened, refuse, root_of
 from services.policy_gateway.tools.tool import Ticket
 
@@ -32,7 +34,8 @@ END_WAIT_S: Final = 0.25
 class Files:
     """Carries out read and write plans in threads of its own: a slow disk holds up nobody else."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None, limits: Limits = DEFAULTS) -> None:
+        self._ledger, self._limits = ledger or Ledger(), limits
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="files")
 
     async def run(self, plan: ReadPlan | WritePlan, ticket: Ticket) -> dict[str, Any]:
@@ -42,7 +45,7 @@ class Files:
             # A thread may be quicker than the timeout that would stop it.
             raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - started_s) * 1000))
         over = threading.Event()
-        job = self._threads.submit(_carry_out, plan, ticket, over)
+        job = self._threads.submit(self._carry_out, plan, ticket, over)
         done = asyncio.wrap_future(job)
         try:
             async with asyncio.timeout_at(ticket.deadline_s):
@@ -61,9 +64,16 @@ class Files:
         """Take no more calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-
-def _carry_out(plan: ReadPlan | WritePlan, ticket: Ticket, over: threading.Event) -> dict[str, Any]:
-    return read(plan, ticket, over) if isinstance(plan, ReadPlan) else write(plan, ticket, over)
+    def _carry_out(self, plan: ReadPlan | WritePlan, ticket: Ticket, over: threading.Event) -> dict[str, Any]:
+        if isinstance(plan, ReadPlan):
+            return read(plan, ticket, over)
+        if plan.path.root == "host":
+            return write(plan, ticket, over)
+        folders = (ticket.workspace.code, ticket.workspace.tmp)
+        self._ledger.check(folders, self._limits, "/code with /tmp")
+        value = write(plan, ticket, over)
+        self._ledger.add(folders, len(plan.content))
+        return value
 
 
 def _nobody_waits(done: "asyncio.Future[Any]") -> None:

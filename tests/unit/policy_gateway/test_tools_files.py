@@ -15,6 +15,7 @@ import pytest
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import Place, ReadPlan, Root, WritePlan
+from services.policy_gateway.sandbox.limits import DEFAULTS
 from services.policy_gateway.tools.files import BYTES_MAX, Files
 from services.policy_gateway.tools.tool import Ticket, Workspace
 from tests.support.eventually import eventually
@@ -292,3 +293,16 @@ async def test_a_file_swapped_for_a_link_in_between_never_leads_out(files: Files
     assert secret.read_text() == SECRET
     assert SECRET not in answers
     assert {"harmless", "forbidden_path"} <= set(answers)
+
+
+async def test_nothing_is_written_into_a_workspace_that_is_full(tmp_path: Path) -> None:
+    for name in ("code", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "code" / "large").write_bytes(bytes(2 << 20))
+    tool = Files(limits=DEFAULTS._replace(folders_bytes=1 << 20))
+    deadline_s = asyncio.get_running_loop().time() + 10
+    ticket = Ticket("c1", "coder", Workspace("w1", tmp_path / "code", tmp_path / "tmp", "seed"), deadline_s)
+    with pytest.raises(Rejected) as refused:
+        await tool.run(WritePlan(Place("code", ("new",)), b"x"), ticket)
+    assert (refused.value.code, (tmp_path / "code" / "new").exists()) == ("workspace_full", False)
+    tool.close()
