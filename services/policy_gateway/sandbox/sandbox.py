@@ -125,12 +125,13 @@ class Sandbox:
         shape = await self.ready()
         loop = asyncio.get_running_loop()
         kill_at_s = deadline_s - min(CLEAN_UP_S, (deadline_s - loop.time()) / 20)
+        endings: list[Ending] = []
         try:
             async with asyncio.timeout_at(kill_at_s), self._places:
                 await asyncio.to_thread(self._check_folders, box)
-                return await self._life(shape, box, argv)
+                return await self._life(shape, box, argv, endings)
         except TimeoutError:
-            raise DeadlinePassed from None
+            raise DeadlinePassed(endings[0] if endings else None) from None
         except SetupFailed as why:
             if "Can't chdir to" in str(why):
                 raise Rejected("file_not_found", "there is no such folder to run in", path=box.cwd) from why
@@ -144,8 +145,8 @@ class Sandbox:
             shown = " with ".join(bind.target for bind in box.binds if bind.writable)
             self.ledger.check(folders, self.limits, shown)
 
-    async def _life(self, shape: Shape, box: Box, argv: Sequence[str]) -> Ending:
-        """A box has a task of its own, which is told to stop and never cancelled.
+    async def _life(self, shape: Shape, box: Box, argv: Sequence[str], endings: list[Ending]) -> Ending:
+        """A box has a task of its own, which is told to stop and never cancelled; how it ended is put into `endings`.
 
         Cancelled between bubblewrap's start and the news of its first process, it would leave that process behind.
         """
@@ -159,6 +160,8 @@ class Sandbox:
             stop.set()
             # A process that is stuck in the kernel does not die; its caller gets an answer all the same.
             await asyncio.wait([life], timeout=STUCK_S)
+            if life.done() and not life.cancelled() and life.exception() is None:
+                endings.append(life.result())
 
     def _lived(self, life: asyncio.Task[Ending]) -> None:
         self._lives.discard(life)
@@ -237,7 +240,7 @@ class Sandbox:
         for shape in self._shapes:
             try:
                 async with asyncio.timeout(PROBE_S):
-                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"])
+                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"], [])
             except (SetupFailed, TimeoutError, KeyError) as why:
                 self._why_not = str(why) or type(why).__name__
                 continue
