@@ -47,8 +47,8 @@ class Hands(NamedTuple):
     sandbox: str
 
 
-async def real_hands(app: App, config: Config) -> Hands:
-    """The tools as they are; what they hold is let go when the app stops.
+async def real_hands(app: App, config: Config, value_bytes_max: int) -> Hands:
+    """The tools as they are; what they hold is let go when the app stops. No answer is longer than `value_bytes_max`.
 
     A machine where no sandbox can be built has no shell, git and lua: those calls fail, the others work.
     """
@@ -58,7 +58,11 @@ async def real_hands(app: App, config: Config) -> Hands:
     limits = DEFAULTS._replace(folders_bytes=config.workspace_bytes, folders_entries=config.workspace_files)
     sandbox, programs = Sandbox(app.home / "sandbox", limits=limits, boxes_max=config.calls_heavy), Programs()
     proof = Proof(sandbox, app.log)
-    files, http, docker = Files(sandbox.ledger, limits), Http(redirected), Docker(config.docker_host or None)
+    files, http, docker = (
+        Files(sandbox.ledger, limits, value_bytes_max),
+        Http(redirected),
+        Docker(config.docker_host or None),
+    )
     lua = Lua(children=config.lua_children, metrics=app.metrics)
     app.on_stop(_as_hook(files.close))
     app.on_stop(_as_hook(http.close))

@@ -46,7 +46,11 @@ ENVELOPE_BYTES: Final = 64 << 10
 async def build(app: App) -> None:
     """Wire the gateway with its real tools."""
     config = app.config.section(SECTION, Config)
-    await assemble(app, config, await real_hands(app, config))
+    await assemble(app, config, await real_hands(app, config, _value_bytes_max(app)))
+
+
+def _value_bytes_max(app: App) -> int:
+    return min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES)
 
 
 async def assemble(app: App, config: Config, hands: Hands) -> None:
@@ -118,7 +122,7 @@ async def _calls(
         judge=judge, toolkit=hands.toolkit, audit=audit, records=records, repeats=repeats, flights=flights,
         denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), clock=app.clock, metrics=app.metrics,
         log=app.log, gateway=app.instance, sandbox=hands.sandbox,
-        value_bytes_max=min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES),
+        value_bytes_max=_value_bytes_max(app),
     )  # fmt: skip
     return calls, owners, repeats
 

@@ -306,3 +306,16 @@ async def test_nothing_is_written_into_a_workspace_that_is_full(tmp_path: Path) 
         await tool.run(WritePlan(Place("code", ("new",)), b"x"), ticket)
     assert (refused.value.code, (tmp_path / "code" / "new").exists()) == ("workspace_full", False)
     tool.close()
+
+
+@pytest.mark.parametrize("content", [b"x" * 3000, b"\0" * 500, b"\xff" * 2000], ids=["large", "control", "binary"])
+async def test_a_file_comes_whole_or_not_at_all(workspace: Workspace, content: bytes) -> None:
+    """An answer carries only so much, whatever the file looks like in it: half a file is never taken for the whole."""
+    (workspace.code / "file").write_bytes(content)
+    tool = Files(value_bytes_max=2048)
+    error = await refused(read(tool, workspace, "file"))
+    assert (error.code, error.detail["max"], error.detail["size"]) == ("too_large", 2048, len(content))
+    assert "program" in error.detail["hint"]
+    (workspace.code / "file").write_bytes(b"x" * 1900)
+    assert (await read(tool, workspace, "file"))["size"] == 1900
+    tool.close()
