@@ -58,11 +58,8 @@ async def real_hands(app: App, config: Config, value_bytes_max: int) -> Hands:
     limits = DEFAULTS._replace(folders_bytes=config.workspace_bytes, folders_entries=config.workspace_files)
     sandbox, programs = Sandbox(app.home / "sandbox", limits=limits, boxes_max=config.calls_heavy), Programs()
     proof = Proof(sandbox, app.log)
-    files, http, docker = (
-        Files(sandbox.ledger, limits, value_bytes_max),
-        Http(redirected),
-        Docker(config.docker_host or None),
-    )
+    files = Files(sandbox.ledger, limits, value_bytes_max)
+    http, docker = Http(redirected), Docker(config.docker_host or None)
     lua = Lua(children=config.lua_children, metrics=app.metrics)
     app.on_stop(_as_hook(files.close))
     app.on_stop(_as_hook(http.close))
