@@ -124,6 +124,12 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "workspace_not_found": ErrorKind(
         "not_found", "there is no such workspace", "`htdag run --workspace DIR`, or make the folder", NOT_FOUND
     ),
+    "workspace_full": ErrorKind(
+        "execution",
+        "the workspace holds more than it may",
+        "remove what is not needed, or raise policy.workspace_bytes or policy.workspace_files",
+        FAILED,
+    ),
     "file_not_found": ErrorKind("execution", "there is no such file", "list the folder", NOT_FOUND),
     "not_regular_file": ErrorKind("execution", "this is no regular file", "name a file", FAILED),
     "file_error": ErrorKind("execution", "the file cannot be read or written", "see reason", FAILED),

@@ -8,7 +8,6 @@ It is read again when it changes, so that `htdag users rotate` works on a runnin
 """
 
 import hashlib
-import os
 import secrets
 import stat
 from hmac import compare_digest
@@ -20,6 +19,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.errors import Rejected
+from services.runtime.private_files import replace_private
 
 Kind = Literal["totp", "password"]
 KEY_FILE: Final = "identity"
@@ -101,15 +101,9 @@ class KeyFile:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step, mode 0600, on the disk when this returns. Raises Rejected("bad_config")."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        replace_private(path, text)
     except OSError as error:
         raise Rejected("bad_config", f"{path.name} cannot be written: {error.strerror}", hint=str(path)) from error
 

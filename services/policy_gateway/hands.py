@@ -21,6 +21,7 @@ from services.policy_gateway.decision.plans import (
     WritePlan,
 )
 from services.policy_gateway.proof import Proof, Proven
+from services.policy_gateway.sandbox.limits import DEFAULTS
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.docker import Docker
@@ -53,17 +54,19 @@ class Hands(NamedTuple):
     bury: Bury = nothing_left
 
 
-async def real_hands(app: App, config: Config) -> Hands:
-    """The tools as they are; what they hold is let go when the app stops.
+async def real_hands(app: App, config: Config, value_bytes_max: int) -> Hands:
+    """The tools as they are; what they hold is let go when the app stops. No answer is longer than `value_bytes_max`.
 
     A machine where no sandbox can be built has no shell, git and lua: those calls fail, the others work.
     """
     root = config.workspaces_path(app.home)
     workspaces = Workspaces(root, app.home)
     workspaces.start()
-    sandbox, programs = Sandbox(app.home / "sandbox", boxes_max=config.calls_heavy), Programs()
+    limits = DEFAULTS._replace(folders_bytes=config.workspace_bytes, folders_entries=config.workspace_files)
+    sandbox, programs = Sandbox(app.home / "sandbox", limits=limits, boxes_max=config.calls_heavy), Programs()
     proof = Proof(sandbox, app.log)
-    files, http, docker = Files(), Http(redirected), Docker(config.docker_host or None)
+    files = Files(sandbox.ledger, limits, value_bytes_max)
+    http, docker = Http(redirected), Docker(config.docker_host or None)
     lua = Lua(children=config.lua_children, metrics=app.metrics)
     app.on_stop(_as_hook(files.close))
     app.on_stop(_as_hook(http.close))

@@ -49,7 +49,11 @@ ENVELOPE_BYTES: Final = 64 << 10
 async def build(app: App) -> None:
     """Wire the gateway with its real tools."""
     config = app.config.section(SECTION, Config)
-    await assemble(app, config, await real_hands(app, config))
+    await assemble(app, config, await real_hands(app, config, _value_bytes_max(app)))
+
+
+def _value_bytes_max(app: App) -> int:
+    return min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES)
 
 
 async def assemble(app: App, config: Config, hands: Hands) -> None:
@@ -132,7 +136,7 @@ async def _calls(
         denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), unjudged=unjudged,
         clock=app.clock, metrics=app.metrics,
         log=app.log, gateway=app.instance, sandbox=hands.sandbox,
-        value_bytes_max=min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES),
+        value_bytes_max=_value_bytes_max(app),
     )  # fmt: skip
     return calls, owners, repeats
 

@@ -146,6 +146,11 @@ async def test_the_deadline_kills_and_removes(world: World) -> None:
     assert await world.containers() == []
 
 
+async def test_what_was_printed_before_the_deadline_is_told(world: World) -> None:
+    why = await world.refused("sh", "-c", "echo begun; echo warned >&2; sleep 60", timeout_s=6.0)
+    assert why.detail == {"stdout": "begun\n", "stderr": "warned\n", "timeout_ms": 6000}
+
+
 async def test_a_cancelled_call_leaves_nothing(world: World) -> None:
     for delay_s in (0.0, 0.01, 0.05, 0.3):
         call = asyncio.create_task(world.run("sleep", "60"))

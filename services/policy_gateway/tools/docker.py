@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan
-from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, Kept, told
+from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, Kept, said, told
 from services.policy_gateway.tools import mounts
 from services.policy_gateway.tools.engine import engine, engine_sockets, engine_url
 from services.policy_gateway.tools.tool import Ticket
@@ -57,11 +57,13 @@ class Docker:
         allowed_s = ticket.deadline_s - now_s
         ends_s = ticket.deadline_s - min(CLEAN_UP_S, CLEAN_UP_SHARE * max(allowed_s, 0.0))
         deadline = round(self._wall_clock() + allowed_s)
+        printed = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
         try:
             async with asyncio.timeout_at(ends_s), engine(self._url) as client:
-                return await self._contain(client, plan, ticket, deadline)
+                return await self._contain(client, plan, ticket, deadline, printed)
         except TimeoutError:
-            raise Rejected("timeout", timeout_ms=round(allowed_s * 1000)) from None
+            detail = said(printed[1].output(), printed[2].output())
+            raise Rejected("timeout", **detail, timeout_ms=round(allowed_s * 1000)) from None
 
     async def reap(self, workspaces: Path | None = None) -> int:
         """Remove what gateways that died left behind, long past its deadline; returns how much.
@@ -98,7 +100,9 @@ class Docker:
                 for container in await client.containers.list(all=True, filters=its):
                     await _remove(container)
 
-    async def _contain(self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int) -> dict[str, Any]:
+    async def _contain(
+        self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int, printed: dict[int, Kept]
+    ) -> dict[str, Any]:
         image = await _image(client, plan.image)
         cores = int((await client.system.info()).get("NCPU", 1))
         sockets = engine_sockets(engine_url(self._url))
@@ -110,7 +114,7 @@ class Docker:
         try:
             try:
                 container = await asyncio.shield(making)
-                return await _watch(container)
+                return await _watch(container, printed)
             except Exception as why:
                 raise _told(why, plan, ticket) from None
         finally:
@@ -208,10 +212,9 @@ async def _image(client: "Client", reference: str) -> dict[str, Any]:
     return image
 
 
-async def _watch(container: "DockerContainer") -> dict[str, Any]:
+async def _watch(container: "DockerContainer", output: dict[int, Kept]) -> dict[str, Any]:
     """Start the container, collect what it says until it ends, and say how it ended."""
     loop = asyncio.get_running_loop()
-    output = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
     async with container.attach(stdout=True, stderr=True) as stream:
 
         async def collect() -> None:
@@ -269,8 +272,8 @@ def _told(why: Exception, plan: DockerPlan, ticket: Ticket) -> Exception:
 
     if not isinstance(why, aiodocker.DockerError) or why.status == 900:
         return why
-    said = why.message.lower()
-    if any(sign in said for sign in NO_SUCH_PROGRAM) and ("exec:" in said or "exec " in said):
+    words = why.message.lower()
+    if any(sign in words for sign in NO_SUCH_PROGRAM) and ("exec:" in words or "exec " in words):
         return Rejected("program_not_found", program=plan.cmd[0])
     reason = why.message
     for real, shown in ((ticket.workspace.code, "/code"), (ticket.workspace.tmp, "/tmp")):

@@ -5,6 +5,7 @@ it could become a symbolic link between our look and the engine's mount, so the 
 descriptors, in a folder of the gateway.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ COPIES: Final = "mounts"
 COPY_BYTES_MAX: Final = 256 << 20
 COPY_ENTRIES_MAX: Final = 20_000
 COPY_DEPTH_MAX: Final = 64
+TRIES_MAX: Final = 8
 CLOSED: Final = tuple(
     Path(path) for path in ("/proc", "/sys", "/dev", "/run/containerd", "/run/podman", "/var/lib/docker")
 )
@@ -60,8 +62,10 @@ def copies_of(workspace: Workspace) -> Path:
 
 
 def discard(copies: Path) -> None:
-    """Remove the copies of one call."""
+    """Remove the copies of one call, and their folder when it was the last one's."""
     shutil.rmtree(copies, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        copies.parent.rmdir()
 
 
 def sweep(root: Path, now_s: float) -> int:
@@ -153,9 +157,17 @@ def _too_large() -> Rejected:
     return Rejected("too_large", message, bytes_max=COPY_BYTES_MAX, entries_max=COPY_ENTRIES_MAX)
 
 
+def _make(folder: Path) -> None:
+    for _ in range(TRIES_MAX):
+        with contextlib.suppress(FileNotFoundError):  # the last of the others has just taken the folder around away
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True)
+
+
 def _copy(mount: Mount, workspace: Workspace, copy: Path) -> None:
-    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
+        _make(copy.parent)
         with opened(mount.host, workspace, os.O_RDONLY) as found:
             if stat.S_ISDIR(os.fstat(found).st_mode):
                 _copy_folder(found, copy, _Budget(), 1)
