@@ -67,7 +67,7 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
-    calls, owners, repeats = await _calls(app, audit, reader, judge, hands)
+    calls, owners, repeats = await _calls(app, audit, reader, judge, hands, signer)
     door = Door(
         bus=app.bus, calls=calls, ids=app.ids, metrics=app.metrics, log=app.log,
         roles=lambda: book.current.roles.rights, held_max=config.calls_held, group=SERVICE,
@@ -107,7 +107,7 @@ async def _book(app: App) -> PolicyBook:
 
 
 async def _calls(
-    app: App, audit: AuditLog, reader: AuditReader, judge: Judge, hands: Hands
+    app: App, audit: AuditLog, reader: AuditReader, judge: Judge, hands: Hands, signer: Signer
 ) -> tuple[Calls, Owners, Repeats]:
     flights = Flights()
     records = CallRecords(JetStreamEventStore(app.bus, TOOL_CALLS), app.clock, app.instance)
@@ -119,6 +119,7 @@ async def _calls(
         denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), clock=app.clock, metrics=app.metrics,
         log=app.log, gateway=app.instance, sandbox=hands.sandbox,
         value_bytes_max=min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES),
+        fingerprint=signer.fingerprint,
     )  # fmt: skip
     return calls, owners, repeats
 
