@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.codec import CommitCodec
 from contracts.commit import HEADER_TYPES, Commit
+from contracts.errors import Rejected
 from contracts.policy import AuditEvent, CallOf, ToolCall
 from contracts.run import RunCreated, RunEvent, TasksAdded, TaskStarted
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_POLICY_GATEWAY
@@ -34,6 +35,9 @@ from tests.support.nats_server import NatsServer
 RUN_CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
 
 
+VANISHED = "vanished"
+
+
 class HeldTool:
     """Answers at once, or when the test says so; counts how often it was really called."""
 
@@ -53,12 +57,14 @@ class HeldTool:
 
 
 class OneWorkspace:
-    """Every name is the same folder."""
+    """Every name is the same folder, but one."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, name: str | None) -> Workspace:
+        if name == VANISHED:
+            raise Rejected("workspace_not_found", workspace=name)
         return Workspace(name or "default", self._root, self._root, "seed")
 
 

@@ -17,7 +17,7 @@ from contracts.subjects import tool_call
 from contracts.task import TaskSpec
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
+from tests.unit.policy_gateway.gateway_desk import VANISHED, Caller, Gateway, caller, gateway
 
 READ = {"read": "/code/a.ex"}
 CALL = CallOf("r1", "a", 1, 1)
@@ -68,6 +68,23 @@ async def test_a_refused_call_has_no_effect_and_says_why(one: Gateway, me: Calle
     err = capfd.readouterr().err
     assert "tool=http policy=coder reason=forbidden_tool" in err
     assert f"[security] Blocked HTTP exfiltration attempt from agent=coder-agent-1 url={url}" in err
+
+
+@pytest.mark.parametrize(
+    ("cmd", "role", "code"),
+    [
+        (["mix", "test"], "coder", "workspace_not_found"),
+        (["ruff", "check", "."], "coder", "workspace_not_found"),
+        (["pytest", "-q"], "tester", "workspace_not_found"),
+        (["rm", "-rf", "/"], "coder", "forbidden_command"),
+    ],
+)
+async def test_what_a_vanished_workspace_might_allow_is_not_forbidden(
+    one: Gateway, me: Caller, cmd: list[str], role: str, code: str
+) -> None:
+    body = msgspec.json.encode({"args": {"cmd": cmd}, "workspace": VANISHED})
+    assert (await me.raw(role, "shell", body))["error"]["code"] == code
+    assert one.tool.calls == []
 
 
 async def test_what_is_said_of_a_refusal_holds_no_secret(one: Gateway, me: Caller, capfd) -> None:
