@@ -12,7 +12,7 @@ from contracts.rights import OPERATOR
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
 from services.console import principal
-from services.console.interruption import ctrl_c_ends_it
+from services.console.interruption import ends_when_told
 from services.console.options import Common
 from services.console.supervision.broker import greeting, masked
 
@@ -86,7 +86,7 @@ def broker_url(common: Common) -> str:
 @asynccontextmanager
 async def connected(common: Common) -> AsyncIterator[Console]:
     """A console on the broker that `common` means. Raises nats_unavailable or nats_denied."""
-    with ctrl_c_ends_it():
+    with ends_when_told():
         async with bus_at(broker_url(common)) as bus:
             yield Console(bus, common.wait)
 
