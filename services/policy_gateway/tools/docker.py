@@ -62,8 +62,12 @@ class Docker:
         ends_s = ticket.deadline_s - min(CLEAN_UP_S, CLEAN_UP_SHARE * max(allowed_s, 0.0))
         deadline = round(self._wall_clock() + allowed_s)
         try:
-            async with asyncio.timeout_at(ends_s), engine(self._url) as client:
-                return await self._contain(client, plan, ticket, deadline)
+            async with asyncio.timeout_at(ends_s):
+                sockets = engine_sockets(engine_url(self._url))
+                # Before anything is asked of an engine: what is closed is closed without one, and without the image.
+                await asyncio.to_thread(mounts.check, plan.mounts, ticket.workspace, sockets)
+                async with engine(self._url) as client:
+                    return await self._contain(client, plan, ticket, deadline)
         except TimeoutError:
             raise Rejected("timeout", timeout_ms=round(allowed_s * 1000)) from None
 
