@@ -47,6 +47,8 @@ _NAME_ENDS: Final = tuple(
     for plural in ("", "s")
 )  # fmt: skip
 """How names of secrets end, without their `-`, `_` and `.`: `X-Api-Key`, `aws_secret_access_key`, `clientSecret`."""
+_NONE: Final = ("no-", "no_")
+"""How options say that there is none: `--no-password`."""
 _USERS: Final = frozenset({"u", "user", "userpwd", "proxyuser", "userpass"})
 """Options whose value may be `name:password`."""
 _SEPARATORS: Final = str.maketrans("", "", "-_. \"'$[]{}/:")
@@ -58,6 +60,8 @@ def secret_name(name: str) -> bool:
         name = name[-NAME_CHARS_MAX:]
     if "%" in name:
         name = unquote(name)
+    if name.lower().lstrip("-").startswith(_NONE):
+        return False
     bare = name.translate(_SEPARATORS).lower()
     return bare in _NAMES or bare.endswith(_NAME_ENDS)
 
@@ -139,6 +143,10 @@ _NAMED: Final = re.compile(
     # A name is tried once, at its beginning, and given up as a whole.
     r"(?<![A-Za-z0-9_.%-])(?P<name>[A-Za-z0-9_.%-]++)[\\\"'\]]{0,4}[ \t]{0,4}(?P<sign>[:=])>?[ \t]{0,4}\\{0,3}"
 )
+_OPTION: Final = re.compile(
+    r"(?<![A-Za-z0-9_.%-])(?P<name>--[A-Za-z0-9_.-]++)(?P<gap>[ \t]{1,4})(?P<value>\"[^\"]*+\"?|'[^']*+'?|[^\s\"';&|]+)"
+)
+"""An option and its value in one text, as a shell would take them apart."""
 _QUOTED: Final = re.compile(r"\"(?:[^\"\\]|\\.)*+(?:\"|\Z)|'(?:[^'\\]|\\.)*+(?:'|\Z)", re.DOTALL)
 _UNQUOTED: Final = re.compile(r"[^\s&\"']+")
 _LINE_NAMES: Final = ("authorization", "cookie", "cookies")
@@ -169,6 +177,8 @@ class Masking:
         if len(text) < PART_CHARS_MIN:
             return text
         shown = self._assigned(text)
+        if "--" in shown:
+            shown = _OPTION.sub(self._option, shown)
         for shape in SHAPES:
             if shape.hint in shown or (shape.pattern.flags & re.IGNORECASE and shape.hint in shown.lower()):
                 shown = shape.pattern.sub(lambda found, shape=shape: self._shaped(shape, found), shown)  # type: ignore[misc]
@@ -241,6 +251,12 @@ class Masking:
             return found.group()
         self.hide(secret)
         return found.expand(shape.shows)
+
+    def _option(self, found: "re.Match[str]") -> str:
+        value = found["value"]
+        if not secret_under(found["name"], value.strip("\"'")):
+            return found.group()
+        return f"{found['name']}{found['gap']}{self.hide(value)}"
 
     def _assigned(self, text: str) -> str:
         """`text` with the values of secret names hidden: headers, parameters, settings, in any notation."""

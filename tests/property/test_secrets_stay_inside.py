@@ -100,6 +100,8 @@ def named(name: str, option: str, secret: str) -> st.SearchStrategy[Any]:
         [
             {"cmd": ["mix", f"--{option}", secret]},
             {"cmd": ["rm", f"--{option}={secret}", "x"]},
+            {"cmd": ["sh", "-c", f"deploy --{option} {secret} && echo done"]},
+            {"cmd": ["sh", "-c", f"deploy --{option} '{secret}'"]},
             {"cmd": ["curl", "-H", f"{name}: {secret}"]},
             {"cmd": ["curl", "-H", f"{name}:", secret]},
             {"cmd": ["curl", "-H", f"Authorization: Bearer {secret}"]},
@@ -211,6 +213,8 @@ def test_everyday_calls_are_kept_as_they_are(call: Any) -> None:
         "2026-11-20T17:00:00Z",
         "1000:1000",
         "MIX_ENV=test",
+        "psql --no-password --host db",
+        "--max-tokens 24 --out /tmp/x",
         "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF",
         "PATH=/usr/bin:/bin",
     ],
