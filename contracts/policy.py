@@ -140,7 +140,8 @@ class ToolDecided(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     """A call was judged; this is stored before anything is done. `id` names the call, `by` who sent it.
 
     `args` are shown without secrets and without contents of files; `exact` says that they suffice to judge the call
-    again. `args_sha256` is a fingerprint of all of them under a key of the gateway's home. `rule` is what permitted or refused. `attack` is one of ATTACKS when it was refused.
+    again. `args_sha256` is a fingerprint of all of them under a key of the gateway's home. `rule` is what permitted or
+    refused. `attack` is one of ATTACKS when it was refused.
     """
 
     n: int
