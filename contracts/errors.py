@@ -140,6 +140,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "docker_unavailable": ErrorKind(
         "execution", "no Docker engine answers", "start one, or set DOCKER_HOST; `htdag doctor`", UNAVAILABLE
     ),
+    "container_refused": ErrorKind(
+        "execution", "the Docker engine cannot make this container", "see reason: more mem, or another mount", FAILED
+    ),
     "sandbox_unavailable": ErrorKind(
         "execution", "the sandbox cannot be built, so nothing was run", "`htdag doctor` says why", UNAVAILABLE
     ),

@@ -144,8 +144,9 @@ class ToolDecided(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     """A call was judged; this is stored before anything is done. `id` names the call, `by` who sent it.
 
     `args` are shown without secrets and without contents of files; `exact` says that they suffice to judge the call
-    again. `rule` is what permitted or refused. `attack` is one of ATTACKS when the policy refused it; a call that could
-    not even be judged (its rule begins with `call.`) is refused too, and no attack.
+    again. `args_sha256` is a fingerprint of all of them under a key of the gateway's home. `rule` is what permitted or
+    refused. `attack` is one of ATTACKS when the policy refused it; a call that could not even be judged (its rule
+    begins with `call.`) is refused too, and no attack.
     """
 
     n: int

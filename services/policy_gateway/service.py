@@ -75,8 +75,11 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
-    unjudged = Unjudged(audit=audit, book=book, clock=app.clock, ids=app.ids, log=app.log, gateway=app.instance)
-    calls, owners, repeats = await _calls(app, audit, reader, judge, hands, unjudged, runs)
+    unjudged = Unjudged(
+        audit=audit, book=book, clock=app.clock, ids=app.ids, log=app.log, gateway=app.instance,
+        fingerprint=signer.fingerprint,
+    )  # fmt: skip
+    calls, owners, repeats = await _calls(app, audit, reader, judge, hands, unjudged, runs, signer)
     door = Door(
         bus=app.bus, calls=calls, unjudged=unjudged, ids=app.ids, metrics=app.metrics, log=app.log,
         roles=lambda: book.current.roles.rights, held_max=config.calls_held, group=SERVICE,
@@ -117,7 +120,14 @@ async def _book(app: App) -> PolicyBook:
 
 
 async def _calls(
-    app: App, audit: AuditLog, reader: AuditReader, judge: Judge, hands: Hands, unjudged: Unjudged, runs: RunFacts
+    app: App,
+    audit: AuditLog,
+    reader: AuditReader,
+    judge: Judge,
+    hands: Hands,
+    unjudged: Unjudged,
+    runs: RunFacts,
+    signer: Signer,
 ) -> tuple[Calls, Owners, Repeats]:
     flights = Flights()
     records = CallRecords(JetStreamEventStore(app.bus, TOOL_CALLS), app.clock, app.instance)
@@ -136,7 +146,7 @@ async def _calls(
         denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), unjudged=unjudged,
         clock=app.clock, metrics=app.metrics,
         log=app.log, gateway=app.instance, sandbox=hands.sandbox,
-        value_bytes_max=_value_bytes_max(app),
+        value_bytes_max=_value_bytes_max(app), fingerprint=signer.fingerprint,
     )  # fmt: skip
     return calls, owners, repeats
 

@@ -204,8 +204,24 @@ async def test_the_same_files_make_the_same_image(world: World) -> None:
     assert await build(BUSYBOX, busybox=True, url=world.engine.url) == first
 
 
-async def test_limits_that_the_engine_cannot_give_are_bad_arguments(world: World) -> None:
-    assert (await world.refused("true", mem_bytes=1000)).code == "bad_args"
+async def test_a_file_can_be_mounted_and_what_cannot_be_names_no_path_of_the_host(world: World) -> None:
+    file = Mount(Place("code", ("hello.txt",)), "/work/hello", True)
+    assert (await world.run("cat", "/work/hello", mounts=(file,)))["stdout"] == "hello"
+    below_a_file = Mount(Place("code", ("hello.txt",)), "/bin/busybox/x", True)
+    refused = (await world.refused("true", mounts=(below_a_file,), working_dir="/")).to_wire()
+    assert refused["code"] == "container_refused"
+    assert str(world.engine.folder) not in str(refused)
+    assert str(mounting.copies_of(world.workspace)) not in str(refused)
+    over_a_folder = Mount(Place("code", ("hello.txt",)), "/bin", True)
+    refused = (await world.refused("true", mounts=(over_a_folder,), working_dir="/")).to_wire()
+    assert str(mounting.copies_of(world.workspace)) not in str(refused)
+    assert refused["class"] == "execution"
+
+
+async def test_limits_that_the_engine_cannot_give_are_its_refusal_not_the_policys(world: World) -> None:
+    refused = (await world.refused("true", mem_bytes=1000)).to_wire()
+    assert (refused["class"], refused["code"]) == ("execution", "container_refused")
+    assert "memory" in refused["reason"].lower()
     assert (await world.run("true", cpus=64.0))["exit"] == 0  # more than there is: all there is
     assert (await world.run("true", cpus=None, mem_bytes=None))["exit"] == 0
 

@@ -32,6 +32,8 @@ dlq = App(
 )
 app.command(dlq)
 _PAGE = 1024
+BROKER_START_S = 5.0
+"""Who makes streams has often just started the broker."""
 
 
 @app.command
@@ -76,7 +78,7 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
     """
     from services.runtime import provision
 
-    async with connected(common) as console:
+    async with connected(common, patience_s=BROKER_START_S) as console:
         try:
             changes = await provision.apply(console.bus, dry=diff)
         except Rejected as error:

@@ -8,10 +8,13 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from contracts.errors import Rejected
 from contracts.policy import AuditCheckpoint
+from services.policy_gateway.audit.fingerprint import Fingerprint
 from services.runtime.private_files import create_private
 
 PRIVATE_FILE: Final = "audit-ed25519"
@@ -24,10 +27,15 @@ def statement(n: int, prev: str, at_ms: int) -> bytes:
 
 
 class Signer:
-    """Signs with the key of one home."""
+    """Signs with the key of one home, and makes the fingerprints that only this home can make."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
+        self.fingerprint = Fingerprint(
+            HKDF(SHA256(), 32, salt=None, info=b"htdag-audit-fingerprint-v1").derive(
+                key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+            )
+        )
         self.public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
     def sign(self, n: int, prev: str, at_ms: int) -> str:

@@ -7,12 +7,15 @@ task has, and is cut when that is over.
 
 import asyncio
 import functools
+import traceback
 from typing import Final
 
 from contracts.errors import Rejected
 from contracts.policy import CallFinished, SecurityRaised, ToolDecided
 from services.policy_gateway.audit.denials import Denials
+from services.policy_gateway.audit.fingerprint import Fingerprint
 from services.policy_gateway.audit.log import AuditLog
+from services.policy_gateway.audit.redaction import Kept, keep, told
 from services.policy_gateway.calls.answers import Answer, denied, failed, fitting
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.entries import decided_entry, finished_entry
@@ -42,12 +45,13 @@ class Calls:
         self, *, judge: Judge, toolkit: Toolkit, audit: AuditLog, records: CallRecords, repeats: Repeats,
         flights: Flights, denials: Denials, unjudged: Unjudged,
         clock: Clock, metrics: Metrics, log: Log, gateway: str, sandbox: str,
-        value_bytes_max: int,
+        value_bytes_max: int, fingerprint: Fingerprint,
     ) -> None:  # fmt: skip
         self._judge, self._toolkit, self._audit = judge, toolkit, audit
         self._records, self._repeats, self._flights, self._denials = records, repeats, flights, denials
         self._unjudged, self._clock, self._metrics, self._log = unjudged, clock, metrics, log
         self._gateway, self._sandbox, self._value_bytes_max = gateway, sandbox, value_bytes_max
+        self._fingerprint = fingerprint
         self._effects: set[asyncio.Task[Answer]] = set()
 
     async def handle(self, call: Call) -> Answer | None:
@@ -94,35 +98,41 @@ class Calls:
 
     async def _live(self, flight: Flight) -> Answer:
         call = flight.call
+        kept = keep(call.asked.args, call.asked.opts, self._fingerprint)
         try:
-            return await (self._once(flight) if call.of is not None else self._any(flight))
+            return await (self._once(flight, kept) if call.of is not None else self._any(flight, kept))
         except Rejected as error:
             return failed(error)
         except asyncio.CancelledError:
             # Cut by the drain: whoever waits is told so, and the records were closed where the effect was cut.
             return failed(Rejected("call_interrupted", CUT_MESSAGE))
         except Exception as error:  # the edge of a call: what breaks here is ours, not the caller's
-            self._log.error("call_failed", call=call.id, role=call.role, tool=call.tool, exc_info=error)
+            self._broke("call_failed", call, kept, error)
             return failed(Rejected("internal", call=call.id))
 
-    async def _any(self, flight: Flight) -> Answer:
+    def _broke(self, what: str, call: Call, kept: Kept, error: Exception) -> None:
+        """Log a mistake of ours. Its traceback may name any word of the call, so the known secrets are taken out."""
+        trace = kept.masking.anywhere("".join(traceback.format_exception(error)))
+        self._log.error(what, call=call.id, role=call.role, tool=call.tool, exception=trace)
+
+    async def _any(self, flight: Flight, kept: Kept) -> Answer:
         """A call that belongs to no task: it is a new one each time it is sent."""
         call = flight.call
         judgement = await self._judged(call)
-        entry = self._decided(call, judgement)
+        entry = self._decided(call, kept, judgement)
         if isinstance(judgement.verdict, Deny):
             return await self._refuse(entry, judgement, judgement.verdict)
         await self._audit.append(entry)
         faults.point("policy_gateway.after_decided")
-        answer, took_ms = await self._carry_out(flight, judgement, judgement.verdict)
+        answer, took_ms = await self._carry_out(flight, kept, judgement, judgement.verdict)
         await self._ended(entry, answer, took_ms)
         return answer
 
-    async def _once(self, flight: Flight) -> Answer:
+    async def _once(self, flight: Flight, kept: Kept) -> Answer:
         """A call of a task: at most once, whoever asks, wherever."""
         call = flight.call
         judgement = await self._judged(call)
-        entry = self._decided(call, judgement)
+        entry = self._decided(call, kept, judgement)
         if isinstance(judgement.verdict, Deny) and of_a_stranger(judgement.verdict):
             # Whoever speaks in another role than the task's is not the task: its calls are not his to use up.
             return await self._refuse(entry, judgement, judgement.verdict)
@@ -138,7 +148,7 @@ class Calls:
             else:
                 await self._audit.append(entry)
                 faults.point("policy_gateway.after_decided")
-                answer, took_ms = await self._carry_out(flight, judgement, verdict)
+                answer, took_ms = await self._carry_out(flight, kept, judgement, verdict)
         except Rejected as error:
             # Nothing was done, because it could not be stored; the same call again would find the same claim.
             answer = failed(error)
@@ -174,8 +184,10 @@ class Calls:
                 await self._unjudged.call(call, error)
             raise
 
-    def _decided(self, call: Call, judgement: Judgement) -> ToolDecided:
-        return decided_entry(call, judgement, gateway=self._gateway, sandbox=self._sandbox, now_ms=self._clock.now_ms())
+    def _decided(self, call: Call, kept: Kept, judgement: Judgement) -> ToolDecided:
+        return decided_entry(
+            call, kept, judgement, gateway=self._gateway, sandbox=self._sandbox, now_ms=self._clock.now_ms()
+        )
 
     async def _refuse(self, entry: ToolDecided, judgement: Judgement, verdict: Deny) -> Answer:
         self._denials.tell(entry, code=verdict.code, rule=verdict.rule, attack=entry.attack, detail=entry.detail)
@@ -192,7 +204,7 @@ class Calls:
             self._metrics.inc("htdag_security_raised_total", kind=event.kind)
         return raised
 
-    async def _carry_out(self, flight: Flight, judgement: Judgement, allow: Allow) -> tuple[Answer, float]:
+    async def _carry_out(self, flight: Flight, kept: Kept, judgement: Judgement, allow: Allow) -> tuple[Answer, float]:
         began_s, call = self._clock.monotonic_s(), flight.call
         try:
             if judgement.missing is not None or judgement.workspace is None:
@@ -203,13 +215,13 @@ class Calls:
             value = await unless_withdrawn(self._toolkit.run(allow.plan, ticket, timeout_ms), flight.withdrawn)
             answer = fitting(value, self._value_bytes_max)
         except Rejected as error:
-            answer = failed(error)
+            answer = Answer(error=told(error.to_wire(), kept.masking))
         except asyncio.CancelledError:
             # The drain cut it. What it had started was ended by the tool; its end is recorded like any other.
             _go_on()
             answer = failed(Rejected("call_interrupted", CUT_MESSAGE))
         except Exception as error:  # a tool that breaks is our mistake; its call has an end all the same
-            self._log.error("tool_failed", call=call.id, tool=call.tool, exc_info=error)
+            self._broke("tool_failed", call, kept, error)
             answer = failed(Rejected("internal", call=call.id))
         took_s = self._clock.monotonic_s() - began_s
         self._metrics.observe("htdag_tool_call_seconds", took_s, tool=call.tool)

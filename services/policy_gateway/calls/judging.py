@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, get_args
 
 from contracts.errors import Rejected
 from contracts.policy import ToolDecided
@@ -11,15 +11,17 @@ from contracts.task import ADMIN
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.fetch_counts import FetchCounts
 from services.policy_gateway.decision.facts import Facts
-from services.policy_gateway.decision.verdict import Deny, Verdict
+from services.policy_gateway.decision.verdict import Allow, Deny, Verdict
 from services.policy_gateway.policy.book import PolicyBook, Version
 from services.policy_gateway.run_facts import Bound, RunFacts
 from services.policy_gateway.tools.tool import Workspace
+from services.policy_gateway.workspaces import WorkspaceProfile
 from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
 
 Decide = Callable[..., Verdict]
 PROFILE_KEPT_S: Final = 1.0
+PROFILES: Final[tuple[str, ...]] = get_args(WorkspaceProfile)
 
 
 class WorkspaceBook(Protocol):
@@ -57,7 +59,7 @@ class Judge:
         """The verdict on a call. Raises Rejected when the call names no task that is at this attempt."""
         bound = await self._runs.bound(call.of) if call.of is not None else None
         workspace, missing = self._workspace(bound.workspace if bound else call.asked.workspace)
-        facts = self._facts._replace(profile=workspace.profile if workspace else "seed")
+        facts = self._facts._replace(profile=workspace.profile if workspace else PROFILES[0])
         if bound is not None:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
             approved = self._auto_admin or bound.approved
@@ -70,7 +72,9 @@ class Judge:
             facts = facts._replace(approved=self._auto_admin)
         version = self._book.current
         began_s = self._clock.monotonic_s()
-        verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
+        verdict = self._verdict(version, call, facts)
+        if workspace is None and isinstance(verdict, Deny):
+            verdict = self._without_workspace(version, call, facts, verdict)
         self._metrics.observe("htdag_policy_decide_seconds", self._clock.monotonic_s() - began_s)
         if bound is not None and bound.stale is not None and not of_a_stranger(verdict):
             raise bound.stale
@@ -87,6 +91,14 @@ class Judge:
         bound = entry.role if entry.run_id and entry.code != "role_mismatch" else None
         facts = self._facts._replace(profile=entry.profile or "seed", bound_role=bound)
         return self._decide(version.roles, entry.role, entry.tool, args, entry.opts, facts)
+
+    def _verdict(self, version: Version, call: Call, facts: Facts) -> Verdict:
+        return self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
+
+    def _without_workspace(self, version: Version, call: Call, facts: Facts, refused: Deny) -> Verdict:
+        """Nobody knows the profile of a workspace that is not there: what any profile allows is not forbidden by it."""
+        others = (self._verdict(version, call, facts._replace(profile=profile)) for profile in PROFILES[1:])
+        return next((verdict for verdict in others if isinstance(verdict, Allow)), refused)
 
     def _workspace(self, name: str | None) -> tuple[Workspace | None, Rejected | None]:
         """A workspace that is missing is no reason to refuse: the verdict comes first, the failure after it."""

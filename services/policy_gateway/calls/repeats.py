@@ -7,12 +7,13 @@ end.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from contracts.errors import Rejected
 from contracts.policy import CallFinished, ToolDecided
+from services.policy_gateway.audit.fingerprint import comparable
 from services.policy_gateway.audit.log import AuditLog
 from services.policy_gateway.audit.reading import AuditReader
 from services.policy_gateway.calls.answers import Answer, denied, failed
@@ -115,11 +116,10 @@ def same_call(one: Call, other: Call) -> bool:
 
 
 def _same(asked: ToolDecided, first: ToolDecided) -> bool:
-    return _asked(asked) == _asked(first)
-
-
-def _asked(entry: ToolDecided) -> tuple[Any, ...]:
-    return entry.role, entry.tool, entry.args_sha256, entry.opts
+    if (asked.role, asked.tool, asked.opts) != (first.role, first.tool, first.opts):
+        return False
+    # A gateway of another home has another key; its word that this is the call stands: calls are named by their log.
+    return asked.args_sha256 == first.args_sha256 or not comparable(asked.args_sha256, first.args_sha256)
 
 
 def _answer(finished: CallFinished) -> Answer:

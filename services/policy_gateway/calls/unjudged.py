@@ -5,7 +5,6 @@ is one entry that counts them by reason. So a flood of them neither fills the di
 """
 
 from collections import Counter
-from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.limits import UNJUDGED_ENTRIES_PER_WINDOW_MAX, UNJUDGED_WINDOW_S
 from contracts.policy import CallsUnjudged, ToolDecided
+from services.policy_gateway.audit.fingerprint import Fingerprint
 from services.policy_gateway.audit.log import AuditLog
 from services.policy_gateway.audit.redaction import clean, keep
 from services.policy_gateway.calls.call import Call
@@ -32,22 +32,23 @@ class Unjudged:
     """Sees to it that no call goes without a trace because it could not be judged."""
 
     def __init__(
-        self, *, audit: AuditLog, book: PolicyBook, clock: Clock, ids: Ids, log: Log, gateway: str
+        self, *, audit: AuditLog, book: PolicyBook, clock: Clock, ids: Ids, log: Log, gateway: str,
+        fingerprint: Fingerprint,
     ) -> None:  # fmt: skip
         self._audit, self._book, self._clock, self._ids, self._log = audit, book, clock, ids, log
-        self._gateway = gateway
+        self._gateway, self._fingerprint = gateway, fingerprint
         self._since_ms, self._since_s = clock.now_ms(), clock.monotonic_s()
         self._entries = 0
         self._counted: Counter[str] = Counter()
 
     async def malformed(self, role: str, tool: str, by: str, data: bytes, error: Rejected) -> None:
-        """A message that is no call; of what it holds only the digest is kept."""
-        entry = self._entry(role, tool, by, SHAPE_RULE, error, {}, sha256(data).hexdigest())
+        """A message that is no call; of what it holds only a fingerprint is kept."""
+        entry = self._entry(role, tool, by, SHAPE_RULE, error, {}, self._fingerprint.of(data))
         await self._tell(entry)
 
     async def call(self, call: Call, error: Rejected) -> None:
         """A call whose task is not at this attempt, or that was another one before."""
-        kept, task = keep(call.asked.args), call.of
+        kept, task = keep(call.asked.args, call.asked.opts, self._fingerprint), call.of
         entry = self._entry(call.role, call.tool, call.by, TASK_RULE, error, kept.args, kept.sha256)
         if task is not None:
             entry = msgspec.structs.replace(

@@ -6,6 +6,7 @@ nothing is pulled. The tool touches only containers that it made itself, and by 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -36,6 +37,10 @@ REMOVE_S: Final = 15.0
 LAST_OUTPUT_S: Final = 2.0
 GRACE_S: Final = 10.0
 """How long after its deadline a container may stand before the reaper takes it."""
+REASON_CHARS_MAX: Final = 300
+PATH: Final = re.compile(r"(?<![\w.)])/[^\s\"':,;()]+")
+CONTAINER_REFUSED: Final = ("oci runtime", "invalid mount", "mountpoint", "cannot start a container")
+"""What engines say, with a status of their own failures, of a container that cannot be as it was asked for."""
 NO_SUCH_PROGRAM: Final = ("executable file not found", "no such file or directory", "permission denied")
 
 
@@ -51,7 +56,7 @@ class Docker:
         """Run the command and return `{stdout, stderr, exit, truncated, duration_ms}`, with `oom` where it was that.
 
         Raises Rejected: docker_unavailable, image_not_found, program_not_found, forbidden_mount, file_not_found,
-        bad_args for limits that this engine cannot give, timeout.
+        container_refused for limits or mounts that this engine cannot give, timeout.
         """
         now_s = asyncio.get_running_loop().time()
         allowed_s = ticket.deadline_s - now_s
@@ -59,8 +64,12 @@ class Docker:
         deadline = round(self._wall_clock() + allowed_s)
         printed = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
         try:
-            async with asyncio.timeout_at(ends_s), engine(self._url) as client:
-                return await self._contain(client, plan, ticket, deadline, printed)
+            async with asyncio.timeout_at(ends_s):
+                sockets = engine_sockets(engine_url(self._url))
+                # Before anything is asked of an engine: what is closed is closed without one, and without the image.
+                await asyncio.to_thread(mounts.check, plan.mounts, ticket.workspace, sockets)
+                async with engine(self._url) as client:
+                    return await self._contain(client, plan, ticket, deadline, printed)
         except TimeoutError:
             detail = said(printed[1].output(), printed[2].output())
             raise Rejected("timeout", **detail, timeout_ms=round(allowed_s * 1000)) from None
@@ -275,9 +284,19 @@ def _told(why: Exception, plan: DockerPlan, ticket: Ticket) -> Exception:
     words = why.message.lower()
     if any(sign in words for sign in NO_SUCH_PROGRAM) and ("exec:" in words or "exec " in words):
         return Rejected("program_not_found", program=plan.cmd[0])
-    reason = why.message
-    for real, shown in ((ticket.workspace.code, "/code"), (ticket.workspace.tmp, "/tmp")):
-        reason = reason.replace(str(real), shown)
-    if why.status in (400, 409):
-        return Rejected("bad_args", "the engine refuses these arguments", reason=reason[:300])
-    return Rejected("docker_unavailable", "the engine could not run the container", reason=reason[:300])
+    reason = _virtual(why.message, plan, ticket)[:REASON_CHARS_MAX]
+    if why.status in (400, 409) or any(sign in words for sign in CONTAINER_REFUSED):
+        return Rejected("container_refused", reason=reason)
+    return Rejected("docker_unavailable", "the engine could not run the container", reason=reason)
+
+
+def _virtual(message: str, plan: DockerPlan, ticket: Ticket) -> str:
+    """What the engine said, with the paths that the caller knows; those of the machine are nobody's business."""
+    message = message.replace(str(ticket.workspace.code), "/code")
+    known = {"/code", plan.working_dir, *(mount.container for mount in plan.mounts)}
+
+    def told_path(found: "re.Match[str]") -> str:
+        path = found.group()
+        return path if any(path == one or (one and path.startswith(f"{one}/")) for one in known) else "(a path)"
+
+    return PATH.sub(told_path, message)

@@ -56,6 +56,12 @@ def prepare(
     return Mounts(specs, copies, owner)
 
 
+def check(mounts: tuple[Mount, ...], workspace: Workspace, sockets: tuple[Path, ...]) -> None:
+    """Look at every mount as `prepare` does, and make nothing. Raises Rejected: forbidden_mount, file_not_found."""
+    for mount in mounts:
+        _looked_at(mount, workspace, sockets)
+
+
 def copies_of(workspace: Workspace) -> Path:
     """Where a workspace keeps the copies of calls under way: beside `tmp`, where no tool reaches."""
     return workspace.tmp.parent / COPIES
@@ -80,6 +86,14 @@ def sweep(root: Path, now_s: float) -> int:
 
 
 def _source(mount: Mount, workspace: Workspace, copy: Path, sockets: tuple[Path, ...]) -> tuple[Path, os.stat_result]:
+    real, status = _looked_at(mount, workspace, sockets)
+    if mount.host.root == "host" or not mount.host.parts:
+        return real, status
+    _copy(mount, workspace, copy)
+    return copy, status
+
+
+def _looked_at(mount: Mount, workspace: Workspace, sockets: tuple[Path, ...]) -> tuple[Path, os.stat_result]:
     if _closed_target(mount.container):
         raise _forbidden(mount, "a container cannot have it there")
     try:
@@ -96,12 +110,9 @@ def _source(mount: Mount, workspace: Workspace, copy: Path, sockets: tuple[Path,
         raise _forbidden(mount, "it belongs to the machine")
     if any(_resolved(path).is_relative_to(real) for path in (*sockets, *CLOSED)):
         raise _forbidden(mount, "it leads to the engine or to the kernel")
-    if mount.host.root == "host" or not mount.host.parts:
-        return real, status
-    if not mount.read_only:
+    if not mount.read_only and mount.host.root != "host" and mount.host.parts:
         raise _forbidden(mount, "only the whole of it can be mounted for writing")
-    _copy(mount, workspace, copy)
-    return copy, status
+    return real, status
 
 
 def _resolved(path: Path) -> Path:

@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.codec import CommitCodec
 from contracts.commit import HEADER_TYPES, Commit
+from contracts.errors import Rejected
 from contracts.policy import AuditEvent, CallOf, ToolCall
 from contracts.run import RunCreated, RunEvent, TasksAdded, TaskStarted
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_POLICY_GATEWAY
@@ -36,6 +37,9 @@ FAR_MS = 4_000_000_000_000
 RUN_CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
 
 
+VANISHED = "vanished"
+
+
 class HeldTool:
     """Answers at once, or when the test says so; counts how often it was really called, and cut."""
 
@@ -60,12 +64,14 @@ class HeldTool:
 
 
 class OneWorkspace:
-    """Every name is the same folder."""
+    """Every name is the same folder, but one."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, name: str | None) -> Workspace:
+        if name == VANISHED:
+            raise Rejected("workspace_not_found", workspace=name)
         return Workspace(name or "default", self._root, self._root, "seed")
 
 
