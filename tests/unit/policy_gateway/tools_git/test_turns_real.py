@@ -15,10 +15,10 @@ from tests.attack.ground import CODE, Ground, interpreter
 
 AGENTS = 5
 NESTED = (
-    "import pathlib,time\n"
-    "hidden = pathlib.Path('/code/inner/.git'); hidden.mkdir(parents=True, exist_ok=True)\n"
-    "time.sleep(0.3)\n"
-    "hidden.rmdir(); hidden.parent.rmdir()\n"
+    "import pathlib\n"
+    "hidden = pathlib.Path('/code/inner/.git')\n"
+    "for _ in range(2_000):\n"
+    "    hidden.mkdir(parents=True); hidden.rmdir(); hidden.parent.rmdir()\n"
 )
 
 
