@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan, GitPlan, Plan, ShellPlan
+from services.policy_gateway.places import Places
 from services.policy_gateway.tools.tool import Ticket, Tool
 
 HEAVY: Final[frozenset[type[Any]]] = frozenset({ShellPlan, GitPlan, DockerPlan})
@@ -15,11 +16,11 @@ CLEAN_UP_S: Final = 2.0
 
 
 class Toolkit:
-    """Carries plans out, only so many at a time."""
+    """Carries plans out, only so many at a time, and never all of them for one role."""
 
     def __init__(self, tools: Mapping[type[Any], Tool[Any]], *, light: int, heavy: int) -> None:
         self._tools = tools
-        self._light, self._heavy = asyncio.Semaphore(light), asyncio.Semaphore(heavy)
+        self._light, self._heavy = Places(light), Places(heavy)
 
     async def run(self, plan: Plan, ticket: Ticket, timeout_ms: int) -> Any:
         """Carry `plan` out before the ticket's deadline; raises Rejected when that fails."""
@@ -32,7 +33,7 @@ class Toolkit:
             async with guard:
                 try:
                     async with asyncio.timeout_at(ticket.deadline_s):
-                        await slots.acquire()
+                        await slots.acquire(ticket.role)
                 except TimeoutError:
                     raise Rejected("timeout", "it waited in line until its deadline", timeout_ms=timeout_ms) from None
                 try:
@@ -43,7 +44,7 @@ class Toolkit:
                     # Told as it was asked for, whatever was left of it when the tool began.
                     raise Rejected("timeout", error.message, **{**error.detail, "timeout_ms": timeout_ms}) from error
                 finally:
-                    slots.release()
+                    slots.release(ticket.role)
         except TimeoutError:
             if guard.expired():
                 raise Rejected("timeout", timeout_ms=timeout_ms) from None

@@ -193,6 +193,7 @@ class Calls:
         try:
             if judgement.missing is not None or judgement.workspace is None:
                 raise judgement.missing or Rejected("workspace_not_found")
+            await self._judge.check_place(call, judgement)
             deadline_s = call.arrived_s + allow.timeout_ms / 1000
             ticket = Ticket(call.id, call.role, judgement.workspace, deadline_s)
             value = await self._toolkit.run(allow.plan, ticket, allow.timeout_ms)

@@ -127,7 +127,7 @@ async def test_a_long_call_that_is_asked_again_and_again_takes_no_room_from_othe
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.policy_gateway.calls.flights.LISTENS_S", 0.15)
-    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=4) as one:
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=6) as one:
         await me.task_runs()
         one.tool.hold = asyncio.Event()
         for _ in range(8):  # each time the executor listens to its newest request only
@@ -287,6 +287,30 @@ async def test_a_task_may_fetch_only_so_many_pages(one: Gateway, me: Caller) -> 
     assert (await me.call("researcher", "http", {"url": "https://docs.rs/x"}))["ok"], "no task, no count"
 
 
+async def test_calls_at_once_pass_no_limit_that_one_after_the_other_would_not(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """Over two gateways, which know nothing of each other but the audit."""
+    page = {"url": "https://docs.rs/x"}
+    async with (
+        caller(nats_server) as me,
+        gateway(nats_server, tmp_path / "one") as one,
+        gateway(nats_server, tmp_path / "two") as two,
+    ):
+        text = (await me.ask("roles"))["text"]
+        await me.ask("put", text=text.replace("calls_max = 60", "calls_max = 7"))
+        books = (one.app.metrics, two.app.metrics)
+        await eventually(lambda: all(metrics.value("htdag_policy_version") == 1 for metrics in books))
+        await me.task_runs(role="researcher")
+        said = await asyncio.gather(
+            *(me.call("researcher", "http", page, task=CallOf("r1", "a", 1, number)) for number in range(1, 31))
+        )
+        assert len(one.tool.calls) + len(two.tool.calls) == 7
+        assert [one["ok"] for one in said].count(True) == 7
+        refused = [one["error"] for one in said if not one["ok"]]
+        assert {(error["class"], error["code"]) for error in refused} == {("policy_violation", "call_limit_exceeded")}
+
+
 async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: Path) -> None:
     async with caller(nats_server) as me:
         async with gateway(nats_server, tmp_path / "one"):
@@ -313,13 +337,18 @@ async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, re
 
 
 async def test_too_many_calls_at_once_are_sent_back(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=3) as one:
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=4) as one:
         one.tool.hold = asyncio.Event()
         held = [asyncio.create_task(me.call("coder", "fs", READ)) for _ in range(3)]
         await eventually(lambda: len(one.tool.calls) == 3)
         assert (await me.call("coder", "fs", READ))["error"]["code"] == "mailbox_full"
+        # One role does not fill the door: others find a place still.
+        other = asyncio.create_task(me.call("critic", "fs", READ))
+        await eventually(lambda: len(one.tool.calls) == 4)
+        for role in ("critic", "architect", "nobody"):
+            assert (await me.call(role, "fs", READ))["error"]["code"] == "mailbox_full"
         one.tool.hold.set()
-        assert all(said["ok"] for said in await asyncio.gather(*held))
+        assert all(said["ok"] for said in await asyncio.gather(*held, other))
 
 
 async def test_a_call_that_is_the_same_only_for_python_is_another_one(one: Gateway, me: Caller) -> None:
