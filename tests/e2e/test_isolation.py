@@ -40,6 +40,7 @@ def holders(home: Path) -> set[str]:
     }
 
 
+@pytest.mark.law("I13")
 def test_under_supervisord_only_the_worker_has_the_keys(instance):
     instance.up()
     assert instance("ps").code == 0

