@@ -12,8 +12,15 @@ import pytest
 from contracts.errors import Rejected
 from contracts.policy import CallOf, ToolDecided, ToolFinished
 from contracts.rights import OPERATOR
-from contracts.streams import EVENTS_EXECUTOR, EVENTS_IDENTITY, EVENTS_PLANNER, EVENTS_POLICY_GATEWAY, TOOL_CALLS
-from contracts.subjects import SERVICES, events
+from contracts.streams import (
+    EVENTS_EXECUTOR,
+    EVENTS_IDENTITY,
+    EVENTS_PLANNER,
+    EVENTS_POLICY_GATEWAY,
+    SNAPSHOTS,
+    TOOL_CALLS,
+)
+from contracts.subjects import SERVICES, events, snapshot
 from services.console.connection import Console
 from services.console.doctor.forgeries import forgeries
 from services.policy_gateway.audit.log import AUDIT_SUBJECT
@@ -24,6 +31,7 @@ from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from services.runtime.ids import RandomIds
 from services.runtime.jetstream import JetStreamEventStore
+from services.runtime.snapshots import HEADER_AT_SEQ, HEADER_FORMAT, JetStreamSnapshots
 from tests.support.eventually import eventually
 from tests.support.guarded import Guarded
 from tests.support.tally import CODEC, TALLY, Raise
@@ -157,3 +165,25 @@ async def test_an_actor_goes_on_over_what_was_smuggled_into_its_log(
     assert (await cold.read("t1"))[0].total == 3
     assert (await cold.ask("t1", Raise(3))).state.total == 6
     assert (await warm.ask("t1", Raise(4))).state.total == 10
+
+
+async def test_a_smuggled_snapshot_is_no_state_of_anything(guarded: Guarded, operator: Bus) -> None:
+    """With the headers of a real one: what stands in one's own log, the broker sends on with all its headers."""
+    own, bad = await guarded.bus("executor"), await guarded.bus("planner")
+    subject, beside = events("executor", "run", "t1"), snapshot("executor", "run", "t1")
+    kept: JetStreamSnapshots[bytes] = JetStreamSnapshots(
+        own, format_id="f1", dump=bytes, restore=bytes, bytes_max=1 << 20
+    )
+    headers = {HEADER_AT_SEQ: "1", HEADER_FORMAT: "f1"}
+    await bad.client.request(events("planner", "epic", "e1"), b"a lie", headers=headers)
+    bad.publish(f"$JS.API.DIRECT.GET.{EVENTS_PLANNER}", b'{"seq":1}', reply=beside)
+    await bad.flush()
+    assert await eventually(lambda: operator.subjects(SNAPSHOTS, beside))
+    assert await kept.load(subject) is None
+    kept.save(subject, 1, b"the state")
+
+    async def believed() -> bool:
+        found = await kept.load(subject)
+        return found == (b"the state", 1)
+
+    assert await eventually(believed)
