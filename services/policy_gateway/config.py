@@ -15,7 +15,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """`workspaces` is the folder of all workspaces; by default it stands in the home.
 
     At most `calls_light` calls of fs, http and lua and `calls_heavy` of shell, git and docker run at once; `calls_held`
-    may be here in all. `auto_admin` lets admin tasks work without the approval of a human: it is logged loudly.
+    may be here in all; of each, one role gets three quarters at most. `auto_admin` lets admin tasks work without the
+    approval of a human: it is logged loudly.
     `admin_network` gives the admin's shell and git the machine's network, loopback included; `docker_host` names the
     engine, else DOCKER_HOST does.
     A workspace may hold `workspace_bytes` in `workspace_files` files and folders; beyond that no program starts in it.

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan, GitPlan, Plan, ShellPlan
+from services.policy_gateway.places import Places
 from services.policy_gateway.tools.tool import Ticket, Tool
 from services.policy_gateway.turns import Turns, access_of
 
@@ -17,13 +18,13 @@ CLEAN_UP_S: Final = 2.0
 
 
 class Toolkit:
-    """Carries plans out, only so many at a time, and in one workspace nothing beside what changes it."""
+    """Carries plans out: so many at a time, not all for one role, and in a workspace nothing beside what changes it."""
 
     def __init__(
         self, tools: Mapping[type[Any], Tool[Any]], *, light: int, heavy: int, turns: Turns | None = None
     ) -> None:
         self._tools, self._turns = tools, turns or Turns()
-        self._light, self._heavy = asyncio.Semaphore(light), asyncio.Semaphore(heavy)
+        self._light, self._heavy = Places(light), Places(heavy)
 
     async def run(self, plan: Plan, ticket: Ticket, timeout_ms: int) -> Any:
         """Carry `plan` out before the ticket's deadline; raises Rejected when that fails."""
@@ -54,7 +55,9 @@ class Toolkit:
                 async with asyncio.timeout_at(ticket.deadline_s):
                     if access is not None:
                         await held.enter_async_context(self._turns.take(str(ticket.workspace.code), access))
-                    await held.enter_async_context(self._heavy if type(plan) in HEAVY else self._light)
+                    places = self._heavy if type(plan) in HEAVY else self._light
+                    await places.acquire(ticket.role)
+                    held.callback(places.release, ticket.role)
             except TimeoutError:
                 raise Rejected("timeout", "it waited in line until its deadline", timeout_ms=timeout_ms) from None
             if loop.time() >= ticket.deadline_s:  # what finds room at once never meets the timeout

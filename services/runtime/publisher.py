@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from contracts.errors import Rejected
 from services.runtime import direct_get
 from services.runtime.event_store import Conflict
-from services.runtime.genuine import GUARDED, HEADER_STREAM
+from services.runtime.genuine import FACTS, HEADER_STREAM
 from services.runtime.link import Link, header_block, header_text, one_line, status_of
 from services.runtime.pulse import Pulse
 
@@ -259,7 +259,7 @@ class StreamWriter:
             self._retry(writes, ack.error)
             return
         self.pulse.beat()
-        if ack.duplicate and self.stream in GUARDED and len(writes) == 1:
+        if ack.duplicate and self.stream in FACTS and len(writes) == 1:
             self._spawn(self._doubt(writes[0], ack.seq))
             return
         seq = ack.seq
@@ -313,7 +313,7 @@ class StreamWriter:
             if seq is not None:
                 write.settle(seq, duplicate=True)
                 return
-            if error is not None and error.err_code == DOUBLE_IN_BATCH and self.stream in GUARDED:
+            if error is not None and error.err_code == DOUBLE_IN_BATCH and self.stream in FACTS:
                 write.rename()
         except (Conflict, Rejected) as refused:
             if isinstance(refused, Conflict) or self._loop.time() > write.due:

@@ -185,6 +185,7 @@ def test_nothing_survives_the_deadline(hands: Hands, cgroups: bool) -> None:
     assert processes_with(f"survivor-{hands.pid}") == []
 
 
+@pytest.mark.law("I14")
 def test_what_a_program_leaves_behind_ends_with_it(hands: Hands) -> None:
     source = "import os, signal\nif os.fork() == 0:\n    os.setsid()\n    signal.pause()\nprint('done')"
     done = hands.python(source, f"left-{hands.pid}")
@@ -200,6 +201,7 @@ def mortal(request: pytest.FixtureRequest) -> Iterator[Hands]:
     hands.close()
 
 
+@pytest.mark.law("I14")
 async def test_nothing_survives_a_killed_gateway(mortal: Hands) -> None:
     marker = f"orphan-{mortal.pid}"
     mortal.start(SURVIVOR, marker)

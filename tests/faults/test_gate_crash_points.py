@@ -58,6 +58,7 @@ async def release(bus: Bus, run_id: str, asked: set[str]) -> None:
                 await bus.store(subject, data, stream=streams.COMMANDS, msg_id=f"{gate}-{double}")
 
 
+@pytest.mark.law("I6")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("point", "nth"),

@@ -103,6 +103,7 @@ async def proven(bus: Bus, run_id: str, gateway: FakeGateway) -> None:
     assert (report.equal, report.llm_calls, len(gateway.asked)) == (True, 0, before), report
 
 
+@pytest.mark.law("I8")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("point", "nth"),

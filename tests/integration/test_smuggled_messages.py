@@ -12,8 +12,15 @@ import pytest
 from contracts.errors import Rejected
 from contracts.policy import CallOf, ToolDecided, ToolFinished
 from contracts.rights import OPERATOR
-from contracts.streams import EVENTS_EXECUTOR, EVENTS_IDENTITY, EVENTS_PLANNER, EVENTS_POLICY_GATEWAY, TOOL_CALLS
-from contracts.subjects import SERVICES, events
+from contracts.streams import (
+    EVENTS_EXECUTOR,
+    EVENTS_IDENTITY,
+    EVENTS_PLANNER,
+    EVENTS_POLICY_GATEWAY,
+    SNAPSHOTS,
+    TOOL_CALLS,
+)
+from contracts.subjects import SERVICES, events, snapshot
 from services.console.connection import Console
 from services.console.doctor.forgeries import forgeries
 from services.policy_gateway.audit.log import AUDIT_SUBJECT
@@ -26,6 +33,7 @@ from services.runtime.genuine import HEADER_STREAM
 from services.runtime.ids import RandomIds
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.link import header_block
+from services.runtime.snapshots import HEADER_AT_SEQ, HEADER_FORMAT, JetStreamSnapshots
 from tests.support.eventually import eventually
 from tests.support.guarded import Guarded
 from tests.support.tally import CODEC, TALLY, Raise
@@ -66,6 +74,8 @@ async def gateway(guarded: Guarded, operator: Bus, tmp_path: Path) -> AsyncItera
     await made.stop()
 
 
+@pytest.mark.law("I11")
+@pytest.mark.law("I15")
 @pytest.mark.parametrize("service", [name for name in SERVICES if name != "policy-gateway"])
 async def test_nothing_smuggled_into_the_audit_stops_a_call_or_breaks_the_chain(
     guarded: Guarded, operator: Bus, gateway: Gateway, service: str
@@ -195,3 +205,25 @@ async def test_no_block_of_headers_makes_a_smuggled_message_believed(
     records = [record async for record in operator.history(EVENTS_IDENTITY, theirs)]
     assert records
     assert all(record.forged for record in records)
+
+
+async def test_a_smuggled_snapshot_is_no_state_of_anything(guarded: Guarded, operator: Bus) -> None:
+    """With the headers of a real one: what stands in one's own log, the broker sends on with all its headers."""
+    own, bad = await guarded.bus("executor"), await guarded.bus("planner")
+    subject, beside = events("executor", "run", "t1"), snapshot("executor", "run", "t1")
+    kept: JetStreamSnapshots[bytes] = JetStreamSnapshots(
+        own, format_id="f1", dump=bytes, restore=bytes, bytes_max=1 << 20
+    )
+    headers = {HEADER_AT_SEQ: "1", HEADER_FORMAT: "f1"}
+    await bad.client.request(events("planner", "epic", "e1"), b"a lie", headers=headers)
+    bad.publish(f"$JS.API.DIRECT.GET.{EVENTS_PLANNER}", b'{"seq":1}', reply=beside)
+    await bad.flush()
+    assert await eventually(lambda: operator.subjects(SNAPSHOTS, beside))
+    assert await kept.load(subject) is None
+    kept.save(subject, 1, b"the state")
+
+    async def believed() -> bool:
+        found = await kept.load(subject)
+        return found == (b"the state", 1)
+
+    assert await eventually(believed)

@@ -193,7 +193,10 @@ async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAUL
             raise Rejected("not_found", f"no single stream holds {subject}", hint="`htdag bus ls`")
         shown = 0
         async for record in console.bus.history(stream, subject):
-            _print(common.output, record.subject, record.data, record.seq, record.headers)
+            if record.forged and not common.output.json:
+                common.output.line(f"{record.seq}  {record.subject}  forged: see `htdag doctor`")
+            else:
+                _print(common.output, record.subject, record.data, record.seq, record.headers)
             shown += 1
             if shown >= limit:
                 common.output.note(f"stopped after {limit} messages; --limit shows more")

@@ -209,6 +209,7 @@ class Calls:
         try:
             if judgement.missing is not None or judgement.workspace is None:
                 raise judgement.missing or Rejected("workspace_not_found")
+            await self._judge.check_place(call, judgement)
             deadline_s = self._deadline_s(call, judgement, allow)
             ticket = Ticket(call.id, call.role, judgement.workspace, deadline_s)
             timeout_ms = max(0, round((deadline_s - call.arrived_s) * 1000))

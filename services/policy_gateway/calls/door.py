@@ -5,7 +5,7 @@ an inbox is refused: an answer must not be able to command the broker.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from services.policy_gateway.calls.answers import Answer, failed
 from services.policy_gateway.calls.call import Call, id_of
 from services.policy_gateway.calls.calls import Calls
 from services.policy_gateway.calls.unjudged import Unjudged
+from services.policy_gateway.places import share
 from services.runtime import intake, telemetry
 from services.runtime.bus import Bus, Message, Subscription
 from services.runtime.genuine import redirected
@@ -33,6 +34,14 @@ UNSUBSCRIBE_S: Final = 2.0
 RETRY_AFTER_S: Final = 1.0
 """Tells a caller whose call found no room that nothing has begun: it may ask again."""
 _DECODER: Final = msgspec.json.Decoder(ToolCall)
+
+
+class _Held(NamedTuple):
+    """How many calls a role has here, and their bytes."""
+
+    role: str
+    calls: int
+    bytes: int
 
 
 class Door:
@@ -55,8 +64,8 @@ class Door:
         self._metrics, self._log, self._roles = metrics, log, roles
         self._held_max, self._group = held_max, group
         self._subscriptions: list[Subscription] = []
-        self._tasks: dict[asyncio.Task[None], int] = {}
-        self._bytes_held = 0
+        self._tasks: dict[asyncio.Task[None], _Held] = {}
+        self._held: dict[str, _Held] = {}
 
     async def open(self) -> None:
         """Take calls from now on."""
@@ -89,20 +98,39 @@ class Door:
             self._log.warning("reply_not_inbox", subject=message.subject, reply=message.reply[:200])
             self._unjudged.count("reply_not_inbox")
             return
-        size = len(message.data)
-        if len(self._tasks) >= self._held_max or (self._tasks and self._bytes_held + size > BYTES_HELD_MAX):
+        token = message.subject.split(".")[3]
+        # Tokens of a subject are the caller's own words: those that are no role share one place in line.
+        one = _Held(token if token in self._roles() else "", 1, len(message.data))
+        if not self._has_room(one):
             full = Rejected("mailbox_full", "too many tool calls wait here", retry_after_s=RETRY_AFTER_S)
             self._unjudged.count(full.code)
             self._send(message.reply, failed(full))
             return
         task = asyncio.get_running_loop().create_task(self._answer(message), name="tool-call")
-        self._tasks[task] = size
-        self._bytes_held += size
+        self._tasks[task] = one
+        self._add(one, 1)
         self._metrics.set("htdag_tool_calls_running", len(self._tasks))
         task.add_done_callback(self._forget)
 
+    def _has_room(self, one: _Held) -> bool:
+        """Whether there is room for it, and its role does not have its share of the room already."""
+        mine = self._held.get(one.role, _Held(one.role, 0, 0))
+        calls, size = len(self._tasks), sum(held.bytes for held in self._held.values())
+        if calls >= self._held_max or mine.calls >= share(self._held_max):
+            return False
+        # The largest call must find room while nothing else is here.
+        return (not calls or size + one.bytes <= BYTES_HELD_MAX) and (
+            not mine.calls or mine.bytes + one.bytes <= share(BYTES_HELD_MAX)
+        )
+
+    def _add(self, one: _Held, sign: int) -> None:
+        held = self._held.pop(one.role, _Held(one.role, 0, 0))
+        held = _Held(one.role, held.calls + sign, held.bytes + sign * one.bytes)
+        if held.calls:
+            self._held[one.role] = held
+
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._bytes_held -= self._tasks.pop(task, 0)
+        self._add(self._tasks.pop(task), -1)
         self._metrics.set("htdag_tool_calls_running", len(self._tasks))
 
     async def _answer(self, message: Message) -> None:

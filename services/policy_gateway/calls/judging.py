@@ -80,6 +80,18 @@ class Judge:
             raise bound.stale
         return Judgement(verdict, version, workspace, missing, bound)
 
+    async def check_place(self, call: Call, judgement: Judgement) -> None:
+        """Raise Rejected for a fetch that was allowed beside so many others that its task has used them up.
+
+        Whoever asks at once is told the same count; which of them came first is only known once all are stored.
+        """
+        bound, most = judgement.bound, judgement.version.roles.rights[call.role].calls_max
+        if call.of is None or bound is None or call.tool != "http" or most is None:
+            return
+        place = await self._fetches.place(call.of, bound.begun_at, call.id)
+        if place > most:
+            raise Rejected("call_limit_exceeded", tool="http", max=most, made=place - 1)
+
     def dry(self, role: str, tool: str, args: Any, opts: Any, workspace: str | None) -> tuple[Verdict, Version]:
         """The verdict on a call that belongs to no task, without a trace. Raises Rejected("workspace_not_found")."""
         version = self._book.current

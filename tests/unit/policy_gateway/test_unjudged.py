@@ -33,6 +33,7 @@ async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
         yield made
 
 
+@pytest.mark.law("I15")
 async def test_as_many_entries_as_calls_whatever_was_wrong_with_them(one: Gateway, me: Caller) -> None:
     await me.task_runs()
     calls = [
