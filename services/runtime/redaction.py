@@ -8,6 +8,7 @@ bounded, so nobody can make a log line expensive.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -126,7 +127,7 @@ SHAPES: Final = (
     Shape("sk-", re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"), only_if=_any_digit),
     Shape("xox", re.compile(r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10,}")),
     Shape("xapp-", re.compile(r"xapp-[A-Za-z0-9-]{10,}")),
-    Shape("A", re.compile(r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}")),
+    Shape("a", re.compile(r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}")),
     Shape("S", re.compile(r"S[AUONCX][A-Z2-7]{56}")),
     Shape("SG.", re.compile(r"SG\.[A-Za-z0-9_-]{16,}(?:\.[A-Za-z0-9_-]*)?")),
     Shape("hf_", re.compile(r"hf_[A-Za-z0-9]{20,}")),
@@ -139,6 +140,9 @@ SHAPES: Final = (
     Shape("earer", re.compile(r"(\bbearer\s{1,4})[^\s\"',;]{4,}", re.IGNORECASE), rf"\1{HIDDEN}"),
     Shape("asic ", re.compile(r"(\bbasic )[A-Za-z0-9+/=_-]{6,}", re.IGNORECASE), rf"\1{HIDDEN}", _like_base64),
 )  # fmt: skip
+_HINTED: Final = tuple((shape, shape.hint.lower()) for shape in SHAPES)
+SHAPED_CHARS_MIN: Final = 15
+"""No secret that is one word and no URL is known by its shape when it is shorter."""
 _NAMED: Final = re.compile(
     # A name is tried once, at its beginning, and given up as a whole.
     r"(?<![A-Za-z0-9_.%-])(?P<name>[A-Za-z0-9_.%-]++)[\\\"'\]]{0,4}[ \t]{0,4}(?P<sign>[:=])>?[ \t]{0,4}\\{0,3}"
@@ -179,9 +183,12 @@ class Masking:
         shown = self._assigned(text)
         if "--" in shown:
             shown = _OPTION.sub(self._option, shown)
-        for shape in SHAPES:
-            if shape.hint in shown or (shape.pattern.flags & re.IGNORECASE and shape.hint in shown.lower()):
-                shown = shape.pattern.sub(lambda found, shape=shape: self._shaped(shape, found), shown)  # type: ignore[misc]
+        if len(text) < SHAPED_CHARS_MIN and "://" not in text and len(text.split(None, 1)) < PAIR:
+            return shown
+        folded = shown.lower()
+        for shape, hint in _HINTED:
+            if hint in folded:
+                shown = shape.pattern.sub(partial(self._shaped, shape), shown)
         return shown
 
     def words(self, words: Sequence[Any], other: Callable[[Any], Any]) -> list[Any]:

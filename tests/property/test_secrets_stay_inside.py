@@ -228,6 +228,11 @@ def test_a_secret_key_of_aws_with_slashes_is_known_where_it_stands_alone() -> No
     assert masked("key wJalrXUtnFEMI/K7MDENG/bPxRfiCY3X4MPLEKEY ") == "key *** "
 
 
+@pytest.mark.parametrize("text", ["bearer\tabcd", "Basic Zm9vOg==", "a://:abcd@b", "token=x1"])
+def test_short_texts_are_searched_too(text: str) -> None:
+    assert masked(text).endswith(("***", "***@b"))
+
+
 def test_no_text_is_expensive() -> None:
     texts = [
         "eyJ-", "://a:", "a=", "token=", "aA1", "-----BEGIN ", "bearer ", "password: \n", "'token:a", "sk-", '"a\\',

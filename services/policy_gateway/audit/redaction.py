@@ -19,7 +19,7 @@ CONTENT_KEYS: Final = frozenset({"content", "data", "body"})
 DEPTH_MAX: Final = 32
 TEXT_SHOWN_MAX: Final = 256
 ITEMS_SHOWN_MAX: Final = 64
-SCANNED_MAX_BYTES: Final = 8 * TOOL_ARGS_KEPT_MAX_BYTES
+SCANNED_MAX_BYTES: Final = 4 * TOOL_ARGS_KEPT_MAX_BYTES
 """Larger arguments are not searched for secrets; then nothing of them is shown in details either."""
 CUT: Final = "$cut"
 _OWN_WORDS: Final = frozenset(
