@@ -168,7 +168,7 @@ class Slow:
 
 async def test_who_waits_for_a_turn_takes_no_slot_and_waits_no_longer_than_its_deadline() -> None:
     slow, loop = Slow(), asyncio.get_running_loop()
-    toolkit = Toolkit({ShellPlan: slow}, light=1, heavy=2)
+    toolkit = Toolkit({ShellPlan: slow}, light=1, heavy=3)
 
     def call(name: str, within_s: float = 10.0) -> "asyncio.Task":
         place = Workspace(name, Path("/") / name, Path("/tmp"), "seed")
