@@ -196,6 +196,12 @@ class ApprovalRef(msgspec.Struct, frozen=True, omit_defaults=True):
     approval_id: str
 
 
+class ApprovalKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The public key (Ed25519, hex) by which identity signs what humans release: see `signed_text`."""
+
+    key: str
+
+
 class ApprovalConverse(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of the conversation that releases gates: one by `approval_id` (and its `digest`), or all of `gates`.
 

@@ -18,6 +18,7 @@ from contracts.subjects import (
     timer_armed,
     timer_fired,
     tool_call,
+    tool_call_of_task,
     tool_owner,
 )
 
@@ -84,6 +85,16 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         meaning="one tool call; answered in the envelope of requests, to an inbox",
         example='{"args":{"cmd":["mix","test"]},"opts":{"timeout":60000},'
         '"task":{"run_id":"r1","task_id":"a","attempt":1,"call":1}}',
+    ),
+    ChannelSpec(
+        name="toolCallOfTask",
+        address=tool_call_of_task("{role}", "{tool}"),
+        messages=(policy.ToolCall,),
+        kind="request",
+        publishers="executor",
+        consumers="policy-gateway (queue group)",
+        meaning="one tool call that must name its task: calls of admin tasks, whose plain subject is for people only",
+        example='{"args":{"cmd":["push"]},"task":{"run_id":"r1","task_id":"deploy","attempt":1,"call":1}}',
     ),
     ChannelSpec(
         name="callOwner",

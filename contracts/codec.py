@@ -15,6 +15,8 @@ from contracts.commit import Commit
 E = TypeVar("E")
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
+HEADERS_REMEMBERED_MAX: Final = 1_000
+
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -54,6 +56,7 @@ class CommitCodec(Generic[E]):
         self.tags: Mapping[type[Any], str] = {member: tag for tag, member in self.types.items()}
         self._upcasters = dict(upcasters or {})
         self._decode: Callable[[bytes], Commit[E]] = msgspec.json.Decoder(Commit[events]).decode  # type: ignore[valid-type]
+        self._headers: dict[tuple[type[Any], ...], str] = {}
         self._decode_raw = msgspec.json.Decoder(_RawCommit).decode
 
     def encode(self, commit: Commit[E]) -> bytes:
@@ -71,7 +74,14 @@ class CommitCodec(Generic[E]):
 
     def types_header(self, events: list[E]) -> str:
         """The distinct tags of `events`, in order of first appearance, for `Htdag-Types`."""
-        return ",".join(self.tags[kind] for kind in dict.fromkeys(map(type, events)))
+        kinds = tuple(dict.fromkeys(map(type, events)))
+        header = self._headers.get(kinds)
+        if header is None:
+            # As many as there are ways to decide, in practice a few dozen; bounded all the same.
+            if len(self._headers) >= HEADERS_REMEMBERED_MAX:
+                self._headers.clear()
+            header = self._headers[kinds] = ",".join([self.tags[kind] for kind in kinds])
+        return header
 
     def _decode_slowly(self, data: bytes, skip_unknown: bool) -> Commit[E]:
         try:

@@ -124,6 +124,12 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "workspace_not_found": ErrorKind(
         "not_found", "there is no such workspace", "`htdag run --workspace DIR`, or make the folder", NOT_FOUND
     ),
+    "workspace_full": ErrorKind(
+        "execution",
+        "the workspace holds more than it may",
+        "remove what is not needed, or raise policy.workspace_bytes or policy.workspace_files",
+        FAILED,
+    ),
     "file_not_found": ErrorKind("execution", "there is no such file", "list the folder", NOT_FOUND),
     "not_regular_file": ErrorKind("execution", "this is no regular file", "name a file", FAILED),
     "file_error": ErrorKind("execution", "the file cannot be read or written", "see reason", FAILED),
@@ -134,12 +140,18 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "docker_unavailable": ErrorKind(
         "execution", "no Docker engine answers", "start one, or set DOCKER_HOST; `htdag doctor`", UNAVAILABLE
     ),
+    "container_refused": ErrorKind(
+        "execution", "the Docker engine cannot make this container", "see reason: more mem, or another mount", FAILED
+    ),
     "sandbox_unavailable": ErrorKind(
         "execution", "the sandbox cannot be built, so nothing was run", "`htdag doctor` says why", UNAVAILABLE
     ),
     "fetch_failed": ErrorKind("execution", "the page could not be fetched", "see reason", FAILED),
     "call_interrupted": ErrorKind(
         "execution", "the gateway died during this call: it may have happened", "look before you repeat it", FAILED
+    ),
+    "call_withdrawn": ErrorKind(
+        "cancelled", "the task of this call is over: it was stopped", "part of it may have happened", FAILED
     ),
     "audit_broken": ErrorKind("internal", "the audit chain is broken", "somebody changed the log: see where", FAILED),
     # identity: proofs. Whoever fails hears one text; the code beside it is for programs.
@@ -178,6 +190,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "approval_denied": ErrorKind("denied", "a human denied this action", "see reason", DENIED),
     "approval_expired": ErrorKind("timeout", "nobody approved this in time", "ask again", TIMED_OUT),
     "approval_stale": ErrorKind("conflict", "the action is not the one that was shown", "look at it again", CONFLICT),
+    "approval_not_genuine": ErrorKind(
+        "denied", "this release is not signed by identity", "look who may write to this mailbox", DENIED
+    ),
     "approval_withdrawn": ErrorKind("conflict", "nobody waits for this gate any more", "", CONFLICT),
     # llm
     "invalid_request": ErrorKind("llm", "the LLM request is invalid", "see field", USAGE),

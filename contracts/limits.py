@@ -38,7 +38,7 @@ RETRY_DELAY_OVERLOADED_MS: Final = 2_000
 RETRY_DELAY_MAX_MS: Final = 30_000
 
 TOOL_ROUNDS_PER_ATTEMPT_MAX: Final = 24
-"""LLM calls of one attempt whose answers may ask for tools; one more that does fails the task."""
+"""LLM calls of one attempt in a loop with tools: the last one has none, and must be answered."""
 TOOL_CALLS_PER_ATTEMPT_MAX: Final = 64
 TOOL_CALLS_PER_ANSWER_MAX: Final = 8
 TOOL_RESULT_CHARS_MAX: Final = 20_000
@@ -68,3 +68,7 @@ REQUEST_BYTES_MAX: Final = 8 << 20
 """What a request may hold; the embedded broker's max_payload is this too."""
 DEAD_LETTER_DELIVERIES_MAX: Final = 8
 JSON_DEPTH_MAX: Final = 64
+
+UNJUDGED_ENTRIES_PER_WINDOW_MAX: Final = 100
+"""Calls that cannot be judged have so many audit entries of their own per window and gateway; the rest is counted."""
+UNJUDGED_WINDOW_S: Final = 60.0

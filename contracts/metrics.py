@@ -94,6 +94,8 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_tool_calls_total", "counter", ("role", "tool", "outcome"), "tool calls: ok, or the code"),
     MetricSpec("htdag_tool_call_seconds", "histogram", ("tool",), "tool calls that were allowed, queue included"),
     MetricSpec("htdag_tool_calls_running", "gauge", (), "tool calls under way"),
+    MetricSpec("htdag_workspace_calls_waiting", "gauge", (), "tool calls that wait for their turn in a workspace"),
+    MetricSpec("htdag_workspace_wait_seconds", "histogram", ("access",), "waits for a turn: shared, alone"),
     MetricSpec("htdag_policy_denials_total", "counter", ("role", "attack"), "refused calls by kind of attack"),
     MetricSpec("htdag_policy_decide_seconds", "histogram", (), "duration of the decision of a tool call"),
     MetricSpec("htdag_policy_version", "gauge", (), "version of the policy in force; 0 is the shipped one"),
@@ -103,6 +105,9 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_account_lockouts_total", "counter", (), "locks after too many failures"),
     MetricSpec("htdag_approvals_open", "gauge", (), "gates that wait for a human"),
     MetricSpec("htdag_approvals_total", "counter", ("outcome",), "gates that were answered or ran out"),
+    MetricSpec(
+        "htdag_forged_messages_total", "counter", ("stream",), "messages in streams of facts that nobody may write"
+    ),
     MetricSpec("htdag_nats_reconnects_total", "counter", (), "connections regained"),
 )
 

@@ -29,13 +29,24 @@ from contracts.streams import (
     TIMERS,
     ConsumerSpec,
 )
-from contracts.subjects import LLM_HEALTH, LLM_RESPONSE_EDGE, LLM_SERVE, LLM_SERVED, LLM_STOP, ROOT, SERVICES, rpc
-from contracts.task import ROLES
+from contracts.subjects import (
+    LLM_HEALTH,
+    LLM_RESPONSE_EDGE,
+    LLM_SERVE,
+    LLM_SERVED,
+    LLM_STOP,
+    ROOT,
+    SERVICES,
+    TOOL_CALLS,
+    TOOL_CALLS_OF_TASKS,
+    rpc,
+)
+from contracts.task import ADMIN, ROLES
 from contracts.verbs import VERBS
 
 TOOLS: Final = f"{ROOT}.tool"
 API: Final = "$JS.API"
-AGENT_ROLES: Final = tuple(role for role in ROLES if role != "admin")
+AGENT_ROLES: Final = tuple(role for role in ROLES if role != ADMIN)
 """Roles that an agent outside of htdag may have a key for: an admin waits for a human, a key waits for none."""
 TRUTH: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
 """The streams that nobody may cut or remove."""
@@ -49,7 +60,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
     `calls` are verbs whose answer it waits for, `tells` verbs whose answer it does not want; `says` and `hears` are
     subjects; it reads the streams `reads` by sequence and subject, asks `newest` of them, and `follows` them live.
-    With the streams that it alone writes it may do all three.
+    With the streams that it alone writes it may do all three. `never` takes away what others of these would give.
     """
 
     calls: tuple[str, ...] = ()
@@ -60,6 +71,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     newest: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     purges: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
 
 
 _BEAT: Final = f"{ROOT}.beat.executor"
@@ -72,9 +84,13 @@ USES: Final[dict[str, Use]] = {
             rpc("planner", "strategy", "choose"),
             rpc("policy-gateway", "policy", "decide"),
             rpc("policy-gateway", "policy", "roles"),
+            rpc("policy-gateway", "call", "withdraw"),
+            rpc("identity", "approval", "key"),
             f"{TOOLS}.*.*",
         ),
         tells=(rpc("llm-worker", "llm", "cancel"),),
+        # What an admin does outside of a task, a person does: calls of admin tasks have a subject of their own.
+        never=(f"{TOOLS}.{ADMIN}.*",),
         says=(_BEAT,),
         hears=(_BEAT,),
         reads=(TIMERS, SNAPSHOTS),
@@ -87,7 +103,9 @@ USES: Final[dict[str, Use]] = {
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
         reads=(LLM_REQUESTS, SNAPSHOTS),
     ),
-    "policy-gateway": Use(hears=(f"{TOOLS}.*.*",), newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)),
+    "policy-gateway": Use(
+        hears=(TOOL_CALLS, TOOL_CALLS_OF_TASKS), newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)
+    ),
     "identity": Use(),
     "evolution": Use(),
     "console": Use(
@@ -209,7 +227,7 @@ def _service(name: str) -> User:
     )
     # Grants are identity's to send, whoever else may write to a run.
     others = [one for one, who in ALONE.items() if who != name and any(covers(mine, one) for mine in publish)]
-    rights = Rights(publish=publish, publish_not=tuple(others), subscribe=hears)
+    rights = Rights(publish=publish, publish_not=(*others, *use.never), subscribe=hears)
     return User(name=name, meaning=f"htdag's {name}", rights=rights)
 
 

@@ -107,14 +107,18 @@ class AuditVerify(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CallAsk(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Between gateways: is this call under way with you? With `wait_s`, answer when it has ended, or after so long."""
+    """Between gateways: is this call under way with you? With `wait_s`, answer when it has ended, or after so long.
+
+    `of` says that this is a call of a task that is over: whoever sees that in the run's log too ends the call first.
+    """
 
     id: str
     wait_s: float = 0.0
+    of: CallOf | None = None
 
 
 class CallStanding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A gateway's answer: whether the call is under way there now."""
+    """A gateway's answer: whether the call is under way now."""
 
     under_way: bool
 
@@ -140,7 +144,9 @@ class ToolDecided(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     """A call was judged; this is stored before anything is done. `id` names the call, `by` who sent it.
 
     `args` are shown without secrets and without contents of files; `exact` says that they suffice to judge the call
-    again. `rule` is what permitted or refused. `attack` is one of ATTACKS when it was refused.
+    again. `args_sha256` is a fingerprint of all of them under a key of the gateway's home. `rule` is what permitted or
+    refused. `attack` is one of ATTACKS when the policy refused it; a call that could not even be judged (its rule
+    begins with `call.`) is refused too, and no attack.
     """
 
     n: int
@@ -218,6 +224,23 @@ class SecurityRaised(msgspec.Struct, frozen=True, omit_defaults=True, tag_field=
     task_id: str = ""
 
 
+class CallsUnjudged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="calls.unjudged.v1"):
+    """So many calls since `since_ms` could not be judged, and have no entry each: `reasons` counts them by code.
+
+    What is malformed, belongs to no attempt that is under way, or finds no room has an entry of its own only so often
+    a minute: a flood of it must not fill the disk.
+    """
+
+    n: int
+    prev: str
+    hash: str
+    at_ms: int
+    gateway: str
+    since_ms: int
+    count: int
+    reasons: dict[str, int]
+
+
 class AuditCheckpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="audit.checkpoint.v1"):
     """The chain up to `prev` is signed: Ed25519 over `htdag-audit-v1 <n> <prev> <at_ms>`; key, signature in hex."""
 
@@ -230,7 +253,7 @@ class AuditCheckpoint(msgspec.Struct, frozen=True, omit_defaults=True, tag_field
     signature: str
 
 
-AuditEvent = ToolDecided | ToolFinished | SecurityRaised | AuditCheckpoint
+AuditEvent = ToolDecided | ToolFinished | SecurityRaised | CallsUnjudged | AuditCheckpoint
 
 
 class CallClaimed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="call.claimed.v1"):
@@ -338,10 +361,17 @@ class AuditRow(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class AuditVerified(msgspec.Struct, frozen=True, omit_defaults=False):
-    """The chain holds: so many entries, so many good signatures, the last of them over entry `signed_up_to`."""
+    """The chain holds: so many entries, so many good signatures, the last of them over entry `signed_up_to`.
+
+    Messages that somebody smuggled into the stream are no part of it: `forged` counts them, and `forged_at` gives the
+    sequences of the newest of them in `stream`.
+    """
 
     entries: int
     checkpoints: int
     signed_up_to: int
     head: str
     keys: list[str]
+    stream: str = ""
+    forged: int = 0
+    forged_at: list[int] = []

@@ -50,6 +50,9 @@ LLM_QUEUE: Final = f"{ROOT}.llm.queue"
 
 TOOL_CALLS: Final = f"{ROOT}.tool.*.*"
 """Every tool call of every role."""
+TASK: Final = "task"
+TOOL_CALLS_OF_TASKS: Final = f"{TOOL_CALLS}.{TASK}"
+"""The same, by whoever may only call for a task; see `tool_call_of_task`."""
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -154,6 +157,15 @@ def tool_call(role: str, tool: str) -> str:
     return f"{ROOT}.tool.{role}.{tool}"
 
 
+def tool_call_of_task(role: str, tool: str) -> str:
+    """Subject of a tool call that must belong to a task: without one it is refused.
+
+    Which key sent a message is nowhere to be seen, but by what subjects that key may publish to. The executor may not
+    publish to `tool_call("admin", ...)`: what an admin does outside of a task, a person does.
+    """
+    return f"{tool_call(role, tool)}.{TASK}"
+
+
 def tool_owner(instance: str) -> str:
     """Subject on which one gateway tells another whether a call is under way with it."""
     return f"{ROOT}.policy-gateway.owner.{instance}"
@@ -203,14 +215,16 @@ class ToolSubject(NamedTuple):
 
     role: str
     tool: str
+    of_task: bool = False
 
 
 def parse_tool_call(subject: str) -> ToolSubject:
-    """Parse `htdag.v1.tool.<role>.<tool>`; raises Rejected("bad_request")."""
+    """Parse `htdag.v1.tool.<role>.<tool>[.task]`; raises Rejected("bad_request")."""
     tokens = subject.split(".")
-    if len(tokens) != 5 or not subject.startswith(f"{ROOT}.tool."):
+    of_task = len(tokens) == 6 and tokens[5] == TASK
+    if len(tokens) != 5 + of_task or not subject.startswith(f"{ROOT}.tool."):
         raise Rejected("bad_request", "not a subject of a tool call", subject=subject)
-    return ToolSubject(tokens[3], tokens[4])
+    return ToolSubject(tokens[3], tokens[4], of_task)
 
 
 def model_of(subject: str, prefix: str) -> str:

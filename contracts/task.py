@@ -5,6 +5,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 ROLES: Final = ("coder", "tester", "critic", "researcher", "architect", "admin")
+ADMIN: Final = "admin"
+"""The role whose calls need a human."""
 ROLE_ALIASES: Final = {
     "project_manager": "architect",
     "architecture_analyst": "architect",
@@ -26,7 +28,8 @@ class AgentNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="agent"):
     """Carried out by the agents that the strategy spawns, or by the fallback when no strategy matches.
 
     `model` overrides the strategy's choice; `params` (temperature, max_tokens, …) overrides its parameters.
-    `tools` names the tools they may call; None is all that the task's role has when the run has a workspace, else none.
+    `tools` names the only tools they may call, [] is none; None is all that the task's role has when the run has a
+    workspace, else none.
     """
 
     model: str | None = None
@@ -84,7 +87,8 @@ class ToolNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="tool"):
 class ApprovalNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="approval"):
     """Waits until a human releases it by a fresh code; `action` is what they are shown beside the task.
 
-    The task's `timeout_ms` is that of the gate. The result is `{approved_by, at, step}`.
+    The task's `timeout_ms` is that of the gate, its `approvers` are who may answer. The result is
+    `{approved_by, at, step}`.
     """
 
     title: str = ""
@@ -106,7 +110,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One task of a graph, as enqueued, planned or stored.
 
     `id` is unique in its run; `depends_on` and `parent` name tasks of the same run. `priority` counts downwards:
-    1 is chosen before 2. `timeout_ms` bounds one attempt.
+    1 is chosen before 2. `timeout_ms` bounds one attempt. Where a human must release it, `approvers` names those who
+    may; empty means every human.
     """
 
     id: str
@@ -127,3 +132,4 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     node: Node = AgentNode()
     parent: str | None = None
     depth: int = 0
+    approvers: list[str] = []

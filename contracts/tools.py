@@ -11,6 +11,8 @@ from contracts.subjects import check_id
 from contracts.task import ROLE_ALIASES
 
 TOOLS: Final = ("git", "shell", "fs", "http", "docker", "lua")
+UNNAMEABLE: Final = "unnameable"
+"""Stands in the subject for a tool whose name cannot: policy-gateway refuses it like any other, and records it."""
 ROLE_TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "coder": ("git", "shell", "fs", "lua"),
     "tester": ("docker", "shell"),
@@ -22,11 +24,17 @@ ROLE_TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
 WRITERS: Final = frozenset({"coder", "admin"})
 """Roles whose fs may write."""
 
-_OPTS: Final = {
-    "type": "object",
-    "description": "Options of the call.",
-    "properties": {"timeout": {"type": "integer", "minimum": 1, "description": "Milliseconds the call may take."}},
+ROLE_TIMEOUT_MS_MAX: Final[Mapping[str, int]] = {
+    "coder": 300_000,
+    "tester": 600_000,
+    "critic": 30_000,
+    "researcher": 60_000,
+    "architect": 60_000,
+    "admin": 3_600_000,
 }
+"""The longest timeout that a role is told of; the policy in force decides (the admin's has no maximum)."""
+
+_OPTS: Final[Mapping[str, Any]] = {"type": "object", "description": "Options of the call.", "properties": {}}
 _CMD: Final = {
     "type": "array",
     "items": {"type": "string"},
@@ -46,7 +54,6 @@ _LIMITS: Final = {
     "type": "object",
     "description": "Limits of the container: cpu and mem are needed.",
     "properties": {
-        "timeout": {"type": "integer", "minimum": 1},
         "cpu": {"type": "number", "description": "Processors, for example 2."},
         "mem": {"type": "string", "description": "Memory, for example 2g."},
     },
@@ -111,6 +118,17 @@ def tools_of(role: str) -> tuple[str, ...]:
     return ROLE_TOOLS.get(role_of(role), ())
 
 
+def only_reads(tool: str, args: Any) -> bool:
+    """Whether a call surely changes nothing, so that it may run beside others like it, and again."""
+    if not isinstance(args, Mapping):
+        return False
+    if tool == "fs":
+        return "read" in args and "write" not in args
+    if tool == "http":
+        return args.get("method", "GET") in ("GET", "HEAD")
+    return tool == "lua"
+
+
 def describe(role: str, tools: Iterable[str]) -> list[dict[str, Any]]:
     """The tools as a model is told of them: functions with a JSON schema, in OpenAI's shape."""
     found = []
@@ -118,8 +136,19 @@ def describe(role: str, tools: Iterable[str]) -> list[dict[str, Any]]:
         text, shape = _SHAPES[name]
         if name == "fs" and role_of(role) not in WRITERS:
             text, shape = "Read a text file.", _READ
-        found.append({"type": "function", "function": {"name": name, "description": text, "parameters": shape}})
+        parameters = _with_timeout(shape, role_of(role))
+        found.append({"type": "function", "function": {"name": name, "description": text, "parameters": parameters}})
     return found
+
+
+def _with_timeout(shape: Mapping[str, Any], role: str) -> dict[str, Any]:
+    """The schema with the role's own longest timeout: who is not told of it asks for more and is refused."""
+    longest = ROLE_TIMEOUT_MS_MAX.get(role, min(ROLE_TIMEOUT_MS_MAX.values()))
+    text = f"Milliseconds the call may take, {longest} at most; leave it out to have them all."
+    timeout = {"type": "integer", "minimum": 1, "maximum": longest, "description": text}
+    opts = shape["properties"]["opts"]
+    told = {**opts, "properties": {"timeout": timeout, **opts["properties"]}}
+    return {**shape, "properties": {**shape["properties"], "opts": told}}
 
 
 def check_tool(name: str, task_id: str) -> None:

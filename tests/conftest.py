@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
@@ -21,7 +21,8 @@ for name in [name for name in os.environ if name.startswith(FOREIGN) and name !=
     del os.environ[name]
 
 # A busy machine is no failure: tests have a timeout of their own.
-settings.register_profile("htdag", deadline=None, print_blob=True)
+# Drawing takes as long as the machine is busy: that says nothing about the code.
+settings.register_profile("htdag", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("htdag")
 NEEDS_SERVER = "start_nats_server"
 NEEDS_ENGINE = "docker_engine"

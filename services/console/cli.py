@@ -1,9 +1,8 @@
 """The entry point `htdag`: the table of commands, imported only when one is used, and the exit code of each."""
 
-import os
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from cyclopts import App, CycloptsError, Group
 
@@ -88,14 +87,12 @@ def run(arguments: Sequence[str]) -> int:
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         return _usage(error, as_json)
-    except BrokenPipeError:
-        # Whoever read our output has enough of it. The interpreter must not try to flush it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return failure.BROKEN_PIPE
     except BaseException as error:
+        if failure.unread(error):
+            return failure.leave_unread()
         wire = failure.wire_of(error)
         if wire is not None:
-            return failure.report(wire, as_json=as_json)
+            return _report(wire, as_json)
         if failure.interrupted(error):
             return failure.INTERRUPTED
         if failure.terminated(error):
@@ -129,5 +126,12 @@ def _usage(error: CycloptsError, as_json: bool) -> int:
         "message": message,
         "hint": f"htdag {chain} --help" if chain else "htdag --help",
     }
-    failure.report(wire, as_json=as_json)
-    return USAGE
+    code = _report(wire, as_json)
+    return code if code == failure.BROKEN_PIPE else USAGE
+
+
+def _report(wire: Mapping[str, Any], as_json: bool) -> int:
+    try:
+        return failure.report(wire, as_json=as_json)
+    except BrokenPipeError:
+        return failure.leave_unread()

@@ -12,7 +12,7 @@ from contracts.rights import OPERATOR
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
 from services.console import principal
-from services.console.interruption import ctrl_c_ends_it
+from services.console.interruption import ends_when_told
 from services.console.options import Common
 from services.console.supervision.broker import greeting, masked
 
@@ -84,10 +84,15 @@ def broker_url(common: Common) -> str:
 
 
 @asynccontextmanager
-async def connected(common: Common) -> AsyncIterator[Console]:
-    """A console on the broker that `common` means. Raises nats_unavailable or nats_denied."""
-    with ctrl_c_ends_it():
-        async with bus_at(broker_url(common)) as bus:
+async def connected(common: Common, *, patience_s: float = 0.0) -> AsyncIterator[Console]:
+    """A console on the broker that `common` means, which may still be starting for `patience_s`.
+
+    Raises nats_unavailable or nats_denied.
+    """
+    with ends_when_told():
+        url = broker_url(common)
+        await _started(url, patience_s)
+        async with bus_at(url) as bus:
             yield Console(bus, common.wait)
 
 
@@ -101,7 +106,7 @@ async def bus_at(url: str) -> AsyncIterator["Bus"]:
     user, password = (None, None) if "@" in url else (os.environ.get("NATS_USER"), _password())
     if "@" not in url and user is None:
         user, password = _operator()
-    if "," not in url and not url.startswith("ws"):
+    if _one_address(url):
         # A look at the port first: a refused connection is said at once, not after every try has failed.
         await greeting(url, timeout_s=CONNECT_S)
     try:
@@ -118,6 +123,23 @@ async def bus_at(url: str) -> AsyncIterator["Bus"]:
         yield bus
     finally:
         await bus.close()
+
+
+def _one_address(url: str) -> bool:
+    return "," not in url and not url.startswith("ws")
+
+
+async def _started(url: str, patience_s: float) -> None:
+    """Return when something answers at `url`, or when patience is over: then the connection says why."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + patience_s
+    while _one_address(url) and loop.time() < end_s:
+        try:
+            await greeting(url, timeout_s=CONNECT_S)
+        except Rejected:
+            await asyncio.sleep(LOOK_AGAIN_S)
+        else:
+            return
 
 
 def _operator() -> tuple[str | None, str | None]:

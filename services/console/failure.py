@@ -40,6 +40,23 @@ def terminated(error: BaseException) -> bool:
     return all(isinstance(leaf, asyncio.CancelledError) for leaf in _leaves(error))
 
 
+def unread(error: BaseException) -> bool:
+    """Whether `error` only says that whoever read our output has enough of it."""
+    return any(isinstance(leaf, BrokenPipeError) for leaf in _leaves(error))
+
+
+def leave_unread() -> int:
+    """The exit code of a command that nobody listens to. The interpreter must not try to flush its words again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    return BROKEN_PIPE
+
+
 def report(error: Mapping[str, Any], *, as_json: bool) -> int:
     """Print a wire error for people (and as JSON) and give its exit code."""
     detail = " ".join(f"{key}={_short(value)}" for key, value in error.items() if key not in _OWN_FIELDS)

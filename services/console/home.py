@@ -1,6 +1,5 @@
 """The home of one instance: store, keys, logs, sockets and the record of what runs. Nothing is kept elsewhere."""
 
-import contextlib
 import fcntl
 import os
 import secrets
@@ -13,6 +12,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from services.console.processes import Process, alive
+from services.runtime.private_files import replace_private
 
 Mode = Literal["foreground", "background"]
 
@@ -146,15 +146,9 @@ class Home:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step, readable by the user only. Raises Rejected("bad_config") when the disk says no."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
+        replace_private(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from contracts.errors import OK, Rejected
 from services.console.home import Home
+from services.runtime import environment
 
 SERVICES: Final[dict[str, str]] = {
     "planner": "services.planner",
@@ -25,6 +26,7 @@ def serve(name: str, home: Path | None = None, http_port: int | None = None) -> 
     package = SERVICES.get(name)
     if package is None:
         raise Rejected("bad_request", f"no such service: {name}", hint=f"there are {', '.join(SERVICES)}")
+    environment.begin_without_others(name)
     try:
         service = importlib.import_module(f"{package}.service")
         app = importlib.import_module("services.runtime.app")

@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from services.runtime.redaction import masked_tree
+
 CALL_CHARS_MAX: Final = 80
 SIGN: Final = "⚒"
+_TOLD: Final = ("read", "write", "method", "url", "image", "cmd", "src")
 
 
 def call_text(tool: str, args: Any) -> str:
     """A tool call in a few words: `fs write /code/x.py`, `shell mix test`, `http GET https://…`."""
-    given = args if isinstance(args, Mapping) else {}
+    found = args if isinstance(args, Mapping) else {}
+    # A terminal is read by others too, and what CI prints by everybody.
+    given = masked_tree({name: _beginning(found[name]) for name in _TOLD if name in found})
     match tool:
         case "fs":
             words = [tool, *(f"{verb} {given[verb]}" for verb in ("read", "write") if verb in given)]
@@ -35,6 +40,13 @@ def outcome_text(value: Any, error: Mapping[str, Any] | None, *, truncated: bool
     if isinstance(code, int) and code:
         return f"exit {code}{cut}"
     return (f"{status}" if isinstance(status, int) else "ok") + cut
+
+
+def _beginning(value: Any) -> Any:
+    """As much of an argument as could be shown, and a little more."""
+    if isinstance(value, list):
+        return [_beginning(item) for item in value[:CALL_CHARS_MAX]]
+    return value[: 16 * CALL_CHARS_MAX] if isinstance(value, str) else value
 
 
 def _words(cmd: Any) -> list[str]:

@@ -19,6 +19,8 @@ from services.console.home import Home, cannot_write, write_private
 Profile = Literal["seed", "python"]
 SETTINGS: Final = "workspace.toml"
 NAME_CHARS_OF_DIRECTORY: Final = 40
+HASHED: Final = re.compile(r"-[0-9a-f]{8}")
+"""What a name has behind the last part of its directory."""
 FAR_TOO_MUCH: Final = tuple(Path(path) for path in ("/", "/home", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var"))
 """Folders that hold far more than one project; one below them may be bound."""
 OF_THE_SYSTEM: Final = tuple(
@@ -31,6 +33,8 @@ def workspace_of(word: str, home: Home, profile: Profile | None = None) -> str:
 
     Raises Rejected bad_request for a directory that must not be bound, workspace_not_found, bad_config.
     """
+    if not word.strip():
+        raise Rejected("bad_request", "--workspace names nothing", field="workspace", hint="say . for this directory")
     directory = Path(word).expanduser()
     if directory.is_dir():
         return bind(directory, root_of(home), home, profile)
@@ -38,7 +42,21 @@ def workspace_of(word: str, home: Home, profile: Profile | None = None) -> str:
         raise Rejected("workspace_not_found", f"there is no directory {word}", workspace=word[:64])
     if profile is not None:
         raise Rejected("bad_request", "--profile is for directories", hint="bind the directory again with it")
-    return word
+    return known_as(word, root_of(home))
+
+
+def known_as(word: str, root: Path) -> str:
+    """The name of the workspace that people call `word`: `shop` for `shop-1a2b3c4d` when there is only one.
+
+    A name that is not there is left as it is: the gateway may have other workspaces than this machine.
+    Raises Rejected conflict when several directories have this last part.
+    """
+    if (root / word).is_dir():
+        return word
+    found = sorted(path.name for path in root.glob(f"{word}-*") if HASHED.fullmatch(path.name.removeprefix(word)))
+    if len(found) > 1:
+        raise Rejected("conflict", f"several workspaces are called {word}", hint="name one of them", workspaces=found)
+    return found[0] if found else word
 
 
 def root_of(home: Home) -> Path:

@@ -19,6 +19,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Runs that ended stay as long, but together with at most `ended_tasks_max` tasks, the biggest leave first.
     A run's state is kept beside its log after `snapshot_every_events` (later if it is big), so that it wakes fast.
     `auto_admin` lets admin tasks start without a human: it is logged loudly. Else they wait `approval_timeout_ms`.
+    `approval_keys` are public keys of identity (hex) whose releases are believed; without one identity is asked.
     """
 
     lua_children: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
@@ -30,4 +31,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
     auto_admin: bool = False
     approval_timeout_ms: Annotated[int, msgspec.Meta(ge=1000, le=APPROVAL_TIMEOUT_MAX_MS)] = APPROVAL_TIMEOUT_DEFAULT_MS
+    approval_keys: list[str] = []
     snapshot_every_events: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000

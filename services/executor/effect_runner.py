@@ -31,9 +31,11 @@ from services.executor.run.effects import (
     RunStage,
     SendLlm,
     WithdrawApproval,
+    WithdrawTools,
 )
 from services.executor.strategy_book import StrategyBook
-from services.executor.tool_caller import ToolCaller, ToolOutcome
+from services.executor.tool_caller import ToolCaller
+from services.executor.tool_desk import ToolDesk
 from services.runtime.bus import Message
 from services.runtime.clock import Clock
 from services.runtime.intake import deeper_than
@@ -114,13 +116,13 @@ class RunEffects:
         self._nodes, self._budgets = nodes or bus, budgets
         self._observe = observe
         self._calls = asyncio.Semaphore(bodies_max)
-        self._tool_calls = asyncio.Semaphore(bodies_max)
         self._scripts = asyncio.Semaphore(lua_children)
         self._stages = asyncio.Semaphore(lua_children)
         self._tasks: set[asyncio.Task[None]] = set()
         self._result_bytes_max = bus.payload_max // RESULT_SHARE
         self._gates = GateKeeper(bus, clock, log)
-        self._tools = ToolCaller(bus, clock, result_bytes_max=self._result_bytes_max)
+        caller = ToolCaller(bus, clock, result_bytes_max=self._result_bytes_max)
+        self._tools = ToolDesk(caller, clock, log, observe, bodies_max)
 
     def start(self, actor_id: str, effect: Any, done: Done) -> None:
         """See EffectRunner.start."""
@@ -144,6 +146,9 @@ class RunEffects:
             self._spawn(effect.task_id, effect.attempt, "body", self._call_in_turn(effect), done)
         elif type(effect) is CallTool:
             self._keep(self._call_tool(actor_id, effect, done))
+        elif type(effect) is WithdrawTools:
+            self._keep(self._tools.withdraw(actor_id, effect))
+            done(None)
         elif type(effect) is AskApproval:
             self._keep(self._ask_approval(actor_id, effect, done))
         elif type(effect) is WithdrawApproval:
@@ -254,22 +259,7 @@ class RunEffects:
         done(TakeResult(task_id, attempt, step, value, error, duration_ms))
 
     async def _call_tool(self, run_id: str, effect: CallTool, done: Done) -> None:
-        began_s = self._clock.monotonic_s()
-        try:
-            async with self._tool_calls:
-                outcome = await self._tools.call(run_id, effect)
-        except asyncio.CancelledError:
-            raise
-        except Exception as broken:  # the edge: what breaks here must end the call, not hang its task
-            self._log.error("tool_call_failed", task_id=effect.task_id, tool=effect.tool, exc_info=broken)
-            outcome = ToolOutcome(error=failure("internal"))
-        duration_s = self._clock.monotonic_s() - began_s
-        self._observe("tool", "ok" if outcome.error is None else str(outcome.error.get("code")), duration_s)
-        done(
-            TakeToolResult(
-                effect.task_id, effect.attempt, effect.call, *outcome, duration_ms=round(duration_s * 1000, 3)
-            )
-        )
+        done(await self._tools.call(run_id, effect))
 
     async def _script(self, effect: RunScript) -> Any:
         async with self._scripts:

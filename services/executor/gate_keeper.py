@@ -42,7 +42,7 @@ class GateKeeper:
             # The time that is left, since identity may go by another clock.
             request = approval.RequestApproval(
                 run_id, effect.task_id, effect.digest, effect.action, effect.title, effect.attempt, "executor",
-                timeout_ms=left_ms,
+                approvers=effect.approvers, timeout_ms=left_ms,
             )  # fmt: skip
             if await self._stored(run_id, effect.gate_id, "request", request):
                 return

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts.approval import ACTION_BYTES_MAX
+from contracts.approval import APPROVERS_MAX
 from contracts.errors import Rejected
+from contracts.identity import NAME_CHARS_MAX
 from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
     COMPLEXITY_MAX,
@@ -45,6 +46,7 @@ from contracts.task import (
     ToolNode,
 )
 from contracts.tools import check_tool, check_tools
+from services.executor.run.gates import SHOWN_BYTES_MAX
 from services.executor.run.state import is_gated
 
 KNOWN_ROLES: Final = frozenset(ROLES) | frozenset(ROLE_ALIASES)
@@ -52,8 +54,6 @@ SUBJECTS_CLOSED: Final = ("htdag.", "$", "_INBOX", "llm.", "ai.")
 """What a nats node may not speak to: htdag itself, the broker, other callers' inboxes and the LLM edge."""
 CYCLE_SHOWN_MAX: Final = 20
 TEMPERATURE_MAX: Final = 2.0
-SHOWN_BYTES_MAX: Final = ACTION_BYTES_MAX // 4 * 3
-"""A task that a human must release: the whole action, with defaults spelt out, must fit into the request."""
 PROMPTED: Final = frozenset({AgentNode, LlmNode})
 PROMPTED_BYTES_MAX: Final = 512 << 10
 """A task whose text goes into a prompt: prompt and results of dependencies must fit into one event."""
@@ -135,6 +135,8 @@ def check_task(spec: TaskSpec) -> None:
     if not 0 <= spec.depth <= TASK_DEPTH_MAX:
         _out_of_bounds("depth", spec.depth, TASK_DEPTH_MAX, spec.id)
     node = spec.node
+    if spec.approvers:
+        _check_approvers(spec)
     if is_gated(spec) and len(_ENCODE(spec)) > SHOWN_BYTES_MAX:
         raise Rejected("too_large", "too long to be shown to a human", task_id=spec.id, max=SHOWN_BYTES_MAX)
     if type(node) is NoopNode:
@@ -144,6 +146,15 @@ def check_task(spec: TaskSpec) -> None:
         size = len(_ENCODE(spec))
         if size > PROMPTED_BYTES_MAX:
             raise Rejected("too_large", "the task is too long for a prompt", task_id=spec.id, max=PROMPTED_BYTES_MAX)
+
+
+def _check_approvers(spec: TaskSpec) -> None:
+    """Refuse a list of which nobody could be let in; whether an account of a name exists is for identity to know."""
+    if len(spec.approvers) > APPROVERS_MAX:
+        _out_of_bounds("approvers", len(spec.approvers), APPROVERS_MAX, spec.id)
+    for name in spec.approvers:
+        if not 1 <= len(name.strip()) <= NAME_CHARS_MAX:
+            raise Rejected("bad_request", "an approver is the name of a user", field="approvers", task_id=spec.id)
 
 
 def _out_of_bounds(field: str, requested: float, most: float, task_id: str | None = None) -> None:

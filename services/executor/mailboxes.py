@@ -40,6 +40,7 @@ TIME: Final = "time"
 WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
 """Failures of the surroundings: the message is innocent and comes again for as long as they last."""
 
+FORGED: Final = "approval_not_genuine"
 APPROVAL: Final = "approval"
 """Verb by which identity alone may speak: the answer of a gate is believed under no other."""
 Said = StartRun | AddTasks | CancelRun | ResumeRun | TakeAnswer | TakeApproval
@@ -63,9 +64,10 @@ class Mailboxes:
         log: Log,
         spawn: Callable[[Coroutine[Any, Any, Any], str], Any],
         time_command: Callable[[], RunCommand],
+        check_answer: Callable[[TakeApproval], Coroutine[Any, Any, None]],
     ) -> None:
         self._bus, self._host, self._log, self._spawn = bus, host, log, spawn
-        self._time_command = time_command
+        self._time_command, self._check_answer = time_command, check_answer
         self._unsettled: set[Delivery] = set()
 
     async def keep_alive(self) -> None:
@@ -87,6 +89,27 @@ class Mailboxes:
         except (msgspec.MsgspecError, RecursionError) as error:
             self._put_aside(delivery, "poison", str(error))
             return
+        if isinstance(wish, TakeApproval):
+            self._spawn(self._take_answer(delivery, run_id, wish), "gate-answer")
+        else:
+            self._hand_over(delivery, run_id, wish)
+
+    async def _take_answer(self, delivery: Delivery, run_id: str, answer: TakeApproval) -> None:
+        """Take the answer of a gate in, once its signature is proven; a release that has none releases nothing."""
+        self._unsettled.add(delivery)
+        try:
+            await self._check_answer(answer)
+        except Rejected as error:
+            self._unsettled.discard(delivery)
+            self._log.error("answer_refused", run_id=run_id, approval_id=answer.approval_id, code=error.code)
+            if error.code == FORGED:
+                self._put_aside(delivery, error.code, error.message)
+            else:  # nobody says by which key identity signs: it comes again until somebody does
+                delivery.nak(NAK_DELAY_S)
+        else:
+            self._hand_over(delivery, run_id, answer)
+
+    def _hand_over(self, delivery: Delivery, run_id: str, wish: RunCommand) -> None:
         headers = delivery.headers
         reply = self._reply_in(delivery)
         refused: list[Rejected] = []
@@ -178,7 +201,7 @@ def _wish(delivery: Delivery, verb: str, run_id: str) -> Said:
     data = delivery.data
     wish: Said = _DECODE(data)
     if isinstance(wish, TakeApproval):
-        _check_answer(delivery, verb)
+        _check_mailbox(delivery, verb)
     if deeper_than(data, DEPTH_MAX):
         raise Rejected("poison", "it is nested too deep")
     if isinstance(wish, StartRun | AddTasks | TakeApproval) and wish.run_id != run_id:
@@ -186,7 +209,7 @@ def _wish(delivery: Delivery, verb: str, run_id: str) -> Said:
     return wish
 
 
-def _check_answer(delivery: Delivery, verb: str) -> None:
+def _check_mailbox(delivery: Delivery, verb: str) -> None:
     """Refuse an answer of a gate that somebody else may have put here, or had the broker put here (see genuine.py)."""
     if verb != APPROVAL or delivery.headers.get(HEADER_STREAM) != COMMANDS:
         raise Rejected("poison", "this is not how identity answers")

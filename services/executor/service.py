@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -24,6 +23,7 @@ from contracts.subjects import LLM_HEALTH, events
 from services.executor.config import SECTION, Config
 from services.executor.effect_runner import RunEffects
 from services.executor.epic_budgets import EpicBudgets
+from services.executor.grants import Grants
 from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
@@ -110,7 +110,8 @@ async def build(app: App) -> None:
     )
     await caught_up()
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
-    ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command))
+    grants = Grants(bus, clock, config.approval_keys)
+    ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command, grants.check))
     sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
     _ = app.spawn(sleepers.watch(), "sleepers")
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
@@ -203,17 +204,30 @@ class _Observer:
     """What the host sees, as metrics and log lines."""
 
     def __init__(self, app: App, codec: CommitCodec[RunEvent]) -> None:
-        self._metrics, self._log, self._tags = app.metrics, app.log, codec.tags
+        self._metrics, self._log = app.metrics, app.log
+        # Found once: this is the hot path.
+        self._stored = app.metrics.counter("htdag_commits_total", stream=EVENTS_EXECUTOR, outcome="stored")
+        self._seconds = app.metrics.histogram("htdag_commit_seconds", stream=EVENTS_EXECUTOR)
+        self._appended = {
+            kind: app.metrics.counter("htdag_events_appended_total", stream=EVENTS_EXECUTOR, type=tag)
+            for kind, tag in codec.tags.items()
+        }
+        self._outcomes = {
+            kind: app.metrics.counter("htdag_tasks_total", outcome=outcome) for kind, outcome in _TASK_OUTCOMES.items()
+        }
 
     def committed(self, events: Sequence[RunEvent], seconds: float) -> None:
         """A commit was acknowledged."""
-        self._metrics.inc("htdag_commits_total", stream=EVENTS_EXECUTOR, outcome="stored")
-        self._metrics.observe("htdag_commit_seconds", seconds, stream=EVENTS_EXECUTOR)
-        for kind, count in Counter(map(type, events)).items():
-            self._metrics.inc("htdag_events_appended_total", count, stream=EVENTS_EXECUTOR, type=self._tags[kind])
-            outcome = _TASK_OUTCOMES.get(kind)
-            if outcome is not None:
-                self._metrics.inc("htdag_tasks_total", count, outcome=outcome)
+        self._stored(1)
+        self._seconds(seconds)
+        counts: dict[type, int] = {}
+        for event in events:
+            kind = type(event)
+            counts[kind] = counts.get(kind, 0) + 1
+        for kind, count in counts.items():
+            self._appended[kind](count)
+            if kind in self._outcomes:
+                self._outcomes[kind](count)
         last = events[-1]
         if isinstance(last, RunEnded):
             self._metrics.inc("htdag_runs_total", outcome=last.status)

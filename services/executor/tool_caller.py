@@ -13,8 +13,11 @@ import msgspec
 from contracts.commit import HEADER_BY
 from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TOOL_ASK_AGAIN_S, TOOL_RESULT_CHARS_MAX
+from contracts.policy import CallOf
 from contracts.reply import RemoteRejected, parse
-from contracts.subjects import ID, tool_call
+from contracts.subjects import ID, rpc, tool_call, tool_call_of_task
+from contracts.task import ADMIN
+from contracts.tools import UNNAMEABLE
 from services.executor.run.effects import CallTool
 from services.executor.tool_results import fit
 from services.runtime.bus import Message
@@ -23,6 +26,10 @@ from services.runtime.intake import deeper_than
 
 NOBODY_S: Final = 1.0
 """How long to wait when nobody answers at all: a gateway that is started anew is back in seconds."""
+NAME_CHARS_MAX: Final = 200
+"""So much of a tool's name is sent when it cannot be one."""
+WITHDRAW: Final = rpc("policy-gateway", "call", "withdraw")
+WITHDRAW_S: Final = 8.0
 ASKED_AGAIN: Final = frozenset({"no_responders", "timeout", "nats_unavailable"})
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -76,12 +83,20 @@ class ToolCaller:
         said_so = isinstance(value, Mapping) and value.get("truncated") is True
         return ToolOutcome(value, truncated=cut or said_so)
 
+    async def withdraw(self, run_id: str, effect: CallTool) -> None:
+        """Have a call ended whose task is over. Raises Rejected when nobody says that it is done."""
+        call = CallOf(run_id, effect.task_id, effect.attempt, effect.call)
+        _read(await self._bus.request(WITHDRAW, _ENCODE(call), timeout_s=WITHDRAW_S))
+
     async def _value(self, run_id: str, effect: CallTool) -> Any:
-        if not ID.match(effect.tool):
-            raise Rejected("forbidden_tool", f"there is no tool {effect.tool[:64]!r}", tool=effect.tool[:64])
-        subject = tool_call(effect.role, effect.tool)
+        tool, args = effect.tool, effect.args
+        if not ID.match(tool):
+            # It is refused and recorded where every call is.
+            tool = UNNAMEABLE
+            args = {"tool": effect.tool[:NAME_CHARS_MAX], "args": effect.args}
+        subject = tool_call_of_task(effect.role, tool) if effect.role == ADMIN else tool_call(effect.role, tool)
         task = {"run_id": run_id, "task_id": effect.task_id, "attempt": effect.attempt, "call": effect.call}
-        body = _ENCODE({"args": effect.args, "opts": effect.opts, "task": task, "workspace": None})
+        body = _ENCODE({"args": args, "opts": effect.opts, "task": task, "workspace": None})
         headers = {HEADER_BY: f"agent:{run_id}/{effect.task_id}"}
         waited_for = Rejected("timeout", "the deadline of the task passed", tool=effect.tool)
         while (left_s := (effect.deadline_at_ms - self._clock.now_ms()) / 1000) > 0:

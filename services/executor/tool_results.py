@@ -57,7 +57,11 @@ def _texts(value: Any) -> list[str]:
 def _cut(value: Any, chars: int) -> Any:
     """A copy in which no text is longer; values are no deeper than JSON from outside may be."""
     if isinstance(value, str):
-        return value if len(value) <= chars else f"{value[:chars]}\n[… cut: {len(value)} characters in all]"
+        if len(value) <= chars:
+            return value
+        # Both ends: how a program ended stands last.
+        half = chars // 2
+        return f"{value[:half]}\n[… cut: {len(value)} characters in all]\n{value[len(value) - half :]}"
     if isinstance(value, Mapping):
         return {name: _cut(item, chars) for name, item in value.items()}
     if isinstance(value, list | tuple):

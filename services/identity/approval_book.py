@@ -9,9 +9,9 @@ from contracts.approval import ACTION_LISTED_BYTES_MAX, ApprovalEvent, ApprovalR
 from contracts.codec import CommitCodec
 from contracts.subjects import parse_events
 from services.identity.approval.state import Approval, evolve
-from services.identity.sealing import signature_ok
 from services.runtime.clock import rfc3339
 from services.runtime.event_store import Recorded
+from services.runtime.signatures import signature_ok
 
 CLOSED_KEPT_MAX: Final = 2_000
 APPROVAL_CODEC: Final[CommitCodec[ApprovalEvent]] = CommitCodec(ApprovalEvent)

@@ -8,7 +8,6 @@ It is read again when it changes, so that `htdag users rotate` works on a runnin
 """
 
 import hashlib
-import os
 import secrets
 import stat
 from hmac import compare_digest
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.errors import Rejected
+from services.runtime.private_files import replace_private
 
 Kind = Literal["totp", "password"]
 KEY_FILE: Final = "identity"
@@ -102,15 +101,9 @@ class KeyFile:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step, mode 0600, on the disk when this returns. Raises Rejected("bad_config")."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        replace_private(path, text)
     except OSError as error:
         raise Rejected("bad_config", f"{path.name} cannot be written: {error.strerror}", hint=str(path)) from error
 
@@ -183,12 +176,3 @@ class Sealer:
             self._fernet = MultiFernet([Fernet(key) for key in keys.fernet])
             self._newest, self._keys = Fernet(keys.fernet[0]), keys
         return self._fernet
-
-
-def signature_ok(public_key: str, signature: str, text: bytes) -> bool:
-    """Whether a grant was signed with this key."""
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(bytes.fromhex(signature), text)
-    except (InvalidSignature, ValueError):
-        return False
-    return True

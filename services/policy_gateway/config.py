@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from services.policy_gateway.sandbox.limits import DEFAULTS
 from services.runtime.config import Secret
 
 SECTION: Final = "policy"
@@ -14,9 +15,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """`workspaces` is the folder of all workspaces; by default it stands in the home.
 
     At most `calls_light` calls of fs, http and lua and `calls_heavy` of shell, git and docker run at once; `calls_held`
-    may be here in all. `auto_admin` lets admin tasks work without the approval of a human: it is logged loudly.
+    may be here in all; of each, one role gets three quarters at most. `auto_admin` lets admin tasks work without the
+    approval of a human: it is logged loudly.
     `admin_network` gives the admin's shell and git the machine's network, loopback included; `docker_host` names the
     engine, else DOCKER_HOST does.
+    A workspace may hold `workspace_bytes` in `workspace_files` files and folders; beyond that no program starts in it.
     `audit_key` (or `audit_key_file`) is the Ed25519 key that signs the audit, in hex; by default each home has its own.
     `audit_keys_trusted` are public keys of other gateways whose signatures `verify` accepts.
     """
@@ -25,6 +28,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     calls_light: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     calls_heavy: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     calls_held: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 1024
+    workspace_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = DEFAULTS.folders_bytes
+    workspace_files: Annotated[int, msgspec.Meta(ge=1_000)] = DEFAULTS.folders_entries
     lua_children: Annotated[int, msgspec.Meta(ge=1, le=32)] = 2
     auto_admin: bool = False
     admin_network: bool = False

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from contracts.errors import Rejected
 from services.policy_gateway.calls.judging import WorkspaceBook
+from services.policy_gateway.calls.repeats import Bury, nothing_left
 from services.policy_gateway.config import Config
 from services.policy_gateway.decision.http import redirected
 from services.policy_gateway.decision.plans import (
@@ -20,6 +21,7 @@ from services.policy_gateway.decision.plans import (
     WritePlan,
 )
 from services.policy_gateway.proof import Proof, Proven
+from services.policy_gateway.sandbox.limits import DEFAULTS
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.docker import Docker
@@ -31,6 +33,7 @@ from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.shadow import Shadow
 from services.policy_gateway.tools.shell import ShellTool
 from services.policy_gateway.tools.tool import Tool
+from services.policy_gateway.turns import Turns
 from services.policy_gateway.workspaces import Workspaces
 from services.runtime.app import App
 
@@ -39,24 +42,31 @@ REAP_EVERY_S: Final = 30.0
 
 
 class Hands(NamedTuple):
-    """What carries allowed calls out: the tools, the workspaces they work in, and the digest of their sandbox."""
+    """What carries allowed calls out: the tools, the workspaces they work in, and the digest of their sandbox.
+
+    `bury` removes what a call of a dead gateway may have left running. Programs in a box die with their gateway;
+    containers belong to the engine.
+    """
 
     toolkit: Toolkit
     workspaces: WorkspaceBook
     sandbox: str
+    bury: Bury = nothing_left
 
 
-async def real_hands(app: App, config: Config) -> Hands:
-    """The tools as they are; what they hold is let go when the app stops.
+async def real_hands(app: App, config: Config, value_bytes_max: int) -> Hands:
+    """The tools as they are; what they hold is let go when the app stops. No answer is longer than `value_bytes_max`.
 
     A machine where no sandbox can be built has no shell, git and lua: those calls fail, the others work.
     """
     root = config.workspaces_path(app.home)
     workspaces = Workspaces(root, app.home)
     workspaces.start()
-    sandbox, programs = Sandbox(app.home / "sandbox", boxes_max=config.calls_heavy), Programs()
+    limits = DEFAULTS._replace(folders_bytes=config.workspace_bytes, folders_entries=config.workspace_files)
+    sandbox, programs = Sandbox(app.home / "sandbox", limits=limits, boxes_max=config.calls_heavy), Programs()
     proof = Proof(sandbox, app.log)
-    files, http, docker = Files(), Http(redirected), Docker(config.docker_host or None)
+    files = Files(sandbox.ledger, limits, value_bytes_max)
+    http, docker = Http(redirected), Docker(config.docker_host or None)
     lua = Lua(children=config.lua_children, metrics=app.metrics)
     app.on_stop(_as_hook(files.close))
     app.on_stop(_as_hook(http.close))
@@ -94,8 +104,8 @@ async def real_hands(app: App, config: Config) -> Hands:
 
     _ = app.spawn(prove(), "prove-sandbox")
     _ = app.spawn(reap(), "reap")
-    toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy)
-    return Hands(toolkit, workspaces, await _digest(app, sandbox))
+    toolkit = Toolkit(tools, light=config.calls_light, heavy=config.calls_heavy, turns=Turns(app.metrics))
+    return Hands(toolkit, workspaces, await _digest(app, sandbox), docker.bury)
 
 
 async def _digest(app: App, sandbox: Sandbox) -> str:

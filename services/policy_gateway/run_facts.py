@@ -1,9 +1,10 @@
-"""What the gateway itself knows of a run: its workspace, and each task's role, state and attempt.
+"""What the gateway itself knows of a run: its workspace, and each task's role, tools, state, attempt and deadline.
 
 A projection of the executor's log, read up to now before every judgement: no call can say of itself whose it is.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -32,12 +33,30 @@ _RESTS: Final = {
     "task.cancelled.v1": "cancelled",
     "task.reset.v1": "pending",
 }
-_NEEDED: Final = frozenset({_BEGINS, _APPROVED, *_RESTS, "run.created.v1", "tasks.added.v1"})
+_DEADLINES: Final = frozenset({"run.created.v1", "run.resumed.v1"})
+_NEEDED: Final = frozenset({_BEGINS, _APPROVED, *_RESTS, *_DEADLINES, "tasks.added.v1"})
+_TOOLLESS: Final = frozenset({"llm", "lua", "noop", "approval", "group"})
+"""Nodes that are carried out without any tool. Behind a nats node may stand a program with a key for tools."""
+
+
+class _Node(msgspec.Struct, frozen=True):
+    type: str = "agent"
+    tools: list[str] | None = None
+    tool: str = ""
+
+    def allowed(self) -> frozenset[str] | None:
+        """The only tools that a task with this node may use; None: all of its role."""
+        if self.type == "agent":
+            return None if self.tools is None else frozenset(self.tools)
+        if self.type == "tool":
+            return frozenset((self.tool,))
+        return frozenset() if self.type in _TOOLLESS else None
 
 
 class _Spec(msgspec.Struct, frozen=True):
     id: str
     role: str = "coder"
+    node: _Node = _Node()
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -50,6 +69,7 @@ class _Event(msgspec.Struct, frozen=True):
     type: str
     task_id: str = ""
     attempt: int = 0
+    deadline_at_ms: int = 0
     tasks: list[_Spec] = []
     options: _Options = _Options()
 
@@ -66,8 +86,11 @@ class TaskFacts(NamedTuple):
     """One task as the log has it now. `role` is one that has rights: aliases are resolved."""
 
     role: str
+    tools: frozenset[str] | None = None
+    """The only tools it may use, None: all of its role."""
     status: str = "pending"
     attempt: int = 0
+    deadline_at_ms: int = 0
     approved: int = 0
     """The attempt that a human released; 0 when none was."""
 
@@ -79,6 +102,7 @@ class _Run:
         self.seq = 0
         self.workspace: str | None = None
         self.begun_at = ""
+        self.deadline_at_ms = 0
         self.tasks: dict[str, TaskFacts] = {}
 
     @property
@@ -94,13 +118,17 @@ class _Run:
         for event in commit.events:
             if event.type == "run.created.v1":
                 self.workspace, self.begun_at = event.options.workspace, commit.at
+            if event.type in _DEADLINES:
+                self.deadline_at_ms = event.deadline_at_ms
             for spec in event.tasks:
-                self.tasks[spec.id] = TaskFacts(ROLE_ALIASES.get(spec.role, spec.role))
+                self.tasks[spec.id] = TaskFacts(ROLE_ALIASES.get(spec.role, spec.role), spec.node.allowed())
             task = self.tasks.get(event.task_id)
             if task is None:
                 continue
             if event.type == _BEGINS:
-                self.tasks[event.task_id] = task._replace(status="in_progress", attempt=event.attempt)
+                self.tasks[event.task_id] = task._replace(
+                    status="in_progress", attempt=event.attempt, deadline_at_ms=event.deadline_at_ms
+                )
             elif event.type == _APPROVED:
                 self.tasks[event.task_id] = task._replace(approved=event.attempt)
             elif event.type in _RESTS:
@@ -108,12 +136,16 @@ class _Run:
 
 
 class Bound(NamedTuple):
-    """What a call of a task is bound to, whatever the call says."""
+    """What a call of a task is bound to, whatever the call says. Behind `deadline_at_ms` nobody waits for it."""
 
     role: str
+    tools: frozenset[str] | None
     workspace: str | None
     begun_at: str
+    deadline_at_ms: int
     approved: bool = False
+    stale: Rejected | None = None
+    """Why the task is not at this attempt; None when it is. Whose it is counts first."""
 
 
 class RunFacts:
@@ -126,26 +158,33 @@ class RunFacts:
         )
 
     async def bound(self, call: CallOf) -> Bound:
-        """The task of a call that is at this attempt now.
+        """The task of a call as it is now; `stale` says that it is not at this attempt.
 
-        Raises Rejected: bad_id, bad_request, run_not_found, task_not_found, stale_attempt.
+        Raises Rejected: bad_id, bad_request, run_not_found, task_not_found.
         """
-        check_id(call.run_id, "task.run_id")
-        check_id(call.task_id, "task.task_id")
-        if call.attempt < 1 or call.call < 1:
-            field = "task.attempt" if call.attempt < 1 else "task.call"
-            raise Rejected("bad_request", "attempts and calls are counted from 1", field=field)
+        check_call(call)
         subject = event_subject("executor", "run", call.run_id)
         for _ in range(LOOKS_MAX):
             run = await self._runs.get(subject)
-            try:
+            if _is_at(run, call) or await self._bus.newest(EVENTS_EXECUTOR, subject) <= run.seq:
                 return _bound(run, call)
-            except Rejected:
-                if await self._bus.newest(EVENTS_EXECUTOR, subject) <= run.seq:
-                    raise
-                # A replica is a moment behind the one that acknowledged what this call follows from.
-                await asyncio.sleep(LOOK_AGAIN_S)
+            # A replica is a moment behind the one that acknowledged what this call follows from.
+            await asyncio.sleep(LOOK_AGAIN_S)
         return _bound(await self._runs.get(subject), call)
+
+    async def over(self, run_id: str, calls: Iterable[CallOf]) -> dict[CallOf, Rejected]:
+        """Those of these calls of one run whose task is not at their attempt any more, as its log has it by now."""
+        run = await self._runs.get(event_subject("executor", "run", run_id))
+        found: dict[CallOf, Rejected] = {}
+        for call in calls:
+            try:
+                stale = _bound(run, call).stale
+            except Rejected:
+                # A log that cannot be read says of nothing that it is over.
+                continue
+            if stale is not None:
+                found[call] = stale
+        return found
 
     def _take(self, run: _Run, record: Recorded) -> None:
         try:
@@ -155,12 +194,27 @@ class RunFacts:
             self._log.error("record_unreadable", subject=record.subject, seq=record.seq, reason=str(error)[:500])
 
 
+def _is_at(run: _Run, call: CallOf) -> bool:
+    task = run.tasks.get(call.task_id)
+    return bool(run.begun_at) and task is not None and task.status == "in_progress" and task.attempt == call.attempt
+
+
+def check_call(call: CallOf) -> None:
+    """Refuse what cannot be a call of a task. Raises Rejected: bad_id, bad_request."""
+    check_id(call.run_id, "task.run_id")
+    check_id(call.task_id, "task.task_id")
+    if call.attempt < 1 or call.call < 1:
+        field = "task.attempt" if call.attempt < 1 else "task.call"
+        raise Rejected("bad_request", "attempts and calls are counted from 1", field=field)
+
+
 def _bound(run: _Run, call: CallOf) -> Bound:
     if not run.begun_at:
         raise Rejected("run_not_found", run_id=call.run_id)
     task = run.tasks.get(call.task_id)
     if task is None:
         raise Rejected("task_not_found", run_id=call.run_id, task_id=call.task_id)
-    if task.status != "in_progress" or task.attempt != call.attempt:
-        raise Rejected("stale_attempt", attempt=task.attempt, status=task.status)
-    return Bound(task.role, run.workspace, run.begun_at, approved=task.approved == call.attempt)
+    stale = None if _is_at(run, call) else Rejected("stale_attempt", attempt=task.attempt, status=task.status)
+    deadline_at_ms = min(task.deadline_at_ms, run.deadline_at_ms)
+    approved = task.approved == call.attempt
+    return Bound(task.role, task.tools, run.workspace, run.begun_at, deadline_at_ms, approved, stale)

@@ -20,10 +20,13 @@ from services.policy_gateway.calls.owners import Owners
 from services.policy_gateway.calls.records import CallRecords
 from services.policy_gateway.calls.recovery import recover
 from services.policy_gateway.calls.repeats import Repeats
+from services.policy_gateway.calls.unjudged import Unjudged
+from services.policy_gateway.calls.withdrawals import Withdrawals
 from services.policy_gateway.config import SECTION, Config
 from services.policy_gateway.decision.decide import decide
 from services.policy_gateway.decision.roles import SHIPPED
 from services.policy_gateway.handlers.audit import AuditHandlers
+from services.policy_gateway.handlers.calls import CallHandlers
 from services.policy_gateway.handlers.drill import DrillHandlers
 from services.policy_gateway.handlers.policies import PolicyHandlers
 from services.policy_gateway.hands import Hands, real_hands
@@ -46,7 +49,11 @@ ENVELOPE_BYTES: Final = 64 << 10
 async def build(app: App) -> None:
     """Wire the gateway with its real tools."""
     config = app.config.section(SECTION, Config)
-    await assemble(app, config, await real_hands(app, config))
+    await assemble(app, config, await real_hands(app, config, _value_bytes_max(app)))
+
+
+def _value_bytes_max(app: App) -> int:
+    return min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES)
 
 
 async def assemble(app: App, config: Config, hands: Hands) -> None:
@@ -62,14 +69,19 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     app.on_ready("audit", audit.not_ready)
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
+    runs = RunFacts(app.bus, app.log)
     judge = Judge(
-        decide=decide, book=book, runs=RunFacts(app.bus, app.log), workspaces=hands.workspaces,
+        decide=decide, book=book, runs=runs, workspaces=hands.workspaces,
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
-    calls, owners, repeats = await _calls(app, audit, reader, judge, hands)
+    unjudged = Unjudged(
+        audit=audit, book=book, clock=app.clock, ids=app.ids, log=app.log, gateway=app.instance,
+        fingerprint=signer.fingerprint,
+    )  # fmt: skip
+    calls, owners, repeats = await _calls(app, audit, reader, judge, hands, unjudged, runs, signer)
     door = Door(
-        bus=app.bus, calls=calls, ids=app.ids, metrics=app.metrics, log=app.log,
+        bus=app.bus, calls=calls, unjudged=unjudged, ids=app.ids, metrics=app.metrics, log=app.log,
         roles=lambda: book.current.roles.rights, held_max=config.calls_held, group=SERVICE,
     )  # fmt: skip
     _bind(app, judge, book, reader, signer, config)
@@ -80,12 +92,13 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     app.handle("policy", "drill", drills.drill)
     await door.open()
     _ = app.spawn(_recover(app, reader, repeats, owners), "recover")
-    _ = app.spawn(_checkpoints(app, audit), "checkpoints")
+    _ = app.spawn(_checkpoints(app, audit, unjudged), "checkpoints")
 
     async def drain() -> None:
         await door.close()
         await calls.drain(app.core.drain_s * DRAIN_SHARE)
         await door.answered(app.core.grace_s)
+        await unjudged.fold(at_once=True)
         await audit.checkpoint_if_due(at_once=True)
         await audit.drain()
         await app.bus.flush()
@@ -107,18 +120,33 @@ async def _book(app: App) -> PolicyBook:
 
 
 async def _calls(
-    app: App, audit: AuditLog, reader: AuditReader, judge: Judge, hands: Hands
+    app: App,
+    audit: AuditLog,
+    reader: AuditReader,
+    judge: Judge,
+    hands: Hands,
+    unjudged: Unjudged,
+    runs: RunFacts,
+    signer: Signer,
 ) -> tuple[Calls, Owners, Repeats]:
     flights = Flights()
     records = CallRecords(JetStreamEventStore(app.bus, TOOL_CALLS), app.clock, app.instance)
-    owners = Owners(app.bus, app.instance, flights.future)
+    withdrawals = Withdrawals(flights, runs, app.log)
+    owners = Owners(app.bus, app.instance, flights.future, withdrawals.withdraw)
     await owners.start()
-    repeats = Repeats(records=records, owners=owners, audit=audit, reader=reader, clock=app.clock, gateway=app.instance)
+    handlers = CallHandlers(records=records, owners=owners, ids=app.ids, gateway=app.instance)
+    app.handle("call", "withdraw", handlers.withdraw)
+    _ = app.spawn(withdrawals.watch(), "withdrawals")
+    repeats = Repeats(
+        records=records, owners=owners, audit=audit, reader=reader, clock=app.clock, gateway=app.instance,
+        bury=hands.bury,
+    )  # fmt: skip
     calls = Calls(
         judge=judge, toolkit=hands.toolkit, audit=audit, records=records, repeats=repeats, flights=flights,
-        denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), clock=app.clock, metrics=app.metrics,
+        denials=Denials(clock=app.clock, log=app.log, gateway=app.instance), unjudged=unjudged,
+        clock=app.clock, metrics=app.metrics,
         log=app.log, gateway=app.instance, sandbox=hands.sandbox,
-        value_bytes_max=min(TOOL_VALUE_MAX_BYTES, app.bus.payload_max - ENVELOPE_BYTES),
+        value_bytes_max=_value_bytes_max(app), fingerprint=signer.fingerprint,
     )  # fmt: skip
     return calls, owners, repeats
 
@@ -147,10 +175,11 @@ async def _recover(app: App, reader: AuditReader, repeats: Repeats, owners: Owne
         app.log.warning("calls_closed", count=closed, hint="their gateway died in the middle of them")
 
 
-async def _checkpoints(app: App, audit: AuditLog) -> None:
-    """Sign the chain every so often; a broker that is away only puts it off."""
+async def _checkpoints(app: App, audit: AuditLog, unjudged: Unjudged) -> None:
+    """Sign the chain every so often, and store what was only counted; a broker that is away only puts it off."""
     while True:
         await asyncio.sleep(CHECKPOINT_LOOK_S)
+        await unjudged.fold()
         try:
             await audit.checkpoint_if_due()
         except Rejected as error:

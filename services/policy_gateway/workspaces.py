@@ -8,7 +8,6 @@ itself belongs to the gateway: no tool reaches it. Imports nothing heavy, since 
 import json
 import os
 import re
-import tempfile
 import tomllib
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.limits import ID_CHARS_MAX
 from services.policy_gateway.tools.tool import Workspace
+from services.runtime.private_files import replace_private
 
 DEFAULT: Final = "default"
 SETTINGS: Final = "workspace.toml"
@@ -105,7 +105,7 @@ class Workspaces:
             self._make(folder, with_code=False)
             settings = Settings(code=str(code), profile=profile or before.profile)
             if settings != before:
-                _write_private(folder / SETTINGS, _toml(settings))
+                replace_private(folder / SETTINGS, _toml(settings))
         except OSError as why:
             raise Rejected("bad_config", f"cannot write workspace {name}: {why.strerror}") from why
         return self.find(name)
@@ -186,17 +186,3 @@ def _toml(settings: Settings) -> str:
         f"{name} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
         for name, value in fields.items()
     )
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; only its owner may read it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600 from the start
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -29,6 +29,7 @@ from services.runtime.lifecycle import Lifecycle, Phase
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import Handler, Rpc
 
+FORGED_LINES_MAX: Final = 20
 CONNECT_LOG_S: Final = 5.0
 """While the broker is away, one line per so many seconds says so."""
 STORAGE: Final = "storage"
@@ -117,6 +118,7 @@ class App:
         self.bus = Bus(
             client, sync=self.core.nats_sync, log=self._bus_said, on_failure=self._bus_failed,
             on_batch=lambda stream, size: self.metrics.observe("htdag_commit_batch_size", size, stream=stream),
+            on_forged=self._forged,
         )  # fmt: skip
         self.on_stop(lambda: self._close(self.bus))
         await self.bus.start()
@@ -278,6 +280,14 @@ class App:
 
     def _bus_failed(self, text: str) -> None:
         self.log.error("handler_failed", said=text)
+
+    def _forged(self, stream: str, subject: str, seq: int) -> None:
+        self.metrics.inc("htdag_forged_messages_total", stream=stream)
+        count = int(self.metrics.value("htdag_forged_messages_total", stream=stream))
+        if count > FORGED_LINES_MAX and count & (count - 1):
+            return  # a flood of them must not become a flood of lines: from then on each doubling is told
+        hint = "some key of this broker is in wrong hands: see `htdag doctor`"
+        self.log.error("message_forged", stream=stream, subject=subject, seq=seq, count=count, hint=hint)
 
     def _bus_said(self, text: str) -> None:
         if "permissions violation" in text.lower():

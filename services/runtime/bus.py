@@ -67,9 +67,10 @@ class Bus:
         log: Callable[[str], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
         on_batch: Callable[[str, int], None] = lambda _stream, _size: None,
+        on_forged: Callable[[str, str, int], None] = lambda _stream, _subject, _seq: None,
     ) -> None:
         self.client = client
-        self.link = Link(client, log, on_failure)
+        self.link = Link(client, log, on_failure, on_forged)
         self._log = log
         self._on_batch = on_batch
         self._batch_min = BATCH_MIN.get(sync, BATCH_MIN["relaxed"])
@@ -225,11 +226,11 @@ class Bus:
     # -- JetStream: reading ----------------------------------------------------------------------------------------
 
     async def last(self, stream: str, subject: str) -> Recorded | None:
-        """The newest message of one subject."""
+        """The newest message of one subject that is not forged."""
         return await direct_get.last(self.link, stream, subject)
 
     async def at(self, stream: str, seq: int) -> Recorded | None:
-        """The message at one sequence of a stream, None when it is gone."""
+        """The message at one sequence of a stream, void when it is forged, None when it is gone."""
         return await direct_get.at(self.link, stream, seq)
 
     async def newest(self, stream: str, subject: str) -> int:
@@ -243,7 +244,7 @@ class Bus:
         return int(answer["message"]["seq"])
 
     def history(self, stream: str, pattern: str, after: int = 0) -> AsyncIterator[Recorded]:
-        """Messages that match `pattern`, behind sequence `after`, in order, up to now."""
+        """Messages that match `pattern`, behind sequence `after`, in order, up to now; forged ones are void."""
         return direct_get.history(self.link, stream, pattern, after)
 
     async def first_since(self, stream: str, pattern: str, at: str) -> int:
@@ -251,7 +252,7 @@ class Bus:
         return await direct_get.first_since(self.link, stream, pattern, at)
 
     async def last_of_many(self, stream: str, wanted: Sequence[str]) -> dict[str, Recorded]:
-        """The newest message of each subject that has one."""
+        """The newest message of each subject that has one that is not forged."""
         return await direct_get.last_of_many(self.link, stream, wanted)
 
     async def subjects(self, stream: str, pattern: str) -> dict[str, int]:

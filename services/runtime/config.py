@@ -10,7 +10,6 @@ wherever it is shown. `Meta(extra={"env": ("OPENAI_API_KEY",)})` gives a field t
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 import msgspec
 
 from contracts.errors import Rejected
+from services.runtime.redaction import HIDDEN, masked, secret_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -42,8 +42,6 @@ SECTIONS: Final = (
 HTTP_PORT_BASE: Final = 9464
 _HTTP_ORDER: Final = ("planner", "executor", "evolution", "identity", "policy-gateway", "llm-worker", "console")
 _ENV_PREFIX: Final = "HTDAG_"
-_MASK: Final = "***"
-_URL_PASSWORD: Final = re.compile(r"(://[^:/@\s]*):[^@\s]+@")
 _SECRET_FILE_BYTES_MAX: Final = 64 << 10
 
 
@@ -230,7 +228,7 @@ class Config:
 
 def mask_url(text: str) -> str:
     """`text` with the passwords of its URLs hidden."""
-    return _URL_PASSWORD.sub(rf"\1:{_MASK}@", text)
+    return masked(text) if "://" in text else text
 
 
 def _merged(*layers: Mapping[str, Mapping[str, _Layered]]) -> dict[str, dict[str, _Layered]]:
@@ -339,8 +337,8 @@ def _is_secret(kind: Any) -> bool:
 def _shown(key: str, value: Any, secret: bool) -> str:
     if value is None:
         return ""
-    if secret or re.search(r"(password|secret|api_?key|token|authorization)$", key):
-        return _MASK if value else ""
+    if secret or secret_name(key):
+        return HIDDEN if value else ""
     return mask_url(value) if isinstance(value, str) else msgspec.json.encode(_masked(value)).decode()
 
 

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
-from services.runtime.genuine import genuine
+from services.runtime.genuine import genuine, void
 from services.runtime.link import Link, status_of
 
 BATCH: Final = 1000
@@ -18,6 +18,9 @@ BATCH_BYTES: Final = 16 << 20
 SUBJECTS_PER_REQUEST_MAX: Final = 500
 TIMEOUT_S: Final = 5.0
 TRIES_MAX: Final = 4
+LOOK_BACK: Final = 64
+"""How far before a forged message the newest genuine one is looked for first, in sequences of the stream."""
+LOOK_BACK_GROWS: Final = 8
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -58,28 +61,29 @@ async def _ask(link: Link, stream: str, body: dict[str, Any]) -> tuple[list[Msg]
     raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream) from last_error
 
 
-def recorded(link: Link, stream: str, message: Msg) -> Recorded | None:
-    """A direct get answer as a Recorded; None for one that nobody could have put there rightly."""
+def recorded(link: Link, stream: str, message: Msg) -> Recorded:
+    """A direct get answer as a Recorded; one that nobody could have put there rightly is void."""
     headers = message.headers or {}
+    seq, subject = int(headers["Nats-Sequence"]), headers["Nats-Subject"]
     if not genuine(stream, headers):
-        link.on_failure(f"{headers['Nats-Subject']} at {headers['Nats-Sequence']} of {stream} is forged: not read")
-        return None
-    return Recorded(int(headers["Nats-Sequence"]), headers["Nats-Subject"], message.data, headers)
+        link.forgeries.seen(stream, subject, seq)
+        return void(seq, subject)
+    return Recorded(seq, subject, message.data, headers)
 
 
 async def history(
     link: Link, stream: str, pattern: str, after: int = 0, *, batch: int = BATCH
 ) -> AsyncIterator[Recorded]:
-    """Messages whose subject matches `pattern`, behind sequence `after`, in order, until the end of the stream."""
+    """Messages whose subject matches `pattern`, behind sequence `after`, in order, until the end of the stream.
+
+    Forged ones are among them, void: whoever folds takes their sequences over.
+    """
     while True:
         messages, end = await _ask(
             link, stream, {"seq": after + 1, "next_by_subj": pattern, "batch": batch, "max_bytes": BATCH_BYTES}
         )
         for message in messages:
             record = recorded(link, stream, message)
-            if record is None:
-                after = int((message.headers or {})["Nats-Sequence"])
-                continue
             after = record.seq
             yield record
         headers = end.headers or {}
@@ -94,12 +98,29 @@ async def first_since(link: Link, stream: str, pattern: str, at: str) -> int:
 
 
 async def last(link: Link, stream: str, subject: str) -> Recorded | None:
-    """The newest message of one subject, None when there is none. The cheapest read there is."""
-    return await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+    """The newest message of one subject that is not forged, None when there is none. The cheapest read there is."""
+    found = await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+    return await _genuine_before(link, stream, found) if found is not None and found.forged else found
+
+
+async def _genuine_before(link: Link, stream: str, forged: Recorded) -> Recorded | None:
+    """The newest message of a forged one's subject that is not forged; streams are only read forwards."""
+    end, step = forged.seq, LOOK_BACK
+    while end > 1:
+        found: Recorded | None = None
+        after = max(0, end - 1 - step)
+        async for record in history(link, stream, forged.subject, after):
+            if record.seq >= end:
+                break
+            found = found if record.forged else record
+        if found is not None:
+            return found
+        end, step = after + 1, step * LOOK_BACK_GROWS
+    return None
 
 
 async def at(link: Link, stream: str, seq: int) -> Recorded | None:
-    """The message at one sequence, None when it is gone or not there yet."""
+    """The message at one sequence, void when it is forged, None when it is gone or not there yet."""
     return await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}", _ENCODE({"seq": seq}))
 
 
@@ -133,7 +154,7 @@ def _first(future: asyncio.Future[Msg]) -> Callable[[Msg], None]:
 
 
 async def last_of_many(link: Link, stream: str, subjects: Sequence[str]) -> dict[str, Recorded]:
-    """The newest message of each subject that has one."""
+    """The newest message of each subject that has one that is not forged."""
     found: dict[str, Recorded] = {}
     seen: set[str] = set()
     for start in range(0, len(subjects), SUBJECTS_PER_REQUEST_MAX):
@@ -142,7 +163,8 @@ async def last_of_many(link: Link, stream: str, subjects: Sequence[str]) -> dict
             messages, end = await _ask(link, stream, {"multi_last": missing, "batch": len(missing)})
             for message in messages:
                 seen.add((message.headers or {})["Nats-Subject"])
-                record = recorded(link, stream, message)
+                newest = recorded(link, stream, message)
+                record = await _genuine_before(link, stream, newest) if newest.forged else newest
                 if record is not None:
                     found[record.subject] = record
             # The broker ends an answer that grows too big; what is left is asked for again.

@@ -5,12 +5,17 @@ from typing import NamedTuple, Protocol
 
 
 class Recorded(NamedTuple):
-    """One stored message. `seq` is its number in the whole stream."""
+    """One stored message. `seq` is its number in the whole stream.
+
+    A `forged` one was put there by somebody who may not write there (see genuine.py). It reads as a commit that says
+    nothing: whoever folds the log takes its sequence over, and not a word of it.
+    """
 
     seq: int
     subject: str
     data: bytes
     headers: Mapping[str, str]
+    forged: bool = False
 
 
 class Conflict(Exception):
@@ -25,7 +30,8 @@ class EventStore(Protocol):
     """An append-only log with one subject per aggregate and optimistic concurrency on that subject.
 
     Laws (tests/conformance): an append is stored whole or not at all, once, also when its acknowledgement was lost;
-    `expect` is the sequence of the last message of the subject, 0 when there is none; reads are in order.
+    `expect` is the sequence of the last message of the subject that is known, 0 when there is none, and only what is
+    not forged behind it is a conflict; reads are in order.
     """
 
     async def append(
@@ -43,11 +49,11 @@ class EventStore(Protocol):
         ...
 
     async def last(self, subject: str) -> Recorded | None:
-        """The newest message of a subject."""
+        """The newest message of a subject that is not forged."""
         ...
 
     async def newest(self, subject: str) -> int:
-        """The sequence of a subject's newest message, 0 when there is none, as whoever takes appends has it.
+        """The sequence of a subject's newest message, forged or not, 0 when there is none, as who takes appends has it.
 
         `read` and `last` may be answered by a replica that is a moment behind; an append would not be. Raises Rejected
         jetstream_unavailable, nats_unavailable or timeout.
@@ -59,5 +65,5 @@ class EventStore(Protocol):
         ...
 
     async def last_of_many(self, subjects: Sequence[str]) -> dict[str, Recorded]:
-        """The newest message of each of `subjects` that has one."""
+        """The newest message of each of `subjects` that has one that is not forged."""
         ...

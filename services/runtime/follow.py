@@ -1,7 +1,9 @@
 """Following a stream in order, by callback: for projections, watchers and live views. Nothing is acknowledged."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -13,6 +15,8 @@ from services.runtime.event_store import Recorded
 from services.runtime.genuine import genuine
 from services.runtime.link import Link
 
+FORGED_NEWEST_MAX: Final = 10
+
 
 class Follower:
     """An ordered consumer. It comes back by itself after a restart of the broker, at the message it had reached."""
@@ -22,6 +26,10 @@ class Follower:
         self._subscription: JetStreamContext.PushSubscription | None = None
         self.caught_up = asyncio.Event()
         self.last_seq = 0
+        self.forged = 0
+        """Messages that were passed over, because nobody could have put them there rightly."""
+        self.forged_newest: deque[tuple[str, int]] = deque(maxlen=FORGED_NEWEST_MAX)
+        """Subjects and sequences of the newest of them."""
 
     async def start(self, after: int | None, headers_only: bool) -> None:
         """Begin behind sequence `after`; None means only what is new."""
@@ -65,7 +73,9 @@ class Follower:
             if genuine(self._stream, headers):
                 self._handler(Recorded(seq, message.subject, message.data, headers))
             else:
-                self._link.on_failure(f"{message.subject} at {seq} of {self._stream} is forged: not read")
+                self.forged += 1
+                self.forged_newest.append((message.subject, seq))
+                self._link.forgeries.seen(self._stream, message.subject, seq)
         except Exception as error:  # one bad message must not freeze a view of all the others
             self._link.on_failure(f"{message.subject} at {seq} was not taken in: {type(error).__name__}: {error}")
         finally:

@@ -6,6 +6,7 @@ import time
 from typing import Final, Protocol
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 
 
 class Ids(Protocol):
@@ -22,7 +23,7 @@ class RandomIds:
     def new(self) -> str:
         """26 characters of Crockford's base 32."""
         value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-        return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+        return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 class CountingIds:

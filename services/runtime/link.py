@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from contracts.errors import Rejected
+from services.runtime.genuine import Forgeries
 
 UNSENT_BYTES_MAX: Final = 64 << 20
 """What may wait to be sent, above all while the connection is down; more is refused, never dropped."""
@@ -29,8 +30,10 @@ class Link:
         client: Client,
         log: Callable[[str], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
+        on_forged: Callable[[str, str, int], None] = lambda _stream, _subject, _seq: None,
     ) -> None:
         self.client = client
+        self.forgeries = Forgeries(on_forged)
         self._log, self.on_failure = log, on_failure
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
@@ -59,8 +62,11 @@ class Link:
 
         Raises Rejected too_large for a message that the broker would not take, bad_request for one that is malformed.
         """
+        return self.send_block(subject, data, reply, header_block(header_text(headers)) if headers else b"")
+
+    def send_block(self, subject: str, data: bytes, reply: str, block: bytes) -> bool:
+        """`send` for headers that stand as they go over the wire: a `header_block`, or nothing."""
         client = self.client
-        block = header_block(headers) if headers else b""
         # The broker counts headers too, and closes the connection of whoever sends too much.
         if len(block) + len(data) > client.max_payload:
             size = len(block) + len(data)
@@ -160,15 +166,21 @@ async def _never(_: Msg) -> None:
     """nats-py wants a coroutine; `_Direct` sees to the messages."""
 
 
-def header_block(headers: Mapping[str, str]) -> bytes:
-    """Headers as they stand on the wire; a line break in a value becomes a space, so that no value adds a header."""
+def header_text(headers: Mapping[str, str]) -> str:
+    """Headers, a line each; a line break in a value becomes a space, so that no value adds a header."""
     text = "".join([f"{key}: {value}\r\n" for key, value in headers.items()])
     if text.count("\n") != len(headers) or text.count("\r") != len(headers):
-        text = "".join(f"{_one_line(key)}: {_one_line(value)}\r\n" for key, value in headers.items())
+        text = "".join(f"{one_line(key)}: {one_line(value)}\r\n" for key, value in headers.items())
+    return text
+
+
+def header_block(text: str) -> bytes:
+    """Lines of headers as they go over the wire."""
     return f"NATS/1.0\r\n{text}\r\n".encode()
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text as it may stand in a header."""
     return text.replace("\r", " ").replace("\n", " ")
 
 

@@ -18,28 +18,17 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from contracts.errors import CATALOGUE
 from services.runtime import telemetry
-from services.runtime.config import mask_url
+from services.runtime.redaction import HIDDEN, PAIR_VALUES, Masking, pair_name, secret_under
 
 Format = Literal["auto", "json", "text"]
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-HIDDEN: Final = "***"
 DEPTH_MAX: Final = 6
 """Nesting that is searched for secrets; what lies deeper is left out."""
 LINE_CHARS_MAX: Final = 16_000
 """Longer strings are cut: a log line is no place for a payload."""
 
-_SECRET_ENDS: Final = (
-    "totp",
-    "secret",
-    "password",
-    "passwd",
-    "api_key",
-    "apikey",
-    "authorization",
-    "private_key",
-    "credentials",
-    "cookie",
-)
+SECRET_CHARS: Final = 512
+"""So far beyond the cut a line is searched: no shape of a secret needs more to be known."""
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 _FIRST: Final = ("ts", "level", "msg", "service", "instance")
 
@@ -59,7 +48,12 @@ def configure(
         _trace_ids,
     ]
     ending: list[structlog.typing.Processor] = (
-        [redact, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        # The traceback becomes text first, so that it is searched too.
+        [
+            structlog.processors.format_exc_info,
+            redact,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if as_text
         else [
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
@@ -112,12 +106,12 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 
 def looks_secret(key: str, value: Any) -> bool:
     """Whether a value must not be shown under this key. `code` is one unless it is a code of the error catalogue."""
-    name = key.lower().replace("-", "_")
+    name = key.lower()
     if name == "code":
         return value not in CATALOGUE if isinstance(value, str) else value is not None
-    if name == "token" or name.endswith("_token"):
-        return not isinstance(value, int)
-    return name.endswith(_SECRET_ENDS)
+    if name.endswith("token") and isinstance(value, int):
+        return False
+    return secret_under(key, value)
 
 
 def _clean(key: str, value: Any, depth: int) -> Any:
@@ -126,15 +120,23 @@ def _clean(key: str, value: Any, depth: int) -> Any:
     if looks_secret(key, value):
         return HIDDEN
     if isinstance(value, str):
-        if len(value) > LINE_CHARS_MAX:
-            value = f"{value[:LINE_CHARS_MAX]}… ({len(value)} characters)"
-        return mask_url(value) if "://" in value else value
+        # Hidden before it is cut: half a secret looks like none.
+        shown = Masking().text(value[: LINE_CHARS_MAX + SECRET_CHARS])
+        if len(value) <= LINE_CHARS_MAX:
+            return shown
+        return f"{shown[:LINE_CHARS_MAX]}… ({len(value)} characters)"
     if isinstance(value, msgspec.Struct):
         value = msgspec.to_builtins(value)
     if isinstance(value, Mapping):
-        return {str(k): _clean(str(k), v, depth + 1) for k, v in value.items()} if depth < DEPTH_MAX else "…"
+        if depth >= DEPTH_MAX:
+            return "…"
+        name = pair_name(value)
+        return {
+            Masking().text(str(k)): _clean(name if name and k in PAIR_VALUES else str(k), v, depth + 1)
+            for k, v in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean("", item, depth + 1) for item in value] if depth < DEPTH_MAX else "…"
+        return Masking().words(list(value), lambda item: _clean("", item, depth + 1)) if depth < DEPTH_MAX else "…"
     return value
 
 

@@ -56,6 +56,27 @@ class Metrics:
         with self._lock:
             series.value += amount
 
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        """What adds to one series of a counter, found once: for what is counted many thousand times a second."""
+        series, lock = self._find("counter", (name, tuple(labels.items()))), self._lock
+
+        def add(amount: float) -> None:
+            with lock:
+                series.value += amount
+
+        return add
+
+    def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+        """What puts values into one series of a histogram, found once."""
+        series, lock = self._find("histogram", (name, tuple(labels.items()))), self._lock
+
+        def put(value: float) -> None:
+            with lock:
+                series.value += value
+                series.buckets[bisect_left(series.bounds, value)] += 1
+
+        return put
+
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
         key = (name, tuple(labels.items()))

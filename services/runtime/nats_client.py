@@ -7,12 +7,16 @@ from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
 from contracts.rights import INBOX
+from services.runtime.genuine import HEADER_STREAM, stream_named
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0
+_PLAIN: Final = b"NATS/1.0\r\n"
+_SPACE: Final = " \t\r\n\v\f"
 PENDING_BYTES_MAX: Final = 64 << 20
 
 
@@ -39,7 +43,55 @@ class _Watch:
         self.on_closed()
 
 
-class _KeyClient(Client):
+class ToughClient(Client):
+    """A client that no message can make deaf, and that reads headers as the broker does.
+
+    nats-py ends its read loop at a subject that is no UTF-8, and at headers that are none (2.16): until it is connected
+    anew it hears nothing, for half a minute. One such message by anybody who may publish below a wildcard that others
+    hear would be enough, and one in a stream would come again and again. It also strips the names of headers, so that
+    it sees some that the broker did not see and has not checked; and it looks at each of their characters.
+    """
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # the edge of the connection: this message cannot be handled, the next one can
+            await self._error_cb(error)
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(
+            _client=self, subject=subject.decode(errors="replace"), reply=reply.decode(errors="replace"), data=data,
+            headers=headers, _sid=sid,
+        )  # fmt: skip
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if not headers:
+            return None
+        if headers.startswith(_PLAIN):
+            parsed: dict[str, str] | None = self._parse_header_lines(headers[len(_PLAIN) :])
+        else:
+            parsed = await super()._process_headers(headers)
+        if parsed and HEADER_STREAM in parsed:
+            parsed[HEADER_STREAM] = stream_named(headers)
+        return parsed
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """Names are tokens of ASCII, a line that begins with none is left out; of a name said twice the last counts.
+
+        What the broker adds to a message that it hands out stands last, so nobody can say it in the broker's place.
+        """
+        headers: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon and name.isascii() and name.split() == [name]:
+                headers[name] = value.strip(_SPACE)
+        return headers
+
+
+class _KeyClient(ToughClient):
     """A client that logs in by an NKey.
 
     nats-py signs with its optional package nkeys only; without it, it takes a callback for the signature but has no
@@ -108,7 +160,7 @@ def _check_url(url: str) -> None:
 async def _connect_once(
     url: str, name: str, user: str | None, password: str | None, key: KeyPair | None, inbox: str, watch: _Watch
 ) -> Client:
-    client = Client() if key is None else _KeyClient(key)
+    client = ToughClient() if key is None else _KeyClient(key)
     await client.connect(
         url.split(","),
         name=name,

@@ -6,12 +6,12 @@ An NKey is an Ed25519 key written in base32: prefix byte, 32 bytes, CRC-16. A se
 
 import base64
 import binascii
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 from contracts.errors import Rejected
+from services.runtime.private_files import create_private
 
 SUFFIX: Final = ".nk"
 _SEED: Final = 18 << 3
@@ -60,11 +60,7 @@ def keep(folder: Path, user: str) -> KeyPair:
     path = folder / f"{user}{SUFFIX}"
     if not path.exists():
         # Whole or not at all: half a seed would lock its owner out for good.
-        beside = folder / f".{user}.{secrets.token_hex(4)}"
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(KeyPair.make().seed + "\n")
-        beside.replace(path)
+        create_private(path, KeyPair.make().seed + "\n")
     return load(path, user)
 
 

@@ -1,7 +1,8 @@
 """Storing in JetStream with a definite outcome: acknowledgements over one inbox, group commit, retries.
 
 An acknowledgement can be lost, a write can arrive late, a leader can change: so each message carries an id, and an
-optimistic append that is told "wrong sequence" first looks whether the newer message is its own.
+optimistic append that is told "wrong sequence" first looks whether the newer message is its own, and passes over what
+was smuggled in (genuine.py).
 
 Group commit: what waits while a batch is under way goes out as one atomic batch, from `batch_min` messages on. With
 `sync_interval: always` a batch costs one fsync for all of it; below about 13 messages single publishes are faster.
@@ -10,8 +11,8 @@ Group commit: what waits while a batch is under way goes out as one atomic batch
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -19,8 +20,8 @@ from nats.aio.msg import Msg
 from contracts.errors import Rejected
 from services.runtime import direct_get
 from services.runtime.event_store import Conflict
-from services.runtime.genuine import HEADER_STREAM
-from services.runtime.link import Link, status_of
+from services.runtime.genuine import FACTS, HEADER_STREAM
+from services.runtime.link import Link, header_block, header_text, one_line, status_of
 from services.runtime.pulse import Pulse
 
 ACK_TIMEOUT_S: Final = 3.0
@@ -40,6 +41,9 @@ BATCH_HEADERS_BYTES: Final = 512
 """Room for the headers that a write gets here: id, stream, expected sequence, batch."""
 
 WRONG_SEQUENCE: Final = frozenset({10071, 10164})
+DOUBLE_IN_BATCH: Final = 10201
+RENAMED: Final = "~"
+"""Stands between a random prefix and the id of a write that had to go on under another one."""
 STORAGE_FULL: Final = frozenset({10047, 10077, 10023, 10028, 10054})
 REFUSED: Final = frozenset({10025, 10052, 10060, 10100, 10189, 10190, 10193})
 
@@ -69,23 +73,39 @@ _DECODE: Final = msgspec.json.Decoder(_Ack).decode
 class Write:
     """One message (or several on one subject, all or none) on its way into a stream."""
 
-    __slots__ = ("bytes", "due", "expect", "future", "headers", "largest", "msg_id", "parts", "subject", "tries")
+    __slots__ = (
+        "_id", "bytes", "due", "expect", "future", "header_text", "largest", "msg_id", "parts", "subject", "tries",
+    )  # fmt: skip
 
     def __init__(
         self, subject: str, parts: Sequence[bytes], msg_id: str, expect: int | None, headers: Mapping[str, str]
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.subject, self.parts, self.msg_id, self.expect, self.headers = subject, parts, msg_id, expect, headers
+        self.subject, self.parts, self.msg_id, self.expect = subject, parts, one_line(msg_id), expect
+        self.header_text = header_text(headers)
         self.future: asyncio.Future[Stored] = loop.create_future()
         self.due = loop.time() + DEADLINE_S
         self.tries = 0
-        self.bytes = sum(map(len, parts))
-        self.largest = max(map(len, parts)) + sum(len(key) + len(value) + 4 for key, value in headers.items())
+        self._id = self.msg_id
+        self.bytes = largest = len(parts[0])
+        for part in parts[1:]:
+            self.bytes += len(part)
+            largest = max(largest, len(part))
+        self.largest = largest + len(self.header_text)
 
     def settle(self, seq: int, duplicate: bool = False) -> None:
         """It is stored."""
         if not self.future.done():
             self.future.set_result(Stored(seq, duplicate))
+
+    def is_last_part(self, msg_id: str | None) -> bool:
+        """Whether a message with this id is the last part of this write, under whatever name it was stored."""
+        last = self._id if len(self.parts) == 1 else f"{self._id}.{len(self.parts) - 1}"
+        return msg_id is not None and (msg_id == last or msg_id.endswith(f"{RENAMED}{last}"))
+
+    def rename(self) -> None:
+        """Go on under an id that nobody can guess: something was smuggled into the stream under this one."""
+        self.msg_id = f"{secrets.token_hex(6)}{RENAMED}{self._id}"
 
     def fail(self, error: Exception) -> None:
         """It is definitely not stored, or nobody can say."""
@@ -101,6 +121,7 @@ class StreamWriter:
     ) -> None:
         self._link, self.stream, self._batch_min, self._on_batch = link, stream, batch_min, on_batch
         self._loop = asyncio.get_running_loop()
+        self._stream_line = f"{HEADER_STREAM}: {stream}\r\n"
         self._queue: deque[Write] = deque()
         self._queued_bytes = 0
         self._scheduled = False
@@ -174,7 +195,9 @@ class StreamWriter:
         try:
             if len(writes) == 1 and len(writes[0].parts) == 1:
                 write = writes[0]
-                queued = self._link.send(write.subject, write.parts[0], reply, self._headers(write, 0))
+                queued = self._link.send_block(
+                    write.subject, write.parts[0], reply, header_block(self._headers(write, 0))
+                )
             else:
                 queued = self._send_batch(writes, reply)
         except Rejected as refused:
@@ -194,22 +217,19 @@ class StreamWriter:
         for write in writes:
             for index, part in enumerate(write.parts):
                 number += 1
-                headers = self._headers(write, index)
-                headers["Nats-Batch-Id"] = batch_id
-                headers["Nats-Batch-Sequence"] = str(number)
+                text = f"{self._headers(write, index)}Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {number}\r\n"
                 if number == total:
-                    headers["Nats-Batch-Commit"] = "1"
-                if not self._link.send(write.subject, part, reply if number == total else "", headers):
+                    text += "Nats-Batch-Commit: 1\r\n"
+                if not self._link.send_block(write.subject, part, reply if number == total else "", header_block(text)):
                     return False
         return True
 
-    def _headers(self, write: Write, index: int) -> dict[str, str]:
-        headers = dict(write.headers)
-        headers["Nats-Msg-Id"] = write.msg_id if index == 0 else f"{write.msg_id}.{index}"
-        headers[HEADER_STREAM] = self.stream
-        if write.expect is not None and index == 0:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(write.expect)
-        return headers
+    def _headers(self, write: Write, index: int) -> str:
+        """The lines of headers of one part; the stream's stands first, before any text of others (see genuine.py)."""
+        if index:
+            return f"{self._stream_line}Nats-Msg-Id: {write.msg_id}.{index}\r\n{write.header_text}"
+        text = f"{self._stream_line}Nats-Msg-Id: {write.msg_id}\r\n{write.header_text}"
+        return text if write.expect is None else f"{text}Nats-Expected-Last-Subject-Sequence: {write.expect}\r\n"
 
     def _forget(self, reply: str) -> list[Write]:
         self._link.forget(reply)
@@ -239,6 +259,9 @@ class StreamWriter:
             self._retry(writes, ack.error)
             return
         self.pulse.beat()
+        if ack.duplicate and self.stream in FACTS and len(writes) == 1:
+            self._spawn(self._doubt(writes[0], ack.seq))
+            return
         seq = ack.seq
         for write in reversed(writes):
             write.settle(seq, ack.duplicate)
@@ -257,12 +280,29 @@ class StreamWriter:
     def _retry(self, writes: list[Write], error: _AckError | None) -> None:
         for write in writes:
             alone = len(writes) == 1
-            task = asyncio.create_task(self._repair(write, error if alone else None), name="publisher-repair")
-            self._repairs.add(task)
-            task.add_done_callback(self._repairs.discard)
+            self._spawn(self._repair(write, error if alone else None))
+
+    def _spawn(self, repair: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(repair, name="publisher-repair")
+        self._repairs.add(task)
+        task.add_done_callback(self._repairs.discard)
+
+    async def _doubt(self, write: Write, seq: int) -> None:
+        """The broker has this id already: what stands under it must be ours."""
+        try:
+            found = await direct_get.at(self._link, self.stream, seq)
+        except Rejected:
+            found = None
+        if found is not None and not found.forged:
+            write.settle(seq, duplicate=True)
+            return
+        if found is not None:
+            write.rename()
+        await self._repair(write, None)
 
     async def _repair(self, write: Write, error: _AckError | None) -> None:
         """Find out what became of a write that was not plainly acknowledged; send it again if that may help."""
+        expected = write.expect
         try:
             if error is not None and error.err_code not in WRONG_SEQUENCE:
                 refusal = _refusal(error, write)
@@ -273,6 +313,8 @@ class StreamWriter:
             if seq is not None:
                 write.settle(seq, duplicate=True)
                 return
+            if error is not None and error.err_code == DOUBLE_IN_BATCH and self.stream in FACTS:
+                write.rename()
         except (Conflict, Rejected) as refused:
             if isinstance(refused, Conflict) or self._loop.time() > write.due:
                 write.fail(refused)
@@ -281,7 +323,8 @@ class StreamWriter:
         if stopped or self._loop.time() > write.due:
             write.fail(self._unanswered())
             return
-        await asyncio.sleep(min(0.02 * 2**write.tries, 1.0))
+        if write.expect == expected:
+            await asyncio.sleep(min(0.02 * 2**write.tries, 1.0))
         write.tries += 1
         if not write.future.done():
             self._send([write])
@@ -294,15 +337,19 @@ class StreamWriter:
         return Rejected("nats_unavailable", f"no acknowledgement from {self.stream}", stream=self.stream)
 
     async def _find(self, write: Write) -> int | None:
-        """The sequence of `write` if it is stored; Conflict if something else is; None if nothing newer is there."""
-        last_id = write.msg_id if len(write.parts) == 1 else f"{write.msg_id}.{len(write.parts) - 1}"
-        newest: int | None = None
-        async for record in direct_get.history(self._link, self.stream, write.subject, write.expect or 0):
-            newest = record.seq
-            if record.headers.get("Nats-Msg-Id") == last_id:
+        """The sequence of `write` if it is stored; Conflict if something else is; None if nothing newer is there.
+
+        What was smuggled in is nobody's: the write is then to go behind it.
+        """
+        newest, passed = 0, write.expect or 0
+        async for record in direct_get.history(self._link, self.stream, write.subject, passed):
+            if write.is_last_part(record.headers.get("Nats-Msg-Id")):
                 return record.seq
-        if newest is not None:
+            passed = record.seq
+            newest = newest if record.forged else record.seq
+        if newest:
             raise Conflict(newest)
+        write.expect = passed
         return None
 
 

@@ -12,10 +12,13 @@ import logging
 import os
 import re
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal
+
+from services.runtime.redaction import masked, masked_tree
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -150,15 +153,32 @@ def _recorded(
         name,
         context=around,
         kind=trace.SpanKind[kind.upper()],
-        attributes=dict(attributes or {}),
+        attributes=masked_tree(attributes or {}),
+        # The library would keep the words of an error as they are.
+        record_exception=False,
+        set_status_on_exception=False,
         links=[trace.Link(_context_of(link)) for link in links if _FORM.match(link)],
     ) as recorded:
         made = recorded.get_span_context()
         token = _current.set(f"00-{made.trace_id:032x}-{made.span_id:016x}-{int(made.trace_flags):02x}")
         try:
             yield recorded
+        except Exception as error:
+            _mark_failed(recorded, error)
+            raise
         finally:
             _current.reset(token)
+
+
+def _mark_failed(recorded: Any, error: Exception) -> None:
+    """Tell a span's error as the conventions want it, without the secrets in its words."""
+    from opentelemetry.trace import Status, StatusCode
+
+    message = masked(str(error))
+    trace = masked("".join(traceback.format_exception(error)))
+    told = {"exception.type": type(error).__qualname__, "exception.message": message, "exception.stacktrace": trace}
+    recorded.add_event("exception", told)
+    recorded.set_status(Status(StatusCode.ERROR, f"{type(error).__qualname__}: {message}"))
 
 
 def _context_of(traceparent: str) -> Any:

@@ -1,11 +1,14 @@
 """One suite for every event store: the memory twin and JetStream obey the same laws."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
+from contracts.codec import CommitCodec
+from contracts.run import RunEvent
 from contracts.streams import EVENTS_EXECUTOR
 from contracts.subjects import events
 from services.runtime import nats_client, provision
@@ -17,10 +20,38 @@ from services.runtime.memory import MemoryEventStore
 A, B = events("executor", "run", "a"), events("executor", "run", "b")
 
 
+class Smuggling(Protocol):
+    """Puts a message into the store's stream that none of its writers wrote; its sequence."""
+
+    async def __call__(self, subject: str, text: str, headers: Mapping[str, str] = {}) -> int: ...
+
+
+class Ground(NamedTuple):
+    """A store, and the way to smuggle something into it."""
+
+    store: EventStore
+    smuggle: Smuggling
+
+
+@pytest.fixture
+def store(ground: Ground) -> EventStore:
+    return ground.store
+
+
+@pytest.fixture
+def smuggle(ground: Ground) -> Smuggling:
+    return ground.smuggle
+
+
 @pytest.fixture(params=["memory", "jetstream", "jetstream-relaxed"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
+async def ground(request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
     if request.param == "memory":
-        yield MemoryEventStore()
+        memory = MemoryEventStore()
+
+        async def smuggle_here(subject: str, text: str, headers: Mapping[str, str] = {}) -> int:
+            return memory.smuggle(subject)
+
+        yield Ground(memory, smuggle_here)
         return
     start: Callable[..., Any] = request.getfixturevalue("start_nats_server")
     relaxed = request.param.endswith("relaxed")
@@ -28,7 +59,12 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
     bus = Bus(await nats_client.connect(server.url, name="conformance"), sync="1s" if relaxed else "always")
     await bus.start()
     await provision.apply(bus)
-    yield JetStreamEventStore(bus, EVENTS_EXECUTOR)
+
+    async def smuggle_there(subject: str, text: str, headers: Mapping[str, str] = {}) -> int:
+        answer = await bus.client.request(subject, text.encode(), headers=dict(headers) or None)
+        return int(json.loads(answer.data)["seq"])
+
+    yield Ground(JetStreamEventStore(bus, EVENTS_EXECUTOR), smuggle_there)
     await bus.close()
 
 
@@ -130,3 +166,67 @@ async def test_finds_subjects_and_their_newest_messages(store: EventStore) -> No
     assert await store.last(events("executor", "run", "none")) is None
     found = await store.last_of_many([A, B, events("executor", "run", "none")])
     assert {subject: record.data for subject, record in found.items()} == {A: b"two", B: b"b"}
+
+
+async def test_a_smuggled_message_keeps_its_place_and_says_nothing(store: EventStore, smuggle: Smuggling) -> None:
+    first = await append(store, A, "one", 0)
+    lie = await smuggle(A, "a lie")
+    second = await append(store, A, "two", lie)
+    read = [record async for record in store.read(A)]
+    assert [(record.seq, record.forged) for record in read] == [(first, False), (lie, True), (second, False)]
+    codec: CommitCodec[RunEvent] = CommitCodec(RunEvent)
+    assert codec.decode(read[1].data).events == []
+    assert not [value for value in read[1].headers.values() if value]
+
+
+async def test_who_does_not_know_of_smuggled_messages_appends_behind_them(
+    store: EventStore, smuggle: Smuggling
+) -> None:
+    """They are nobody's decision, so they make nobody's decision old."""
+    await smuggle(A, "before everything")
+    first = await append(store, A, "one", 0)
+    for number in range(3):
+        await smuggle(A, f"a lie {number}")
+    second = await append(store, A, "two", first)
+    with pytest.raises(Conflict) as lost:
+        await append(store, A, "late", first)
+    assert lost.value.last_seq == second
+    parts = await store.append(A, [b"3", b"4"], expect=second, msg_id="parts", headers={})
+    await smuggle(A, "behind parts")
+    assert await store.append(A, [b"3", b"4"], expect=second, msg_id="parts", headers={}) == parts
+    assert [text for text in await texts(store, A) if "at" not in text] == ["one", "two", "3", "4"]
+
+
+async def test_the_newest_message_is_the_newest_that_was_not_smuggled_in(store: EventStore, smuggle: Smuggling) -> None:
+    first = await append(store, A, "one", 0)
+    for number in range(200):
+        await smuggle(A, f"a lie {number}")
+        await smuggle(B, f"a lie {number}")
+    last = await store.last(A)
+    assert last is not None
+    assert (last.seq, last.data) == (first, b"one")
+    assert await store.last(B) is None
+    assert {subject: record.data for subject, record in (await store.last_of_many([A, B])).items()} == {A: b"one"}
+    assert await store.newest(A) > first
+
+
+async def test_a_smuggled_message_with_the_id_of_the_next_append_does_not_swallow_it(
+    store: EventStore, smuggle: Smuggling
+) -> None:
+    """Ids are counted, so whoever reads the log knows the next one."""
+    first = await append(store, A, "one", 0, "m1")
+    await smuggle(A, "a lie", {"Nats-Msg-Id": "m2"})
+    second = await append(store, A, "two", first, "m2")
+    await smuggle(A, "a lie", {"Nats-Msg-Id": "m3"})
+    await smuggle(B, "a lie", {"Nats-Msg-Id": "m3.1"})
+    third = await store.append(A, [b"3", b"4"], expect=second, msg_id="m3", headers={})
+    await smuggle(B, "a lie", {"Nats-Msg-Id": "m4"})
+    fourth = await append(store, A, "five", third, "m4")
+    assert await append(store, A, "five", third, "m4") == fourth
+    for number in range(0, 40, 10):
+        await smuggle(B, "a lie", {"Nats-Msg-Id": f"c{number}"})
+    assert [text for text in await texts(store, A) if "at" not in text] == ["one", "two", "3", "4", "five"]
+    outcomes = await asyncio.gather(
+        *(append(store, events("executor", "run", f"c{number}"), "x", 0, f"c{number}") for number in range(40))
+    )
+    assert len(set(outcomes)) == 40

@@ -7,7 +7,8 @@ import pytest
 
 from contracts.subjects import tool_call
 from contracts.task import ROLE_ALIASES, ROLES
-from contracts.tools import ROLE_TOOLS, TOOLS, describe, role_of, tools_of
+from contracts.tools import ROLE_TIMEOUT_MS_MAX, ROLE_TOOLS, TOOLS, describe, role_of, tools_of
+from services.policy_gateway.decision.roles import SHIPPED, parse_roles
 
 EVERYDAY: list[tuple[str, dict[str, Any]]] = [
     ("git", {"cmd": ["commit", "-m", "a message"]}),
@@ -54,7 +55,16 @@ def test_an_everyday_call_satisfies_its_schema(name: str, args: dict[str, Any]):
 def test_only_roles_that_write_are_told_of_writing(role: str):
     told = shape(role, "fs")["properties"]
     assert ("write" in told) == (role in {"coder", "admin"})
-    assert shape(role, "lua") == shape("admin", "lua")
+    assert shape(role, "lua")["properties"].keys() == shape("admin", "lua")["properties"].keys()
+
+
+@pytest.mark.parametrize("role", [*ROLES, *ROLE_ALIASES])
+def test_a_role_is_told_the_longest_timeout_that_the_shipped_policy_gives_it(role: str):
+    allowed = parse_roles(SHIPPED.read_text(encoding="utf-8")).rights[role_of(role)].timeout_ms_max
+    for tool in tools_of(role):
+        told = shape(role, tool)["properties"]["opts"]["properties"]["timeout"]
+        assert told["maximum"] == (allowed or ROLE_TIMEOUT_MS_MAX["admin"])
+        assert str(told["maximum"]) in told["description"]
 
 
 def test_a_call_goes_to_the_subject_of_role_and_tool():

@@ -52,6 +52,28 @@ def refused(said, code: str, exit_code: int) -> None:
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("also", ["", "--json"])
+def test_a_command_whose_reader_has_enough_ends_at_once(htdag, plan, also):
+    late = {"type": "llm", "model": "mock:delay=50s", "prompt": "x"}
+    slow = plan([{"id": "a", "node": {"type": "noop"}}, {"id": "b", "depends_on": ["a"], "node": late}])
+    run_id = f"head-{len(also)}"
+    streaming = (
+        ["run", slow, "--run-id", run_id, "--follow"],
+        ["runs", "watch", run_id],
+        ["bus", "tail", "htdag.v1.evt.>"],
+    )
+    for words in streaming:
+        with htdag.start(*words, *filter(None, [also])) as process:
+            if words[0] != "bus":
+                assert process.stdout.readline()
+            process.stdout.close()
+            said = process.stderr.read()
+            assert process.wait(timeout=20) == 141, words
+        assert "Traceback" not in said
+        assert "Error" not in said
+    htdag("runs", "cancel", run_id)
+
+
 def test_a_goal_becomes_four_phases_and_completes(htdag):
     said = htdag("run", "Build user authentication with JWT", "--run-id", "auth-build-1", "--stream", "--follow")
     assert said.code == 0, said.err

@@ -250,3 +250,35 @@ def test_a_cancelled_run_withdraws_its_gate(team: Team) -> None:
     assert team.htdag("runs", "cancel", "cancelled").code == 0
     shown = ("approvals", "show", gate, "--json")
     asyncio.run(eventually(lambda: '"withdrawn"' in team.htdag(*shown).out, timeout_s=20))
+
+
+def test_a_role_that_the_policy_gives_a_gate_waits_and_goes_on_once_it_is_released(team: Team) -> None:
+    shipped = team.htdag("policy", "roles", "--json").document["text"]
+    changed = team.folder / "roles.toml"
+    changed.write_text(shipped.replace("[roles.critic]\n", "[roles.critic]\napproval = true\n"))
+    assert team.htdag("policy", "put", str(changed)).code == 0
+    (team.project / "notes.txt").write_text("look at me")
+    look = {"type": "tool", "tool": "fs", "args": {"read": "/code/notes.txt"}}
+    team.begin("by-policy", [step("look", "critic", node=look)])
+    gate = team.gate("by-policy", "look")
+    assert team.task("by-policy", "look")["status"] == "waiting_approval"
+    assert team.grant(gate).code == 0
+    assert team.ended("by-policy")["status"] == "completed"
+    result = team.htdag("runs", "result", "by-policy", "--json").document["results"]["look"]
+    assert result["content"] == "look at me"
+    changed.write_text(shipped)
+    assert team.htdag("policy", "put", str(changed)).code == 0
+    team.later()
+
+
+def test_a_gate_is_answered_by_those_whom_its_task_names(team: Team) -> None:
+    team.begin("named", [{**step("ok", "coder", node={"type": "approval"}), "approvers": ["Eve"]}])
+    refused = team.grant(team.gate("named", "ok"))
+    assert (refused.code, "not_an_approver" in refused.out) == (4, True)
+    assert team.task("named", "ok")["status"] == "waiting_approval"
+    team.later()
+    team.begin("mine", [{**step("ok", "coder", node={"type": "approval"}), "approvers": ["AKA"]}])
+    assert team.grant(team.gate("mine", "ok")).code == 0
+    assert team.ended("mine")["status"] == "completed"
+    team.later()
+    assert team.htdag("runs", "cancel", "named").code == 0

@@ -51,9 +51,9 @@ PLAN = [
     agent(
         "code", "coder",
         calls(("fs", {"write": "/code/registration.py", "content": MODULE}),
-              ("fs", {"write": "/code/test_registration.py", "content": TESTS})),
-        calls(("shell", {"cmd": ["ruff", "check", "."]}), ("git", {"cmd": ["add", "."]})),
-        calls(("git", {"cmd": ["commit", "-m", "Add registration"]})),
+              ("fs", {"write": "/code/test_registration.py", "content": TESTS}),
+              ("shell", {"cmd": ["ruff", "check", "."]}), ("git", {"cmd": ["add", "."]}),
+              ("git", {"cmd": ["commit", "-m", "Add registration"]})),
     ),
     agent("attack", "coder", *ATTACKS, after=("code",)),
     agent("test-box", "tester", calls(("shell", {"cmd": ["pytest", "-q", "-p", "no:cacheprovider"]})), after=("code",)),

@@ -332,23 +332,25 @@ async def test_workers_beat_share_the_work_and_are_listed(start, client):
     shares = [await metric(worker, "htdag_llm_requests_total") for worker in workers]
     assert sum(shares) == 60
     assert all(shares)
-    await eventually(lambda: len(health.messages) >= 4)
-    # Both are heard after both are up: a worker that was killed before anybody had heard of it is not missed.
-    heard_before = len(health.messages)
-    await eventually(lambda: len({beat["worker_id"] for beat in health.bodies[heard_before:]}) == 2)
+
+    def heard() -> set[str]:
+        return {beat["worker_id"] for beat in health.bodies}
+
+    await eventually(lambda: len(heard()) == 2)
+    # Each has begun before the other's next beat, so after one more of each both know both.
+    health.messages.clear()
+    await eventually(lambda: len(heard()) == 2)
     beat = health.bodies[-1]
     assert set(beat) == {"worker_id", "at", "status", "models", "in_flight"}
     assert {"mock", "smollm2", "claude-sonnet-4.5"} <= set(beat["models"])
     workers[0].kill()
 
-    async def statuses() -> list[str]:
-        return sorted(view["status"] for view in (await ask(client, "htdag.v1.llm-worker.llm.workers", {}))["value"])
+    async def one_is_dead() -> bool:
+        views = (await ask(client, "htdag.v1.llm-worker.llm.workers", {}))["value"]
+        assert sorted(view["status"] for view in views) == ["dead", "up"], views
+        return True
 
-    await eventually(lambda: _is(statuses, ["dead", "up"]), timeout_s=20)
-
-
-async def _is(question: Callable[[], Awaitable[Any]], wanted: Any) -> bool:
-    return await question() == wanted
+    await eventually(one_is_dead, timeout_s=20)
 
 
 async def test_the_broker_may_die_while_a_call_is_under_way(start, client, nats_server):

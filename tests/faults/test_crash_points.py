@@ -75,6 +75,8 @@ async def proven(bus: Bus, run_id: str) -> None:
     assert sum(answers.values()) == audit.llm_calls_paid
 
 
+@pytest.mark.law("I4")
+@pytest.mark.law("I12")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("point", "nth"),

@@ -20,6 +20,7 @@ from services.runtime.bus import Bus
 from tests.faults.test_crash_points import bus as bus  # noqa: PLC0414 - a fixture
 from tests.faults.test_crash_points import over
 from tests.support.eventually import eventually
+from tests.support.grants import PUBLIC, signed
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -33,7 +34,7 @@ CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
 
 @pytest.fixture
 async def executor(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[ServiceProcess]:
-    made = ServiceProcess("executor", nats_server, tmp_path / "home")
+    made = ServiceProcess("executor", nats_server, tmp_path / "home", HTDAG_EXECUTOR__APPROVAL_KEYS=f'["{PUBLIC}"]')
     yield made
     made.kill()
 
@@ -53,10 +54,11 @@ async def release(bus: Bus, run_id: str, asked: set[str]) -> None:
             )
             for double in ("1", "2"):
                 subject = subjects.command("executor", "run", run_id, "approval")
-                data = msgspec.json.encode(answer)
+                data = msgspec.json.encode(signed(answer))
                 await bus.store(subject, data, stream=streams.COMMANDS, msg_id=f"{gate}-{double}")
 
 
+@pytest.mark.law("I6")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("point", "nth"),

@@ -43,6 +43,7 @@ async def complete(me: Caller) -> bool:
     return kinds == [ToolDecided, ToolFinished]
 
 
+@pytest.mark.law("I8")
 @pytest.mark.parametrize("point", POINTS)
 async def test_wherever_it_dies_nothing_happens_twice_and_the_audit_is_complete(
     gateway: ServiceProcess, nats_server: NatsServer, tmp_path: Path, point: str
@@ -88,6 +89,7 @@ async def test_a_call_of_no_task_is_closed_when_the_next_gateway_starts(
         assert (row["by"], row["verdict"], row["ended"] is not None) == ("somebody", "allow", True)
 
 
+@pytest.mark.law("I14")
 async def test_a_killed_gateway_leaves_no_process_behind(gateway: ServiceProcess, nats_server: NatsServer) -> None:
     seconds = "6173.4375"
     async with caller(nats_server) as me:

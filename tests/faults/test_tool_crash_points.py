@@ -103,6 +103,7 @@ async def proven(bus: Bus, run_id: str, gateway: FakeGateway) -> None:
     assert (report.equal, report.llm_calls, len(gateway.asked)) == (True, 0, before), report
 
 
+@pytest.mark.law("I8")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("point", "nth"),
@@ -137,7 +138,7 @@ async def test_a_gateway_killed_in_the_middle_of_a_call_is_asked_again(
     await asyncio.gather(*(service.ready() for service in services.values()))
     gateway.silent = True  # it works, but dies before it can say so
     await begin(bus, "away")
-    await eventually(lambda: len(gateway.effects) == 2, timeout_s=30)
+    await eventually(lambda: gateway.effects, timeout_s=30)
     await gateway.stop()
     services["executor"].kill()  # and with it goes the patience of the calls under way: the new one finds nobody
     services["executor"].start()

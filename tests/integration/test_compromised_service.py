@@ -1,20 +1,27 @@
 """What a service that an attacker runs can do to the others: nothing."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from contracts.policy import CallOf, ToolCall
 from contracts.requests import RunCancel
 from contracts.rights import OPERATOR
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER, STREAMS
-from contracts.subjects import ROOT
+from contracts.subjects import ROOT, tool_call, tool_call_of_task
 from services.runtime import provision
+from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
-from services.runtime.genuine import HEADER_STREAM
+from services.runtime.genuine import HEADER_STREAM, void
 from services.runtime.ids import RandomIds
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import Caller, Rpc
 from tests.support.eventually import eventually
 from tests.support.guarded import Guarded, settle
+from tests.unit.policy_gateway.gateway_desk import Caller as ToolCaller
+from tests.unit.policy_gateway.gateway_desk import Gateway
 
 API = "$JS.API"
 
@@ -86,11 +93,13 @@ async def test_a_lie_that_the_broker_was_made_to_carry_is_not_believed(guarded: 
     true = await executor.store(target, b"a fact", stream=EVENTS_EXECUTOR, msg_id="m1")
     await eventually(lambda: follower.last_seq >= true.seq)
     assert heard == ["a fact"]
-    assert [one.data async for one in executor.history(EVENTS_EXECUTOR, f"{ROOT}.evt.executor.>")] == [b"a fact"]
+    read = [one async for one in executor.history(EVENTS_EXECUTOR, f"{ROOT}.evt.executor.>")]
+    assert [one.data for one in read if not one.forged] == [b"a fact"]
+    assert not [one for one in read if b"a lie" in one.data]
     found = await executor.last_of_many(EVENTS_EXECUTOR, [target, f"{ROOT}.evt.executor.run.r2"])
     assert [one.data for one in found.values()] == [b"a fact"]
     for seq in range(1, true.seq):
-        assert await executor.at(EVENTS_EXECUTOR, seq) is None
+        assert (await executor.at(EVENTS_EXECUTOR, seq)) == void(seq, read[seq - 1].subject)
 
 
 async def test_a_request_that_the_broker_was_made_to_carry_is_not_answered(guarded: Guarded) -> None:
@@ -122,6 +131,11 @@ async def test_a_request_that_the_broker_was_made_to_carry_is_not_answered(guard
     await rpc.stop()
 
 
+async def ask(bus: Bus, subject: str, body: bytes) -> Any:
+    """The whole envelope of an answer."""
+    return json.loads((await bus.request(subject, body)).data)
+
+
 class Silent:
     """A log that keeps nothing."""
 
@@ -129,3 +143,44 @@ class Silent:
         """Nothing."""
 
     debug = warning = error = info
+
+
+async def test_what_an_admin_does_outside_of_a_task_only_a_person_can_ask_for(guarded: Guarded, tmp_path: Path) -> None:
+    """By the broker: the executor's key may call for tasks only, whatever inbox it names and however it asks."""
+    people = await guarded.bus(OPERATOR)
+    await provision.apply(people)
+    gateway = Gateway(guarded.server, tmp_path / "home", keys=tmp_path / "keys")
+    await gateway.start()
+    said: list[str] = []
+    client = await guarded.connect("executor", said)
+    bad = Bus(client)
+    await bad.start()
+    me, thief = ToolCaller(people), ToolCaller(bad)
+    body = msgspec.json.encode(ToolCall({"read": "/code/a"}))
+    try:
+        assert (await me.call("admin", "fs", {"read": "/code/a"}))["ok"]
+        assert len(gateway.tool.calls) == 1
+        for inbox in ("_INBOX.theirs", "_INBOX_executor.mine"):
+            bad.publish(tool_call("admin", "fs"), body, reply=inbox)
+        await bad.flush()
+        assert len([text for text in said if "permissions violation" in text.lower()]) == 2
+        refused = await ask(bad, tool_call_of_task("admin", "fs"), body)
+        assert (refused["error"]["code"], refused["error"]["field"]) == ("bad_request", "task")
+        # Stored in its own log and sent on by the broker, it comes without an inbox or with the broker's marks.
+        own = f"{ROOT}.evt.executor.run.r9"
+        await bad.client.request(own, body)
+        config = {"deliver_subject": tool_call("admin", "fs"), "ack_policy": "none", "deliver_policy": "all"}
+        await bad.api(f"CONSUMER.CREATE.{EVENTS_EXECUTOR}", {"stream_name": EVENTS_EXECUTOR, "config": config})
+        bad.publish(f"{API}.DIRECT.GET.{EVENTS_EXECUTOR}", b'{"seq":1}', reply=tool_call("admin", "fs"))
+        await bad.flush()
+        assert (await me.call("admin", "fs", {"read": "/code/a"}))["ok"]
+        assert len(gateway.tool.calls) == 2
+        # An admin task of a run is the executor's to carry out, once a human has released it.
+        await thief.task_runs(role="admin")
+        task = CallOf("r1", "a", 1, 1)
+        body = msgspec.json.encode(ToolCall({"read": "/code/a"}, {}, task))
+        waits = await ask(bad, tool_call_of_task("admin", "fs"), body)
+        assert waits["error"]["code"] == "approval_required"
+        assert len(gateway.tool.calls) == 2
+    finally:
+        await gateway.stop()

@@ -121,9 +121,10 @@ def test_gates_are_asked_for_by_the_executor_and_answered_by_identity_alone() ->
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_is_called_by_its_agents_the_executor_and_people(role: str) -> None:
-    assert who(may_publish, f"{ROOT}.tool.{role}.shell") == {"executor", OPERATOR} | (
-        {f"agent-{role}"} if role != "admin" else set()
-    )
+    """In the role admin the executor only calls for tasks."""
+    others = {"executor", f"agent-{role}"} if role != "admin" else set()
+    assert who(may_publish, f"{ROOT}.tool.{role}.shell") == {OPERATOR} | others
+    assert who(may_publish, f"{ROOT}.tool.{role}.shell.task") == {"executor", OPERATOR}
     assert who(may_subscribe, f"{ROOT}.tool.{role}.shell") == {"policy-gateway", OPERATOR}
 
 

@@ -146,6 +146,11 @@ async def test_the_deadline_kills_and_removes(world: World) -> None:
     assert await world.containers() == []
 
 
+async def test_what_was_printed_before_the_deadline_is_told(world: World) -> None:
+    why = await world.refused("sh", "-c", "echo begun; echo warned >&2; sleep 60", timeout_s=6.0)
+    assert why.detail == {"stdout": "begun\n", "stderr": "warned\n", "timeout_ms": 6000}
+
+
 async def test_a_cancelled_call_leaves_nothing(world: World) -> None:
     for delay_s in (0.0, 0.01, 0.05, 0.3):
         call = asyncio.create_task(world.run("sleep", "60"))
@@ -154,6 +159,18 @@ async def test_a_cancelled_call_leaves_nothing(world: World) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         assert await world.containers() == []
+
+
+async def test_the_container_of_a_call_whose_gateway_died_is_buried_and_no_other(world: World) -> None:
+    call = asyncio.create_task(world.run("sleep", "60"))
+    await eventually(world.containers, timeout_s=10)
+    after = Docker(world.engine.url)
+    await after.bury("call-2")
+    assert len(await world.containers()) == 1
+    await after.bury("call-1")
+    assert await world.containers() == []
+    call.cancel()
+    await asyncio.wait([call])
 
 
 async def test_output_beyond_the_limit_is_cut_and_said(world: World) -> None:
@@ -187,8 +204,24 @@ async def test_the_same_files_make_the_same_image(world: World) -> None:
     assert await build(BUSYBOX, busybox=True, url=world.engine.url) == first
 
 
-async def test_limits_that_the_engine_cannot_give_are_bad_arguments(world: World) -> None:
-    assert (await world.refused("true", mem_bytes=1000)).code == "bad_args"
+async def test_a_file_can_be_mounted_and_what_cannot_be_names_no_path_of_the_host(world: World) -> None:
+    file = Mount(Place("code", ("hello.txt",)), "/work/hello", True)
+    assert (await world.run("cat", "/work/hello", mounts=(file,)))["stdout"] == "hello"
+    below_a_file = Mount(Place("code", ("hello.txt",)), "/bin/busybox/x", True)
+    refused = (await world.refused("true", mounts=(below_a_file,), working_dir="/")).to_wire()
+    assert refused["code"] == "container_refused"
+    assert str(world.engine.folder) not in str(refused)
+    assert str(mounting.copies_of(world.workspace)) not in str(refused)
+    over_a_folder = Mount(Place("code", ("hello.txt",)), "/bin", True)
+    refused = (await world.refused("true", mounts=(over_a_folder,), working_dir="/")).to_wire()
+    assert str(mounting.copies_of(world.workspace)) not in str(refused)
+    assert refused["class"] == "execution"
+
+
+async def test_limits_that_the_engine_cannot_give_are_its_refusal_not_the_policys(world: World) -> None:
+    refused = (await world.refused("true", mem_bytes=1000)).to_wire()
+    assert (refused["class"], refused["code"]) == ("execution", "container_refused")
+    assert "memory" in refused["reason"].lower()
     assert (await world.run("true", cpus=64.0))["exit"] == 0  # more than there is: all there is
     assert (await world.run("true", cpus=None, mem_bytes=None))["exit"] == 0
 

@@ -36,6 +36,7 @@ from services.executor.run.effects import (
     RunStage,
     SendLlm,
     WithdrawApproval,
+    WithdrawTools,
 )
 from services.executor.run.state import Run, digest, is_gated
 from services.runtime.decider import fold
@@ -128,6 +129,9 @@ class World:
                 self._tool(effect)
             case AskApproval():
                 self._gate(effect)
+            case WithdrawTools():
+                over = self.run.tasks[effect.task_id]
+                assert over.status != "in_progress" or over.attempt != effect.attempt, "it still waits for its tools"
             case CancelLlm() | WithdrawApproval():
                 pass
 
@@ -159,14 +163,28 @@ class World:
         name = (effect.task_id, effect.attempt, effect.call)
         self.tools_asked.append(name)
         if name not in self.gateway:
-            fate = self.choose(6) if self.trouble else 5
+            fate = self.choose(8) if self.trouble else 7
             error: dict[str, Any] | None = None
             if fate == 0:
                 error = {"class": "policy_violation", "code": "forbidden_command", "message": "m"}
             elif fate == 1:
                 error = {"class": "unavailable", "code": "service_unavailable", "message": "m"}
+            elif fate == 2:
+                error = {"class": "policy_violation", "code": "approval_required", "message": "m"}
+            elif fate == 3:
+                error = {"class": "execution", "code": "call_interrupted", "message": "m"}
             self.gateway[name] = TakeToolResult(*name, None if error else {"exit": 0, "ü": [1, None]}, error)
         self.mailbox.append(self.gateway[name])
+
+    def _wish(self) -> dict[str, Any]:
+        """A tool call that a model thinks of: some only read, and some it does not even have."""
+        wishes: tuple[dict[str, Any], ...] = (
+            {"name": "fs", "arguments": {"read": "/code/a"}},
+            {"name": "fs", "arguments": {"write": "/code/a", "content": "x"}},
+            {"name": "git", "arguments": {"cmd": ["commit"]}},
+            {"name": "teleport", "arguments": {}},
+        )
+        return wishes[self.choose(len(wishes))]
 
     def _gate(self, effect: AskApproval) -> None:
         """A gate is answered once, or never; asking again finds the answer. Agents and other actions are tried, too."""
@@ -193,8 +211,9 @@ class World:
                 error = {"class": "llm", "code": "provider_overloaded", "message": "m"}
                 self.journal[corr_id] = TakeAnswer(corr_id, error=error)
             else:
-                tools = [{"name": "fs", "arguments": {"read": "/code/a"}}] * (1 + self.choose(3))
-                wants = effect.request.params.tools and self.choose(2)
+                tools = [self._wish() for _ in range(1 + self.choose(3))]
+                has_tools, insists = effect.request.params.tools, self.trouble and not self.choose(8)
+                wants = insists or (has_tools and self.choose(2))
                 self.journal[corr_id] = TakeAnswer(
                     corr_id,
                     f"said {corr_id}",

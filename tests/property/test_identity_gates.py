@@ -1,6 +1,7 @@
 """Any story of one gate: it is answered at most once, never by time alone with a yes, and the log folds the same."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,7 @@ def command(word: str, digest: str, now_ms: int, step: int) -> ApprovalCommand:
             return TakeTime()
 
 
+@pytest.mark.law("I6")
 @given(st.lists(st.tuples(WORDS, DIGESTS, st.sampled_from([0, 0, 1_000, 59_000, 60_000])), max_size=30))
 def test_a_gate_ends_once_and_only_a_human_in_time_with_the_shown_digest_opens_it(story):
     state, now_ms, history = APPROVAL.initial("apr-1"), START_MS, list[ApprovalEvent]()

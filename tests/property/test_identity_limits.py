@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,7 @@ def test_every_verdict_is_that_of_the_naive_model(story):
     assert msgspec.to_builtins(fold(USER, USER.initial("aka"), told)) == msgspec.to_builtins(user)
 
 
+@pytest.mark.law("I7")
 @given(STORY, st.integers(0, 3))
 def test_never_more_than_five_in_a_minute_nor_a_step_twice_whatever_the_clocks(story, skew):
     """Clocks of replicas differ and go back; each attempt may be judged by another one."""

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -89,6 +90,12 @@ def starts(draw: st.DrawFn) -> StartRun:
 STORY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.law("I1")
+@pytest.mark.law("I2")
+@pytest.mark.law("I3")
+@pytest.mark.law("I6")
+@pytest.mark.law("I8")
+@pytest.mark.law("I12")
 @STORY
 @given(starts(), st.integers(0, 2**32))
 def test_every_story_ends_and_its_log_says_what_happened(start: StartRun, seed: int):
@@ -115,6 +122,7 @@ def test_without_trouble_everything_completes(start: StartRun, seed: int):
     assert {task.status for task in world.run.tasks.values()} == {"completed"}
 
 
+@pytest.mark.law("I1")
 @STORY
 @given(starts(), st.integers(0, 2**32))
 def test_after_the_end_nothing_happens_any_more(start: StartRun, seed: int):
@@ -128,6 +136,7 @@ def test_after_the_end_nothing_happens_any_more(start: StartRun, seed: int):
     assert digest(world.run) == before
 
 
+@pytest.mark.law("I10")
 @STORY
 @given(starts(), st.integers(0, 2**32))
 def test_a_replay_reaches_the_recorded_digest(start: StartRun, seed: int):

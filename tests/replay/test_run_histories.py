@@ -24,6 +24,7 @@ def test_there_are_histories():
     assert len(HISTORIES) >= 7
 
 
+@pytest.mark.law("I10")
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 def test_a_history_folds_to_its_recorded_digest(path: Path):
     replay = Replay("r1")
@@ -36,6 +37,7 @@ def test_a_history_folds_to_its_recorded_digest(path: Path):
     assert (ended[-1].status, ended[-1].digest) == (report.status, report.digest)
 
 
+@pytest.mark.law("I12")
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 def test_a_history_cut_anywhere_can_be_taken_over(path: Path):
     """Whatever commit was the last one before a crash, what is open is asked for, and nothing else breaks."""

@@ -32,6 +32,8 @@ dlq = App(
 )
 app.command(dlq)
 _PAGE = 1024
+BROKER_START_S = 5.0
+"""Who makes streams has often just started the broker."""
 
 
 @app.command
@@ -76,7 +78,7 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
     """
     from services.runtime import provision
 
-    async with connected(common) as console:
+    async with connected(common, patience_s=BROKER_START_S) as console:
         try:
             changes = await provision.apply(console.bus, dry=diff)
         except Rejected as error:
@@ -191,7 +193,10 @@ async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAUL
             raise Rejected("not_found", f"no single stream holds {subject}", hint="`htdag bus ls`")
         shown = 0
         async for record in console.bus.history(stream, subject):
-            _print(common.output, record.subject, record.data, record.seq, record.headers)
+            if record.forged and not common.output.json:
+                common.output.line(f"{record.seq}  {record.subject}  forged: see `htdag doctor`")
+            else:
+                _print(common.output, record.subject, record.data, record.seq, record.headers)
             shown += 1
             if shown >= limit:
                 common.output.note(f"stopped after {limit} messages; --limit shows more")

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from contracts.errors import FAILED, OK
+from services.console.doctor.finding import Finding
 from services.console.home import Home
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, plain
@@ -23,6 +24,7 @@ async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, commo
     For example:
         htdag doctor
         htdag doctor waits
+        htdag doctor isolation
 
     Parameters
     ----------
@@ -47,15 +49,7 @@ async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, commo
     ]
     sandbox, docker, far = await asyncio.gather(machine.sandbox(), machine.docker(), system.examine(common))
     findings = [*near, *sandbox, docker, *far]
-    failed = any(finding.status == "fail" for finding in findings)
-    output = common.output
-    if output.json:
-        output.value({"ok": not failed, "checks": plain(findings)})
-    else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            _print(output, finding.name.ljust(width), finding.status, finding.message, finding.mend)
-    return FAILED if failed else OK
+    return _show(common.output, findings)
 
 
 @app.command
@@ -70,12 +64,38 @@ async def waits(*, common: Common = DEFAULTS) -> None:
     await runs_waits(None, common=common)
 
 
+@app.command
+def isolation(*, common: Common = DEFAULTS) -> int:
+    """Look at the running services of this home: none holds a secret of another
+    (keys of providers are llm-worker's alone), and planner, executor and identity
+    run no program and speak to the broker only.
+
+    For example:
+        htdag doctor isolation
+    """
+    from services.console.doctor.isolation import isolation as look
+
+    return _show(common.output, look(common.place))
+
+
 async def _mend(home: Home, output: Output) -> None:
     from services.console.commands.up import current
     from services.console.supervision.mending import mend_broker
 
     mended = await mend_broker(home, await current(home))
     output.note("the broker was started anew and stores again" if mended else "the broker stores: nothing to mend")
+
+
+def _show(output: Output, findings: list[Finding]) -> int:
+    """Print what was found; the exit code."""
+    failed = any(finding.status == "fail" for finding in findings)
+    if output.json:
+        output.value({"ok": not failed, "checks": plain(findings)})
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            _print(output, finding.name.ljust(width), finding.status, finding.message, finding.mend)
+    return FAILED if failed else OK
 
 
 def _print(output: Output, name: str, status: str, message: str, mend: str) -> None:

@@ -15,6 +15,7 @@ from services.console.drill_text import drill_text, save
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain, size
 from services.console.policy_text import audit_table, decision_text, difference_text, roles_text, statistics_text
+from services.console.workspace import workspace_of
 
 app = App(
     name="policy",
@@ -47,10 +48,10 @@ async def decide(
     opts
         The call's options as JSON: timeout, cpu, mem, net.
     workspace
-        The workspace whose profile counts; else the default one.
+        The workspace whose profile counts, by its directory or its name; else the default one.
     """
     body = {"role": role, "tool": tool, "args": _json(args, "args"), "opts": _json(opts, "opts"),
-            "workspace": workspace}  # fmt: skip
+            "workspace": _workspace(workspace, common)}  # fmt: skip
     async with connected(common) as console:
         found = plain(await console.call("policy-gateway.policy.decide", body))
     common.output.value(found, lambda _: decision_text(found, common.output))
@@ -87,14 +88,14 @@ async def run(
     opts
         More of the call's options as JSON: cpu, mem, net.
     workspace
-        Where it works; else the workspace `default`.
+        Where it works: a directory, which becomes a workspace, or a name; else the workspace `default`.
     """
     from contracts.subjects import check_id, tool_call
 
     options = _json(opts, "opts")
     if timeout_ms is not None and isinstance(options, dict):
         options = {**options, "timeout": timeout_ms}
-    call = ToolCall(args=_json(args, "args"), opts=options, workspace=workspace)
+    call = ToolCall(args=_json(args, "args"), opts=options, workspace=_workspace(workspace, common))
     wait_s = max(common.wait, CALL_WAIT_S if timeout_ms is None else timeout_ms / 1000 + CALL_GRACE_S)
     async with connected(common) as console:
         subject = tool_call(check_id(role, "role"), check_id(tool, "tool"))
@@ -248,6 +249,10 @@ async def verify(*, key: str | None = None, common: Common = DEFAULTS) -> None:
     common.output.value(
         found, lambda _: "the chain holds\n" + columns(("ENTRIES", "SIGNATURES", "SIGNED UP TO", "HEAD"), rows)
     )
+    if found["forged"]:
+        where = ", ".join(map(str, found["forged_at"]))
+        text = f"{found['forged']} forged messages are in {found['stream']}, no part of the chain; at {where}"
+        common.output.note(f"{text}; `htdag doctor` says more")
 
 
 @app.command
@@ -325,6 +330,10 @@ async def image(
 def _json(text: str, field: str) -> Any:
     data = task_file.read(text) if text == task_file.STDIN else text.encode()
     return task_file.parse(data, field)
+
+
+def _workspace(word: str | None, common: Common) -> str | None:
+    return None if word is None else workspace_of(word, common.place)
 
 
 def _text(path: Path) -> str:

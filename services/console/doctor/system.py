@@ -11,6 +11,7 @@ from contracts.reply import RemoteRejected
 from services.console.connection import Console, broker_url, connected
 from services.console.doctor import identity
 from services.console.doctor.finding import Finding
+from services.console.doctor.forgeries import forgeries
 from services.console.options import Common
 from services.console.output import duration, plain
 from services.console.processes import alive
@@ -38,7 +39,7 @@ async def examine(common: Common) -> list[Finding]:
             findings.append(await _streams(console))
             findings += await _services(console, common)
             findings += [await _workers(console), await _models(console)]
-            findings += [await _policy(console), await _audit(console)]
+            findings += [await _policy(console), await _audit(console), await forgeries(console)]
             findings += [await _dead_letters(console), await _waits(console)]
             if any(one.name == "identity" and one.status == "ok" for one in findings):
                 findings += [await identity.accounts(console, common.place), await identity.gates(console)]
@@ -154,6 +155,9 @@ async def _audit(console: Console) -> Finding:
         broken = "audit_broken" in found.message
         return Finding("audit", "fail" if broken else "warn", found.message, found.mend)
     message = f"the chain of {found['entries']} entries holds, signed up to {found['signed_up_to']}"
+    if found["forged"]:
+        # What they are, and what to do, is said of all streams together.
+        return Finding("audit", "note", f"{message}; {found['forged']} forged messages stand between them")
     return Finding("audit", "ok", message)
 
 

@@ -15,6 +15,7 @@ from services.console.serve import SERVICES, load_sections
 from services.console.supervision.broker import DEFAULT_PORT, EmbeddedBroker, Sync
 from services.console.supervision.child import ChildSpec
 from services.console.supervision.scale import Wishes, service_of
+from services.runtime.environment import own
 
 BROKER: Final = "nats"
 READY_S: Final = 60.0
@@ -69,7 +70,9 @@ def program() -> Path:
 
 
 def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict[str, str]:
-    """The environment of every service. Secrets stand here or in files, never in an argument list."""
+    """What all services are given. Secrets stand here or in files, never in an argument list; `service_specs` leaves
+    out of it what is not for a service.
+    """
     env = dict(os.environ)
     # An agent's workspace may hold its own `services/`: never import from the working folder.
     env |= {"HTDAG_HOME": str(home.root), MARK: str(home.root), "PYTHONSAFEPATH": "1", "HTDAG_CORE__HTTP_PORT": "0"}
@@ -99,10 +102,13 @@ def check_configuration(home: Home, plan: UpPlan) -> None:
 def service_specs(home: Home, names: Sequence[str], env: dict[str, str]) -> list[ChildSpec]:
     """How to start each service."""
     binary = str(program())
-    return [ChildSpec(name, (binary, "serve", service_of(name)), env, home.logs / f"{name}.log") for name in names]
+    return [
+        ChildSpec(name, (binary, "serve", service_of(name)), own(service_of(name), env), home.logs / f"{name}.log")
+        for name in names
+    ]
 
 
 def broker_spec(home: Home, broker: EmbeddedBroker) -> ChildSpec:
     """How to start the embedded broker; its argument list holds only the path of its configuration."""
     argv = (str(broker.program), "-c", str(broker.conf))
-    return ChildSpec(BROKER, argv, dict(os.environ), home.logs / f"{BROKER}.log")
+    return ChildSpec(BROKER, argv, own(BROKER, os.environ), home.logs / f"{BROKER}.log")

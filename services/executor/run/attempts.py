@@ -162,9 +162,9 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         if len(work.calls) > 1:
             return (answered,)
         return (answered, ended_badly(run, task, wrong, now_ms))
-    tools = wants_tools(run, task, answered)
+    tools = wants_tools(task, answered)
     if tools:
-        return (answered, *ask_tools(run, task, work, answered, tools, now_ms))
+        return (answered, *ask_tools(run, task, call.request, answered, tools, now_ms))
     if None in answers:
         calls = next_calls(run, task, work, attempt, now_ms, answers)
         return (answered, *calls)

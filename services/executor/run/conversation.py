@@ -21,6 +21,7 @@ ID_CHARS_MAX: Final = 128
 OPTS: Final = "opts"
 """Beside a tool's arguments a model may say options of the call under this name."""
 _ENCODE: Final = msgspec.json.Encoder().encode
+ANSWER_NOW: Final = "No tool can be called any more. Answer now, in words, with what you know."
 Message = dict[str, Any]
 
 
@@ -98,6 +99,32 @@ def continued(
         for call in calls[len(results) :]
     ]
     return fitted([*messages, assistant, *answers])
+
+
+def without_tools(messages: Sequence[Message]) -> list[Message]:
+    """The conversation for a model that has no tools any more, in plain turns, which every provider takes without."""
+    found: list[Message] = []
+    for message in messages:
+        if message["role"] == "tool":
+            _say(found, f"Result of the tool call {message['tool_call_id']}:\n{message['content']}")
+        elif message.get("tool_calls"):
+            calls = [call["function"] for call in message["tool_calls"]]
+            said = [message["content"]] if message.get("content") else []
+            text = "\n".join([*said, _ENCODE({"tool_calls": calls}).decode()])
+            found.append({"role": "assistant", "content": text})
+        else:
+            found.append(message)
+    _say(found, ANSWER_NOW)
+    return found
+
+
+def _say(messages: list[Message], text: str) -> None:
+    """Say something behind an answer, in the one turn that follows it."""
+    last = messages[-1]
+    if last["role"] == "user" and isinstance(last["content"], str) and len(messages) > 1:
+        messages[-1] = {**last, "content": f"{last['content']}\n\n{text}"}
+    else:
+        messages.append({"role": "user", "content": text})
 
 
 def result_text(result: ToolAnswered) -> str:

@@ -115,6 +115,14 @@ class CallTool(msgspec.Struct, frozen=True):
         return (self.task_id, self.attempt, f"tool-{self.call}")
 
 
+class WithdrawTools(msgspec.Struct, frozen=True):
+    """Nobody needs the tool calls of this attempt any more that are under way: they are to end."""
+
+    task_id: str
+    attempt: int
+    key: ClassVar[None] = None
+
+
 class AskApproval(msgspec.Struct, frozen=True):
     """Ask identity to open a gate; asking again changes nothing. The answer comes back to the mailbox by itself."""
 
@@ -125,6 +133,7 @@ class AskApproval(msgspec.Struct, frozen=True):
     digest: str
     action: Any
     expires_at_ms: int
+    approvers: list[str] = []
 
     @property
     def key(self) -> str:
@@ -140,4 +149,15 @@ class WithdrawApproval(msgspec.Struct, frozen=True):
     key: ClassVar[None] = None
 
 
-Effect = SendLlm | CancelLlm | RunNoop | RunScript | RunStage | CallNats | CallTool | AskApproval | WithdrawApproval
+Effect = (
+    SendLlm
+    | CancelLlm
+    | RunNoop
+    | RunScript
+    | RunStage
+    | CallNats
+    | CallTool
+    | WithdrawTools
+    | AskApproval
+    | WithdrawApproval
+)

@@ -31,6 +31,7 @@ from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.strategy import NO_STRATEGY
 from contracts.task import TASK_STATES_FINAL, TaskState
 from services.executor.run import evolve_calls
+from services.executor.run.failures import opens_gate
 from services.executor.run.state import (
     Gate,
     Run,
@@ -140,6 +141,7 @@ def _approved(run: Run, event: TaskApproved) -> None:
     task = run.tasks[event.task_id]
     if task.gate is not None:
         task.gate.user, task.gate.step, task.gate.at_ms = event.user, event.step, event.at_ms
+    task.human = True
     task.status = "pending"
     task.due_at_ms = 0
     make_ready(run, task)
@@ -244,6 +246,9 @@ def _retry_scheduled(run: Run, event: TaskRetryScheduled) -> None:
     task.status = "pending"
     task.error = event.error
     task.due_at_ms = event.due_at_ms
+    if opens_gate(task, event.error):
+        task.human = True
+        task.attempts_base += 1  # it was no try: nothing that a retry could mend has failed
     run.running -= 1
     _forget_work(run, task)
     heappush(run.retries, (event.due_at_ms, task.order, task))

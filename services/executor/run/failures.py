@@ -10,6 +10,7 @@ from services.executor.run.state import Run, TaskRecord
 RETRIED: Final = frozenset(
     {
         "bad_reply",
+        "call_interrupted",
         "circuit_open",
         "fetch_failed",
         "llm_unavailable",
@@ -29,10 +30,21 @@ RETRIED: Final = frozenset(
 """Codes of failures that may pass by themselves. A deadline that passed is final, and so is what policy denies."""
 RETRY_AFTER_MAX_MS: Final = 600_000
 DENIED: Final = "policy_violation"
+UNAPPROVED: Final = "approval_required"
+
+
+def opens_gate(task: TaskRecord, error: dict[str, Any] | None) -> bool:
+    """Whether an attempt failed only for want of a human: the policy asks for one where the task itself did not.
+
+    A task that a human releases has had its gate: it is not asked for another one in the same attempt.
+    """
+    return error is not None and error.get("code") == UNAPPROVED and error.get("class") == DENIED and not task.human
 
 
 def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) -> RunEvent:
     """The event that a failed attempt leads to. The last of several attempts says how many there were."""
+    if opens_gate(task, error):
+        return TaskRetryScheduled(task.spec.id, task.attempt, now_ms, error)
     made = task.attempt - task.attempts_base
     if error.get("code") in RETRIED and error.get("class") != DENIED:
         if made < task.spec.max_attempts:

@@ -3,16 +3,20 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from contracts.approval import APPROVAL_TIMEOUT_DEFAULT_MS, TakeApproval, action_digest
+from contracts.approval import ACTION_BYTES_MAX, APPROVAL_TIMEOUT_DEFAULT_MS, TakeApproval, action_digest
 from contracts.errors import failure
 from contracts.run import RunEvent, TaskFailed
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.task import ApprovalNode
-from services.executor.run.state import Gate, Run, TaskRecord
+from services.executor.run.state import Gate, Run, TaskRecord, is_gated
+
+SHOWN_BYTES_MAX: Final = ACTION_BYTES_MAX // 4 * 3
+"""A task that a human must release: the whole action, with defaults spelt out, must fit into the request."""
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class Gating(NamedTuple):
@@ -23,8 +27,8 @@ class Gating(NamedTuple):
 
 
 def waits_for_human(task: TaskRecord, gating: Gating) -> bool:
-    """Whether the next attempt of a gated task needs its gate."""
-    return type(task.spec.node) is ApprovalNode or not gating.auto_admin
+    """Whether the next attempt of a gated task needs its gate; what the policy asks for, no setting here waives."""
+    return task.human or type(task.spec.node) is ApprovalNode or not gating.auto_admin
 
 
 def gate_id(run_id: str, task_id: str, attempt: int) -> str:
@@ -35,7 +39,7 @@ def gate_id(run_id: str, task_id: str, attempt: int) -> str:
 def action_of(run: Run, task: TaskRecord) -> dict[str, Any]:
     """Everything that will be done, as people are shown it. What a task says never changes, so neither does this."""
     spec = task.spec
-    return {
+    action = {
         "task": spec.id,
         "title": spec.title,
         "description": spec.description,
@@ -45,11 +49,18 @@ def action_of(run: Run, task: TaskRecord) -> dict[str, Any]:
         "acceptance_criteria": spec.acceptance_criteria,
         "workspace": run.options.workspace,
     }
+    return {**action, "approvers": spec.approvers} if spec.approvers else action
 
 
-def asked(run: Run, task: TaskRecord, gating: Gating, now_ms: int) -> TaskApprovalRequested:
-    """The request for the next attempt. An approval node's own timeout is that of its gate."""
+def asked(run: Run, task: TaskRecord, gating: Gating, now_ms: int) -> TaskApprovalRequested | TaskFailed:
+    """The request for the next attempt. An approval node's own timeout is that of its gate.
+
+    A task of which nobody knew that it needs a human may be too long to be shown to one: it fails.
+    """
     attempt = task.attempt + 1
+    if not is_gated(task.spec) and len(_ENCODE(action_of(run, task))) > SHOWN_BYTES_MAX:
+        error = failure("approval_required", "the task is too long to be shown to a human", max=SHOWN_BYTES_MAX)
+        return TaskFailed(task.spec.id, task.attempt, error)
     own_ms = task.spec.timeout_ms if type(task.spec.node) is ApprovalNode else None
     expires_at_ms = min(now_ms + (own_ms or gating.timeout_ms), run.deadline_at_ms)
     digest = action_digest(action_of(run, task))
@@ -87,6 +98,11 @@ def take_approval(command: TakeApproval, run: Run, now_ms: int) -> Sequence[RunE
         return (_refused(task, "approval_stale", digest=gate.digest, shown=command.digest),)
     if command.kind != "human" or not command.user or command.step is None:
         return (_refused(task, "approval_denied", user=command.user, reason="only a human may release this"),)
+    approvers = {name.strip().lower() for name in task.spec.approvers}
+    if approvers and command.user.lower() not in approvers:
+        return (
+            _refused(task, "approval_denied", user=command.user, reason="the task names others who may release it"),
+        )
     return (
         TaskApproved(task.spec.id, task.attempt, gate.gate_id, gate.digest, command.user, command.step, command.at_ms),
     )

@@ -101,11 +101,29 @@ def _agent_prompt(
 def offered(run: Run, spec: TaskSpec) -> Sequence[str]:
     """The tools that the agents of a task are told of. What it describes itself in `params.tools` is its own affair."""
     node = spec.node
-    if not isinstance(node, AgentNode) or node.params.get("tools"):
+    if not isinstance(node, AgentNode) or not has_loop(spec):
         return ()
     if node.tools is not None:
         return node.tools
     return tools_of(spec.role) if run.options.workspace is not None else ()
+
+
+def has_loop(spec: TaskSpec) -> bool:
+    """Whether tool calls in the answers to a task are the executor's affair."""
+    node = spec.node
+    return isinstance(node, AgentNode) and not node.params.get("tools")
+
+
+def permitted(run: Run, spec: TaskSpec, tool: str) -> bool:
+    """Whether a tool is asked for at all. Which tools a role has is not judged here: the audit shall see that."""
+    if isinstance(spec.node, AgentNode) and spec.node.tools is not None:
+        return tool in spec.node.tools
+    return run.options.workspace is not None
+
+
+def is_later_round(step: str) -> bool:
+    """Whether a step of a model follows one whose answer wanted tools."""
+    return "." in step
 
 
 def results_for_prompt(run: Run, task: TaskRecord) -> Iterator[tuple[str, str, Any]]:

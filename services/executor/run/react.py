@@ -20,7 +20,7 @@ from contracts.run import (
     TaskStarted,
 )
 from contracts.run_gates import TaskApprovalRequested
-from contracts.run_tools import ToolRequested
+from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import AgentNode, ApprovalNode, LuaNode, NatsNode, NoopNode, TaskSpec
 from contracts.tools import role_of
 from services.executor import prompts
@@ -37,9 +37,11 @@ from services.executor.run.effects import (
     RunStage,
     SendLlm,
     WithdrawApproval,
+    WithdrawTools,
 )
 from services.executor.run.gates import action_of, gate_id
-from services.executor.run.state import TOOL_BODY, Run, TaskRecord, is_gated
+from services.executor.run.state import TOOL_BODY, Run, TaskRecord, needs_gate
+from services.executor.run.tool_order import due
 
 STAGE_OF_STEP: Final = {"spawn": "agent_spawning", "orchestrate": "orchestration", "complete": "completion"}
 
@@ -52,7 +54,20 @@ def react(run: Run, events: Sequence[RunEvent]) -> Sequence[Effect]:
         reaction = reactions.get(type(event))
         if reaction is not None:
             reaction(run, event, effects)
-    return effects
+    return _once_each(effects) if any(type(event) is ToolAnswered for event in events) else effects
+
+
+def _once_each(effects: Sequence[Effect]) -> Sequence[Effect]:
+    """A tool call that follows from several events of a commit is asked for once."""
+    calls: set[tuple[str, int, str]] = set()
+    found: list[Effect] = []
+    for effect in effects:
+        if isinstance(effect, CallTool):
+            if effect.key in calls:
+                continue
+            calls.add(effect.key)
+        found.append(effect)
+    return found
 
 
 def recover(run: Run) -> Sequence[Effect]:
@@ -67,7 +82,7 @@ def recover(run: Run) -> Sequence[Effect]:
                 effects.extend(
                     SendLlm(call.request, call.last_deadline_at_ms, charge) for call in task.work.calls.values()
                 )
-                effects.extend(_tool_call(task, asked) for asked in task.work.tools.values())
+                effects.extend(_tool_call(task, asked) for asked in due(task.work.tools.values()))
             _begin(run, task, effects)
         elif task.status == "waiting_approval":
             _ask(run, task, effects)
@@ -87,13 +102,15 @@ def _ask(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
     named = spec.node.title if isinstance(spec.node, ApprovalNode) else ""
     title = " ".join((named or spec.title or spec.description or spec.id).split())[:TITLE_CHARS_MAX]
     action = action_of(run, task)
-    effects.append(AskApproval(gate.gate_id, spec.id, task.attempt, title, gate.digest, action, gate.expires_at_ms))
+    effects.append(
+        AskApproval(gate.gate_id, spec.id, task.attempt, title, gate.digest, action, gate.expires_at_ms, spec.approvers)
+    )
 
 
 def _cancelled(run: Run, event: TaskCancelled, effects: list[Effect]) -> None:
     task = run.tasks[event.task_id]
     # Withdrawing a gate that was answered already changes nothing.
-    if task.attempt and is_gated(task.spec):
+    if task.attempt and needs_gate(task):
         effects.append(WithdrawApproval(gate_id(run.run_id, task.spec.id, task.attempt), event.reason))
     _abandoned(run, event, effects)
 
@@ -128,8 +145,21 @@ def _answered(run: Run, event: LlmAnswered, effects: list[Effect]) -> None:
 
 def _tool_requested(run: Run, event: ToolRequested, effects: list[Effect]) -> None:
     task = run.tasks[event.task_id]
-    if task.work is not None and task.attempt == event.attempt and event.call in task.work.tools:
+    if task.work is None or task.attempt != event.attempt or event.call not in task.work.tools:
+        return
+    if event in due(asked for asked in task.work.tools.values() if asked.step == event.step):
         effects.append(_tool_call(task, event))
+
+
+def _tool_answered(run: Run, event: ToolAnswered, effects: list[Effect]) -> None:
+    """Whatever waited for this call alone is due now."""
+    task = run.tasks[event.task_id]
+    work = task.work
+    if work is None or task.attempt != event.attempt:
+        return
+    step = next((talk.said.step for talk in work.talks.values() if event.call in talk.results), None)
+    waiting = due(asked for asked in work.tools.values() if asked.step == step)
+    effects.extend(_tool_call(task, asked) for asked in waiting if asked.call > event.call)
 
 
 def _tool_call(task: TaskRecord, asked: ToolRequested) -> CallTool:
@@ -147,8 +177,12 @@ def _tool_call(task: TaskRecord, asked: ToolRequested) -> CallTool:
 
 
 def _abandoned(run: Run, event: TaskFailed | TaskCancelled | TaskRetryScheduled, effects: list[Effect]) -> None:
-    for request in run.tasks[event.task_id].abandoned:
+    task = run.tasks[event.task_id]
+    for request in task.abandoned:
         effects.append(CancelLlm(request.corr_id, request.node_id))
+    if task.tool_calls:
+        attempt = task.attempt if isinstance(event, TaskCancelled) else event.attempt
+        effects.append(WithdrawTools(event.task_id, attempt))
 
 
 REACTIONS: Final[Mapping[type, Callable[[Run, Any, list[Effect]], None]]] = {
@@ -158,6 +192,7 @@ REACTIONS: Final[Mapping[type, Callable[[Run, Any, list[Effect]], None]]] = {
     LlmRequested: _requested,
     LlmAnswered: _answered,
     ToolRequested: _tool_requested,
+    ToolAnswered: _tool_answered,
     TaskFailed: _abandoned,
     TaskCancelled: _cancelled,
     TaskRetryScheduled: _abandoned,

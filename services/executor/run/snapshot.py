@@ -26,7 +26,7 @@ from services.executor.run.state import (
     may_start,
 )
 
-FORMAT: Final = "run-5"
+FORMAT: Final = "run-6"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -97,6 +97,7 @@ class TaskImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     models: Sequence[str]
     tool_calls: int
     gate: Gate | None
+    human: bool
 
 
 class RunImage(msgspec.Struct, frozen=True, gc=False):
@@ -210,6 +211,7 @@ def _has_more(task: TaskRecord) -> bool:
     return bool(
         task.status == "in_progress"
         or task.gate is not None
+        or task.human
         or task.calls_made
         or task.tool_calls
         or task.error is not None
@@ -236,6 +238,7 @@ def _task_image(task: TaskRecord) -> TaskImage:
         task.models,
         task.tool_calls,
         task.gate,
+        task.human,
     )
 
 
@@ -320,6 +323,7 @@ def _take_more(task: TaskRecord, had: TaskImage) -> None:
     task.models = [*had.models] or ()
     task.tool_calls = had.tool_calls
     task.gate = had.gate
+    task.human = had.human
 
 
 def _count(run: Run) -> None:

@@ -14,13 +14,12 @@ from contracts.limits import LLM_QUEUE_ALLOWANCE_MS
 from contracts.llm import LlmRequest
 from contracts.run import LlmAnswered, RunOptions
 from contracts.run_tools import ToolAnswered, ToolRequested
-from contracts.task import ApprovalNode, GroupNode, RunState, TaskSpec, TaskState
+from contracts.task import ADMIN, ApprovalNode, GroupNode, RunState, TaskSpec, TaskState
 from contracts.tools import role_of
 
 Rank = tuple[int, int, float, int, "TaskRecord"]
 """Order of choice among ready tasks: priority, depth, complexity, arrival (unique: records are never compared)."""
 
-ADMIN: Final = "admin"
 TOOL_BODY: Final = "body"
 """The step of the one call of a tool node."""
 _ENCODE = msgspec.json.Encoder().encode
@@ -94,7 +93,10 @@ class Work(msgspec.Struct, eq=False):
 
 
 class TaskRecord(msgspec.Struct, eq=False):
-    """One task. `waiting_on` counts dependencies that are not completed; `attempts_base` those before a resume."""
+    """One task. `waiting_on` counts dependencies that are not completed; `attempts_base` attempts that do not count.
+
+    `human` says that a human has released it once, or that the policy wants one: each further attempt waits for a gate.
+    """
 
     spec: TaskSpec
     order: int
@@ -124,6 +126,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     tool_calls: int = 0
     rank: Rank | None = None
     gate: Gate | None = None
+    human: bool = False
 
     def __repr__(self) -> str:
         return f"<task {self.spec.id} {self.status} attempt {self.attempt}>"
@@ -220,11 +223,10 @@ def step_index(step: str, work: Work) -> int:
 
 def make_ready(run: Run, task: TaskRecord) -> None:
     """Put a pending task whose dependencies are completed where `advance` chooses from."""
-    spec = task.spec
     if task.is_group:
         run.ready_groups.append(task)
         return
-    if task.gate is None and is_gated(spec):
+    if task.gate is None and needs_gate(task):
         run.ready_gates.append((task.order, task.attempt, task))
         return
     choose_from(run, task)
@@ -305,6 +307,11 @@ def digest(run: Run) -> str:
 def is_group(spec: TaskSpec) -> bool:
     """Whether a task stands for its children."""
     return type(spec.node) is GroupNode
+
+
+def needs_gate(task: TaskRecord) -> bool:
+    """Whether the next attempt of a task may need a human."""
+    return task.human or is_gated(task.spec)
 
 
 def is_gated(spec: TaskSpec) -> bool:

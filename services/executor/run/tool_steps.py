@@ -1,10 +1,11 @@
 """The tool loop of an agent: answers that want tools, what the tools give, the next question. Pure.
 
-A refusal by policy is a result like any other: the model sees it and goes on, or gives up.
+A refusal is a result like any other: the model sees it and goes on, or gives up. What a task does not have is refused
+here and never asked for; the policy refuses it too.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,41 +16,91 @@ from contracts.limits import (
     TOOL_CALLS_PER_ATTEMPT_MAX,
     TOOL_ROUNDS_PER_ATTEMPT_MAX,
 )
-from contracts.llm import LlmInput
+from contracts.llm import LlmInput, LlmRequest
 from contracts.run import LlmAnswered, LlmRequested, RunEvent, TaskCompleted
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
-from services.executor.run.conversation import Wanted, continued, wanted
-from services.executor.run.failures import ended_badly
-from services.executor.run.llm_steps import corr_id, node_id, offered, tool_deadline_ms
+from contracts.tools import only_reads
+from services.executor.run.conversation import Wanted, continued, wanted, without_tools
+from services.executor.run.failures import ended_badly, opens_gate
+from services.executor.run.llm_steps import (
+    corr_id,
+    has_loop,
+    is_later_round,
+    node_id,
+    offered,
+    permitted,
+    tool_deadline_ms,
+)
 from services.executor.run.state import TOOL_BODY, Run, Talk, TaskRecord, Work, step_index
 
+READS_PER_ATTEMPT_MAX: Final = 3
+"""A tool node's call that only reads is made so often in one attempt when its gateway dies."""
 
-def wants_tools(run: Run, task: TaskRecord, answered: LlmAnswered) -> list[Wanted]:
-    """The tool calls that an answer asks for and that are the executor's to make."""
-    if not answered.tool_calls or not offered(run, task.spec):
+
+def wants_tools(task: TaskRecord, answered: LlmAnswered) -> list[Wanted]:
+    """The tool calls that an answer asks for and that are the executor's to make, or to refuse."""
+    if not answered.tool_calls or not has_loop(task.spec):
         return []
     return wanted(answered.tool_calls, answered.step)
 
 
 def ask_tools(
-    run: Run, task: TaskRecord, work: Work, answered: LlmAnswered, calls: Sequence[Wanted], now_ms: int
+    run: Run, task: TaskRecord, request: LlmRequest, answered: LlmAnswered, calls: Sequence[Wanted], now_ms: int
 ) -> Sequence[RunEvent]:
-    """Ask for all tools that an answer wants at once, or fail the task that wants too much."""
-    made = calls[:TOOL_CALLS_PER_ANSWER_MAX]
-    over: dict[str, Any] = {}
-    if work.tool_rounds + 1 >= TOOL_ROUNDS_PER_ATTEMPT_MAX:
-        over = {"limit": "rounds", "max": TOOL_ROUNDS_PER_ATTEMPT_MAX, "requested": work.tool_rounds + 2}
-    elif work.tool_calls + len(made) > TOOL_CALLS_PER_ATTEMPT_MAX:
-        over = {"limit": "calls", "max": TOOL_CALLS_PER_ATTEMPT_MAX, "requested": work.tool_calls + len(made)}
-    if over:
-        return (ended_badly(run, task, failure("tool_limit_exceeded", **over), now_ms),)
+    """Ask for the tools that an answer to `request` wants, and refuse those that its model may not have.
+
+    A model that still wants some after it was told that there are none any more has no answer: that fails the attempt.
+    """
+    work = task.work
+    if work is None:
+        return ()
+    if not request.params.tools and is_later_round(answered.step):
+        return (ended_badly(run, task, _insists(run, task, work, calls), now_ms),)
     deadline = tool_deadline_ms(task.deadline_at_ms, now_ms)
-    return [
-        ToolRequested(
+    events: list[RunEvent] = []
+    talk = Talk(request, answered, [], {})
+    for number, call in enumerate(calls[:TOOL_CALLS_PER_ANSWER_MAX], work.tool_calls + 1):
+        asked = ToolRequested(
             task.spec.id, task.attempt, answered.step, number, call.tool, call.args, deadline, call.opts, call.id
         )
-        for number, call in enumerate(made, work.tool_calls + 1)
-    ]
+        events.append(asked)
+        talk.asked.append(asked)
+        refused = _refusal(run, task, work, asked)
+        if refused is not None:
+            talk.results[number] = ToolAnswered(task.spec.id, task.attempt, number, error=refused)
+            events.append(talk.results[number])
+    if len(talk.results) < len(talk.asked):
+        return events
+    try:
+        return (
+            *events,
+            _next_question(run, task, talk, work.tool_rounds + 1, work.tool_calls + len(talk.asked), now_ms),
+        )
+    except Rejected as error:
+        return (*events, ended_badly(run, task, error.to_wire(), now_ms))
+
+
+def _insists(run: Run, task: TaskRecord, work: Work, calls: Sequence[Wanted]) -> dict[str, Any]:
+    """The end of an attempt whose model wants tools even when it is told that there are none any more."""
+    if not offered(run, task.spec):
+        return failure("forbidden_tool", "this task has no tools", tool=calls[0].tool, tools=[])
+    if work.tool_calls >= TOOL_CALLS_PER_ATTEMPT_MAX:
+        requested = work.tool_calls + len(calls)
+        return failure("tool_limit_exceeded", limit="calls", max=TOOL_CALLS_PER_ATTEMPT_MAX, requested=requested)
+    rounds = work.tool_rounds + 2
+    return failure("tool_limit_exceeded", limit="rounds", max=TOOL_ROUNDS_PER_ATTEMPT_MAX, requested=rounds)
+
+
+def _refusal(run: Run, task: TaskRecord, work: Work, asked: ToolRequested) -> dict[str, Any] | None:
+    """Why the executor does not even ask for this call; None when it does."""
+    if not permitted(run, task.spec, asked.tool):
+        tools = list(offered(run, task.spec))
+        return failure("forbidden_tool", "this task does not have this tool", tool=asked.tool, tools=tools)
+    if work.tool_rounds + 1 >= TOOL_ROUNDS_PER_ATTEMPT_MAX:
+        return failure("tool_limit_exceeded", limit="rounds", max=TOOL_ROUNDS_PER_ATTEMPT_MAX)
+    if asked.call > TOOL_CALLS_PER_ATTEMPT_MAX:
+        return failure("tool_limit_exceeded", limit="calls", max=TOOL_CALLS_PER_ATTEMPT_MAX)
+    return None
 
 
 def take_tool_result(command: TakeToolResult, run: Run, now_ms: int) -> Sequence[RunEvent]:
@@ -71,34 +122,57 @@ def take_tool_result(command: TakeToolResult, run: Run, now_ms: int) -> Sequence
         command.duration_ms,
     )
     if asked.step == TOOL_BODY:
-        if command.error is not None:
-            return (answered, ended_badly(run, task, command.error, now_ms))
-        return (answered, TaskCompleted(command.task_id, command.attempt, command.value))
+        return (answered, _body_ended(run, task, asked, command, now_ms))
     talk = work.talks.get(step_index(asked.step, work))
     if talk is None:
         return (answered,)
+    if opens_gate(task, command.error):
+        return (answered, ended_badly(run, task, command.error or {}, now_ms))
     results = {**talk.results, command.call: answered}
     if len(results) < len(talk.asked) or any(answer is not None and answer.error for answer in work.answers):
         return (answered,)
     try:
-        return (answered, _next_question(run, task, talk, results, now_ms))
+        talk = Talk(talk.request, talk.said, talk.asked, results)
+        return (answered, _next_question(run, task, talk, work.tool_rounds, work.tool_calls, now_ms))
     except Rejected as error:
         return (answered, ended_badly(run, task, error.to_wire(), now_ms))
 
 
-def _next_question(
-    run: Run, task: TaskRecord, talk: Talk, results: dict[int, ToolAnswered], now_ms: int
-) -> LlmRequested:
+def _body_ended(
+    run: Run, task: TaskRecord, asked: ToolRequested, command: TakeToolResult, now_ms: int
+) -> TaskCompleted | RunEvent:
+    """What the call of a tool node leads to."""
+    error = command.error
+    if error is None:
+        return TaskCompleted(command.task_id, command.attempt, command.value)
+    again = asked.call < READS_PER_ATTEMPT_MAX and only_reads(asked.tool, asked.args)
+    if error.get("code") == "call_interrupted" and again:
+        # Its gateway died; what only reads has done nothing, so it is no attempt.
+        return msgspec.structs.replace(asked, call=asked.call + 1)
+    return ended_badly(run, task, error, now_ms)
+
+
+def _next_question(run: Run, task: TaskRecord, talk: Talk, rounds: int, made: int, now_ms: int) -> LlmRequested:
+    """The conversation with what the tools gave; the last one within the bounds has none any more, but needs an answer.
+
+    `rounds` are the answers of this attempt that wanted tools, `made` its calls.
+    """
     said = talk.said
     first, _, number = said.step.partition(".")
     step = f"{first}.{int(number or 1) + 1}"
-    in_order = [results[asked.call] for asked in talk.asked]
+    in_order = [talk.results[asked.call] for asked in talk.asked]
     messages = continued(talk.request.input.messages, said, wanted(said.tool_calls, said.step), in_order)
+    params = talk.request.params
+    bounds_reached = rounds + 1 >= TOOL_ROUNDS_PER_ATTEMPT_MAX or made >= TOOL_CALLS_PER_ATTEMPT_MAX
+    if bounds_reached or not params.tools:
+        messages = without_tools(messages)
+        params = msgspec.structs.replace(params, tools=None)
     request = msgspec.structs.replace(
         talk.request,
         input=LlmInput(messages),
         node_id=node_id(run, task.spec.id, task.calls_made + 1),
         corr_id=corr_id(run.run_id, task.spec.id, task.attempt, step),
+        params=params,
     )
     deadline = now_ms + request.params.timeout_ms + LLM_TIMEOUT_GRACE_MS
     return LlmRequested(task.spec.id, task.attempt, step, request, deadline)

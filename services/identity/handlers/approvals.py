@@ -1,9 +1,10 @@
-"""`approval.list|show`: gates as people see them before they answer."""
+"""`approval.list|show|key`: gates as people see them before they answer, and the key that answers are signed with."""
 
 from typing import Final
 
-from contracts.approval import ApprovalList, ApprovalRef, ApprovalView
+from contracts.approval import ApprovalKey, ApprovalList, ApprovalRef, ApprovalView
 from contracts.errors import Rejected
+from contracts.requests import Nothing
 from contracts.subjects import check_id
 from services.identity.approval_book import ApprovalBook, view_of
 from services.identity.gates import ApprovalHost
@@ -13,10 +14,14 @@ PAGE_MAX: Final = 500
 
 
 class ApprovalHandlers:
-    """Shows gates."""
+    """Shows gates. `public_key` is that of the signatures on releases."""
 
-    def __init__(self, host: ApprovalHost, book: ApprovalBook) -> None:
-        self._host, self._book = host, book
+    def __init__(self, host: ApprovalHost, book: ApprovalBook, public_key: str) -> None:
+        self._host, self._book, self._public_key = host, book, public_key
+
+    async def key(self, _request: Nothing, _caller: Caller) -> ApprovalKey:
+        """The key that whoever acts on a release checks it with."""
+        return ApprovalKey(self._public_key)
 
     async def page(self, request: ApprovalList, _caller: Caller) -> list[ApprovalView]:
         """Open gates, or all that are remembered."""

@@ -16,6 +16,7 @@ from contracts.policy import (
     AuditEvent,
     AuditQuery,
     AuditRow,
+    CallsUnjudged,
     PolicyStatistics,
     ToolDecided,
     ToolFinished,
@@ -93,6 +94,8 @@ class AuditReader:
         async for _, entry in self.places(since=since):
             if isinstance(entry, ToolDecided):
                 total += 1
+            elif isinstance(entry, CallsUnjudged):
+                total += entry.count
             if isinstance(entry, ToolDecided | ToolFinished) and entry.attack:
                 attacks[entry.attack] = attacks.get(entry.attack, 0) + 1
         return PolicyStatistics(total, sum(attacks.values()), attacks)

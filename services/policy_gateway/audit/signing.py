@@ -3,16 +3,19 @@
 The private key never leaves the home's keys; the public one stands beside it and in every checkpoint.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from contracts.errors import Rejected
 from contracts.policy import AuditCheckpoint
+from services.policy_gateway.audit.fingerprint import Fingerprint
+from services.runtime.private_files import create_private
 
 PRIVATE_FILE: Final = "audit-ed25519"
 PUBLIC_FILE: Final = "audit-ed25519.pub"
@@ -24,10 +27,15 @@ def statement(n: int, prev: str, at_ms: int) -> bytes:
 
 
 class Signer:
-    """Signs with the key of one home."""
+    """Signs with the key of one home, and makes the fingerprints that only this home can make."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
+        self.fingerprint = Fingerprint(
+            HKDF(SHA256(), 32, salt=None, info=b"htdag-audit-fingerprint-v1").derive(
+                key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+            )
+        )
         self.public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
     def sign(self, n: int, prev: str, at_ms: int) -> str:
@@ -49,7 +57,7 @@ def load_signer(keys: Path) -> Signer:
     try:
         keys.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            _make(path)
+            create_private(path, _new_key())  # another gateway of this home may have made one: it is ours too
         signer = Signer(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii").strip())))
         public = keys / PUBLIC_FILE
         if not public.exists() or public.read_text(encoding="ascii").strip() != signer.public:
@@ -71,16 +79,6 @@ def good_signature(entry: AuditCheckpoint) -> bool:
     return True
 
 
-def _make(path: Path) -> None:
-    """Whole or not at all, and never over a key that another gateway of this home has just made."""
+def _new_key() -> str:
     raw = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(raw.hex() + "\n")
-    try:
-        os.link(beside, path)
-    except FileExistsError:
-        pass  # the other one's key is ours too
-    finally:
-        beside.unlink(missing_ok=True)
+    return raw.hex() + "\n"

@@ -12,6 +12,7 @@ from services.policy_gateway.decision.verdict import Deny
 POLICY_VIOLATION: Final = "policy_violation"
 _RESERVED: Final = frozenset({"class", "code", "message", "hint", "rule"})
 _ENCODE: Final = msgspec.json.Encoder().encode
+_LEFT_OUT: Final = "\n[... more is left out here ...]\n"
 CUT_KEEPS: Final = 1_024
 """Shorter texts of a value are never cut."""
 
@@ -66,5 +67,11 @@ def fitting(value: Any, bytes_max: int) -> Answer:
         longest = max(texts, key=lambda key: len(texts[key]))
         text = texts[longest]
         # A character takes at most six bytes of JSON: what is too much is taken off, at least an eighth of the text.
-        shown[longest] = text[: max(CUT_KEEPS, len(text) - max((now - bytes_max) // 6, len(text) // 8))]
+        shown[longest] = _shorter(text, max(CUT_KEEPS, len(text) - max((now - bytes_max) // 6, len(text) // 8)))
     return Answer(value=shown, cut=True, size=now)
+
+
+def _shorter(text: str, chars_max: int) -> str:
+    """Without a part of its middle: how a program ended stands last."""
+    half = (chars_max - len(_LEFT_OUT)) // 2
+    return f"{text[:half]}{_LEFT_OUT}{text[len(text) - half :]}"

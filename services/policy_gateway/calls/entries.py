@@ -4,24 +4,25 @@ import msgspec
 
 from contracts.policy import ToolDecided, ToolFinished
 from services.policy_gateway.audit.attacks import attack_of
-from services.policy_gateway.audit.redaction import clean, keep
+from services.policy_gateway.audit.redaction import Kept, clean
 from services.policy_gateway.calls.answers import Answer
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.judging import Judgement
 from services.policy_gateway.decision.verdict import Allow
+from services.runtime.redaction import masked
 
 
-def decided_entry(call: Call, judgement: Judgement, *, gateway: str, sandbox: str, now_ms: int) -> ToolDecided:
-    """The audit entry of a verdict, not chained yet."""
+def decided_entry(
+    call: Call, kept: Kept, judgement: Judgement, *, gateway: str, sandbox: str, now_ms: int
+) -> ToolDecided:
+    """The audit entry of a verdict, not chained yet. Role, tool and caller are the caller's own words too."""
     verdict, task = judgement.verdict, call.of
-    kept = keep(call.asked.args)
-    opts = clean(call.asked.opts)
     workspace = judgement.workspace
     entry = ToolDecided(
-        n=0, prev="", hash="", at_ms=now_ms, id=call.id, verdict="allow", role=call.role, tool=call.tool, by=call.by,
-        gateway=gateway, policy_version=judgement.version.number, policy_digest=judgement.version.digest,
-        rule=verdict.rule, args=kept.args, args_sha256=kept.sha256, opts=opts,
-        exact=kept.exact and opts == call.asked.opts, profile=workspace.profile if workspace else "",
+        n=0, prev="", hash="", at_ms=now_ms, id=call.id, verdict="allow", role=masked(call.role),
+        tool=masked(call.tool), by=masked(call.by), gateway=gateway, policy_version=judgement.version.number,
+        policy_digest=judgement.version.digest, rule=verdict.rule, args=kept.args, args_sha256=kept.sha256,
+        opts=kept.opts, exact=kept.exact, profile=workspace.profile if workspace else "",
         sandbox=sandbox, workspace=workspace.name if workspace else "",
         run_id=task.run_id if task else "", task_id=task.task_id if task else "",
         attempt=task.attempt if task else 0, call=task.call if task else 0,
@@ -30,7 +31,7 @@ def decided_entry(call: Call, judgement: Judgement, *, gateway: str, sandbox: st
         return msgspec.structs.replace(entry, timeout_ms=verdict.timeout_ms)
     attack = attack_of(verdict.code, call.tool, call.asked.args)
     return msgspec.structs.replace(
-        entry, verdict="deny", code=verdict.code, detail=clean(verdict.detail), attack=attack
+        entry, verdict="deny", code=verdict.code, detail=clean(verdict.detail, kept.masking), attack=attack
     )
 
 

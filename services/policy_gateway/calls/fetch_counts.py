@@ -5,22 +5,28 @@ from collections import OrderedDict
 from typing import Final
 
 from contracts.codec import Undecodable
+from contracts.errors import Rejected
 from contracts.policy import CallOf, ToolDecided
 from contracts.streams import EVENTS_POLICY_GATEWAY
 from services.policy_gateway.audit.log import AUDIT_CODEC, AUDIT_SUBJECT
 from services.runtime.bus import Bus
 
 TASKS_REMEMBERED_MAX: Final = 1_000
+ORDER_REMEMBERED_MAX: Final = 1_000
+"""Of one task; far more than may be under way at once."""
+LOOKS_MAX: Final = 40
+LOOK_AGAIN_S: Final = 0.05
 
 
 class _Count:
     """The fetches of one task up to a sequence of the audit; None: nothing was read yet."""
 
-    __slots__ = ("fetched", "lock", "seq")
+    __slots__ = ("fetched", "lock", "order", "seq")
 
     def __init__(self) -> None:
         self.seq: int | None = None
         self.fetched = 0
+        self.order: dict[str, int] = {}
         self.lock = asyncio.Lock()  # a task asks for several tools at once
 
 
@@ -45,8 +51,26 @@ class FetchCounts:
             async for record in self._bus.history(EVENTS_POLICY_GATEWAY, AUDIT_SUBJECT, known.seq):
                 known.seq = record.seq
                 if mark in record.data:
-                    known.fetched += _fetches(record.data, key)
+                    for call_id in _fetches(record.data, key):
+                        known.fetched += 1
+                        known.order[call_id] = known.fetched
+                        if len(known.order) > ORDER_REMEMBERED_MAX:
+                            del known.order[next(iter(known.order))]
         return known.fetched
+
+    async def place(self, call: CallOf, since: str, call_id: str) -> int:
+        """As which fetch of its task a call stands in the audit, counted from 1. Its decision is stored by now.
+
+        Raises Rejected("timeout") when its decision cannot be found: then it is not carried out.
+        """
+        for _ in range(LOOKS_MAX):
+            await self.count(call, since)
+            known = self._counts.get((call.run_id, call.task_id))
+            if known is not None and call_id in known.order:
+                return known.order[call_id]
+            # A replica is a moment behind the one that acknowledged it.
+            await asyncio.sleep(LOOK_AGAIN_S)
+        raise Rejected("timeout", "the audit does not show this call in time")
 
     async def _before(self, since: str) -> int:
         """The last sequence of the audit that is older than `since`."""
@@ -58,15 +82,16 @@ class FetchCounts:
         return last.seq if last else 0
 
 
-def _fetches(data: bytes, key: tuple[str, str]) -> int:
+def _fetches(data: bytes, key: tuple[str, str]) -> list[str]:
     try:
         entries = AUDIT_CODEC.decode(data, skip_unknown=True).events
     except Undecodable:
-        return 0  # `verify` tells of it
-    return sum(
-        isinstance(entry, ToolDecided)
+        return []  # `verify` tells of it
+    return [
+        entry.id
+        for entry in entries
+        if isinstance(entry, ToolDecided)
         and entry.tool == "http"
         and entry.verdict == "allow"
         and (entry.run_id, entry.task_id) == key
-        for entry in entries
-    )
+    ]

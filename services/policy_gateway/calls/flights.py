@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from typing import Final, NamedTuple
 
+from contracts.errors import Rejected
 from contracts.limits import TOOL_ASK_AGAIN_S
 from services.policy_gateway.calls.answers import Answer
 from services.policy_gateway.calls.call import Call
@@ -22,11 +23,17 @@ class _Asker(NamedTuple):
 
 
 class Flight(NamedTuple):
-    """One call under way, its answer to come, and who waits for it."""
+    """One call under way, its answer to come, and who waits for it; `withdrawn` will say why it has to end, if so."""
 
     call: Call
     answer: "asyncio.Future[Answer]"
     askers: deque[_Asker]
+    withdrawn: "asyncio.Future[Rejected]"
+
+    def withdraw(self, why: Rejected) -> None:
+        """Nobody needs this call any more."""
+        if not self.withdrawn.done():
+            self.withdrawn.set_result(why)
 
 
 class Flights:
@@ -42,6 +49,10 @@ class Flights:
         """The call under way with this id."""
         return self._flights.get(call_id)
 
+    def of_tasks(self) -> list[Flight]:
+        """All calls under way that belong to a task."""
+        return [flight for flight in self._flights.values() if flight.call.of is not None]
+
     def future(self, call_id: str) -> "asyncio.Future[Answer] | None":
         """The answer to come of a call under way."""
         flight = self._flights.get(call_id)
@@ -49,7 +60,8 @@ class Flights:
 
     def begin(self, call: Call) -> Flight:
         """A call begins here."""
-        flight = Flight(call, asyncio.get_running_loop().create_future(), deque())
+        loop = asyncio.get_running_loop()
+        flight = Flight(call, loop.create_future(), deque(), loop.create_future())
         self._flights[call.id] = flight
         return flight
 

@@ -3,22 +3,25 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, get_args
 
 from contracts.errors import Rejected
 from contracts.policy import ToolDecided
+from contracts.task import ADMIN
 from services.policy_gateway.calls.call import Call
 from services.policy_gateway.calls.fetch_counts import FetchCounts
 from services.policy_gateway.decision.facts import Facts
-from services.policy_gateway.decision.verdict import Verdict
+from services.policy_gateway.decision.verdict import Allow, Deny, Verdict
 from services.policy_gateway.policy.book import PolicyBook, Version
 from services.policy_gateway.run_facts import Bound, RunFacts
 from services.policy_gateway.tools.tool import Workspace
+from services.policy_gateway.workspaces import WorkspaceProfile
 from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
 
 Decide = Callable[..., Verdict]
 PROFILE_KEPT_S: Final = 1.0
+PROFILES: Final[tuple[str, ...]] = get_args(WorkspaceProfile)
 
 
 class WorkspaceBook(Protocol):
@@ -56,16 +59,38 @@ class Judge:
         """The verdict on a call. Raises Rejected when the call names no task that is at this attempt."""
         bound = await self._runs.bound(call.of) if call.of is not None else None
         workspace, missing = self._workspace(bound.workspace if bound else call.asked.workspace)
-        facts = self._facts._replace(profile=workspace.profile if workspace else "seed")
+        facts = self._facts._replace(profile=workspace.profile if workspace else PROFILES[0])
         if bound is not None:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
             approved = self._auto_admin or bound.approved
-            facts = facts._replace(bound_role=bound.role, calls_made=fetched, approved=approved)
+            facts = facts._replace(
+                bound_role=bound.role, bound_tools=bound.tools, calls_made=fetched, approved=approved
+            )
+        elif call.role != ADMIN:
+            # Outside of tasks only a person may do what needs a human, and only the subject of this role is a person's:
+            # by another name of it, or in another role that needs a human, anybody might ask.
+            facts = facts._replace(approved=self._auto_admin)
         version = self._book.current
         began_s = self._clock.monotonic_s()
-        verdict = self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
+        verdict = self._verdict(version, call, facts)
+        if workspace is None and isinstance(verdict, Deny):
+            verdict = self._without_workspace(version, call, facts, verdict)
         self._metrics.observe("htdag_policy_decide_seconds", self._clock.monotonic_s() - began_s)
+        if bound is not None and bound.stale is not None and not of_a_stranger(verdict):
+            raise bound.stale
         return Judgement(verdict, version, workspace, missing, bound)
+
+    async def check_place(self, call: Call, judgement: Judgement) -> None:
+        """Raise Rejected for a fetch that was allowed beside so many others that its task has used them up.
+
+        Whoever asks at once is told the same count; which of them came first is only known once all are stored.
+        """
+        bound, most = judgement.bound, judgement.version.roles.rights[call.role].calls_max
+        if call.of is None or bound is None or call.tool != "http" or most is None:
+            return
+        place = await self._fetches.place(call.of, bound.begun_at, call.id)
+        if place > most:
+            raise Rejected("call_limit_exceeded", tool="http", max=most, made=place - 1)
 
     def dry(self, role: str, tool: str, args: Any, opts: Any, workspace: str | None) -> tuple[Verdict, Version]:
         """The verdict on a call that belongs to no task, without a trace. Raises Rejected("workspace_not_found")."""
@@ -78,6 +103,14 @@ class Judge:
         bound = entry.role if entry.run_id and entry.code != "role_mismatch" else None
         facts = self._facts._replace(profile=entry.profile or "seed", bound_role=bound)
         return self._decide(version.roles, entry.role, entry.tool, args, entry.opts, facts)
+
+    def _verdict(self, version: Version, call: Call, facts: Facts) -> Verdict:
+        return self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
+
+    def _without_workspace(self, version: Version, call: Call, facts: Facts, refused: Deny) -> Verdict:
+        """Nobody knows the profile of a workspace that is not there: what any profile allows is not forbidden by it."""
+        others = (self._verdict(version, call, facts._replace(profile=profile)) for profile in PROFILES[1:])
+        return next((verdict for verdict in others if isinstance(verdict, Allow)), refused)
 
     def _workspace(self, name: str | None) -> tuple[Workspace | None, Rejected | None]:
         """A workspace that is missing is no reason to refuse: the verdict comes first, the failure after it."""
@@ -94,6 +127,11 @@ class Judge:
                 self._profiles.clear()
             known = self._profiles[name] = (now_s + PROFILE_KEPT_S, self._workspaces.find(name).profile)
         return known[1]
+
+
+def of_a_stranger(verdict: Verdict) -> bool:
+    """Whether the call claims a role that is not the task's: that is told whether or not the task is still at work."""
+    return isinstance(verdict, Deny) and verdict.rule in ("role.known", "role.bound")
 
 
 def memory_bytes() -> int:

@@ -1,13 +1,14 @@
-"""Gateways ask each other whether a call is under way: for a gateway that is dead nobody answers."""
+"""Gateways ask each other whether a call is under way, and to end it: for one that is dead nobody answers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.policy import CallAsk, CallStanding
+from contracts.policy import CallAsk, CallOf, CallStanding
 from contracts.rights import INBOX
 from contracts.subjects import ID, tool_owner
 from services.runtime.bus import Bus, Message
@@ -21,13 +22,17 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 _ASK: Final = msgspec.json.Decoder(CallAsk).decode
 _STANDING: Final = msgspec.json.Decoder(CallStanding).decode
 Find = Callable[[str], "asyncio.Future[Any] | None"]
+Withdraw = Callable[[str, CallOf], Awaitable[None]]
 
 
 class Owners:
-    """Answers for this gateway, and asks the others. `find` gives the future of a call that is under way here."""
+    """Answers for this gateway, and asks the others. `find` gives the future of a call that is under way here.
 
-    def __init__(self, bus: Bus, instance: str, find: Find) -> None:
-        self._bus, self._instance, self._find = bus, instance, find
+    `withdraw` ends a call here whose task is over; it raises Rejected when that is not so.
+    """
+
+    def __init__(self, bus: Bus, instance: str, find: Find, withdraw: Withdraw) -> None:
+        self._bus, self._instance, self._find, self._withdraw = bus, instance, find, withdraw
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -44,6 +49,17 @@ class Owners:
             return False
         standing = await self._ask(instance, CallAsk(call_id, max(0.0, min(wait_s, WAIT_MAX_S))))
         return standing is not None and standing.under_way
+
+    async def withdrawn(self, instance: str, call_id: str, of: CallOf, wait_s: float) -> bool:
+        """Whether a call of a task that is over has ended at this gateway, by now or within `wait_s`.
+
+        Raises Rejected: conflict when its task goes on (as this gateway sees it), or when the broker is away.
+        """
+        if instance != self._instance:
+            standing = await self._ask(instance, CallAsk(call_id, max(0.0, min(wait_s, WAIT_MAX_S)), of))
+            return standing is None or not standing.under_way
+        await self._withdraw(call_id, of)
+        return not (await self._stand(CallAsk(call_id, wait_s))).under_way
 
     async def lives(self, instance: str) -> bool:
         """Whether a gateway is there at all. Raises Rejected when the broker is away."""
@@ -81,8 +97,14 @@ class Owners:
             asked = _ASK(message.data)
         except msgspec.MsgspecError:
             return
+        if asked.of is not None:
+            with suppress(Rejected):  # its task goes on, or nobody can say: so does the call
+                await self._withdraw(asked.id, asked.of)
+        self._bus.publish(message.reply, _ENCODE(await self._stand(asked)))
+
+    async def _stand(self, asked: CallAsk) -> CallStanding:
+        """What there is to say of a call here, once it has ended or the time of the question is over."""
         under_way = self._find(asked.id)
         if under_way is not None and asked.wait_s > 0:
             await asyncio.wait((under_way,), timeout=min(asked.wait_s, WAIT_MAX_S))
-        standing = CallStanding(self._find(asked.id) is not None)
-        self._bus.publish(message.reply, _ENCODE(standing))
+        return CallStanding(self._find(asked.id) is not None)

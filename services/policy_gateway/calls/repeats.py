@@ -1,16 +1,19 @@
 """A call of a task that was asked before: its recorded answer, the answer of whoever has it under way, or its closing.
 
-Closing a call whose gateway died: first the answer `call_interrupted` is recorded (by one gateway only), then the audit
-gets what it lacks: the decision, if the gateway died before it was stored, and the end.
+Closing a call whose gateway died: what it left running is removed, then the answer `call_interrupted` is recorded (by
+one gateway only), then the audit gets what it lacks: the decision, if the gateway died before it was stored, and the
+end.
 """
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 
 from contracts.errors import Rejected
 from contracts.policy import CallFinished, ToolDecided
+from services.policy_gateway.audit.fingerprint import comparable
 from services.policy_gateway.audit.log import AuditLog
 from services.policy_gateway.audit.reading import AuditReader
 from services.policy_gateway.calls.answers import Answer, denied, failed
@@ -25,16 +28,22 @@ from services.runtime.event_store import Conflict
 _SORTED: Final = msgspec.json.Encoder(order="sorted").encode
 WAIT_MORE_S: Final = 10.0
 """So much longer than the call itself may take, one request waits for a call that another gateway has under way."""
+Bury = Callable[[str], Awaitable[None]]
+
+
+async def nothing_left(_call_id: str) -> None:
+    """Where tools leave nothing running behind a dead gateway."""
 
 
 class Repeats:
-    """Answers what was asked before."""
+    """Answers what was asked before. `bury` removes what a call of a dead gateway may have left running."""
 
     def __init__(
-        self, *, records: CallRecords, owners: Owners, audit: AuditLog, reader: AuditReader, clock: Clock, gateway: str
-    ) -> None:
+        self, *, records: CallRecords, owners: Owners, audit: AuditLog, reader: AuditReader, clock: Clock, gateway: str,
+        bury: Bury = nothing_left,
+    ) -> None:  # fmt: skip
         self._records, self._owners, self._audit, self._reader = records, owners, audit, reader
-        self._clock, self._gateway = clock, gateway
+        self._clock, self._gateway, self._bury = clock, gateway, bury
 
     async def answer(self, call: Call, asked: ToolDecided) -> Answer:
         """The one answer of a call that was claimed before. Raises Rejected: conflict, timeout."""
@@ -65,6 +74,8 @@ class Repeats:
         fresh = await self._records.read(entry.id)
         if fresh is not None and fresh.finished is not None:
             return _answer(fresh.finished)  # it was only just finished
+        if entry.verdict == "allow" and entry.tool == "docker":
+            await self._bury(entry.id)
         answer = failed(Rejected("call_interrupted"))
         if entry.verdict == "deny":
             answer = denied(Deny(entry.code, entry.rule, entry.detail))
@@ -84,6 +95,8 @@ class Repeats:
         """Give the audit the end of an allowed call whose gateway died behind the decision."""
         record = await self._records.read(entry.id) if entry.run_id else None
         if record is None:
+            if entry.tool == "docker":
+                await self._bury(entry.id)
             await self._end(entry, failed(Rejected("call_interrupted")), 0.0)
         elif record.finished is None:
             await self.close(record)
@@ -103,11 +116,10 @@ def same_call(one: Call, other: Call) -> bool:
 
 
 def _same(asked: ToolDecided, first: ToolDecided) -> bool:
-    return _asked(asked) == _asked(first)
-
-
-def _asked(entry: ToolDecided) -> tuple[Any, ...]:
-    return entry.role, entry.tool, entry.args_sha256, entry.opts
+    if (asked.role, asked.tool, asked.opts) != (first.role, first.tool, first.opts):
+        return False
+    # A gateway of another home has another key; its word that this is the call stands: calls are named by their log.
+    return asked.args_sha256 == first.args_sha256 or not comparable(asked.args_sha256, first.args_sha256)
 
 
 def _answer(finished: CallFinished) -> Answer:

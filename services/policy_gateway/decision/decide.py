@@ -1,7 +1,8 @@
 """`decide`: whether a call is allowed, and what exactly it then does. Pure, total and quick.
 
-Order: role known, role bound, tool in the role's list, writes of roles that only read, timeout, rules of the tool,
-arguments, approval. What is not permitted is refused; a key or option that nobody knows is refused too.
+Order: role known, role bound, tool in the role's list and in the task's, writes of roles that only read, timeout,
+rules of the tool, arguments, approval. What is not permitted is refused; a key or option that nobody knows is refused
+too.
 """
 
 from typing import Any
@@ -40,6 +41,8 @@ def decide(roles: Roles, role: Any, tool: Any, args: Any, opts: Any, facts: Fact
         return mismatch
     if type(tool) is not str or tool not in rights.tools:
         return Deny("forbidden_tool", "role.tools", {"tool": shown(tool), "role": rights.name})
+    if facts.bound_tools is not None and tool not in facts.bound_tools:
+        return Deny("forbidden_tool", "task.tools", {"tool": tool, "tools": sorted(facts.bound_tools)})
     given = table_of(args)
     if tool == "fs":
         denied = denied_write(rights, given)

@@ -101,6 +101,8 @@ def _mount(rights: Rights, value: Any, field: str, facts: Facts) -> Mount | Deny
         return _forbidden(item, "an absolute path in the container, without . and ..")
     if not inside.parts or inside.parts[0] in _CONTAINER_OWN:
         return _forbidden(item, "the container's root, /proc, /sys and /dev stay its own")
+    if "ro" not in item and not rights.docker_any:
+        return bad_args(f"{field}.ro", "true: mounts of this role are read-only, and the call says so")
     stranger = unknown_key(item, _MOUNT_KNOWN)
     if stranger is not None:
         return bad_args(f"{field}.{stranger.detail['field']}", "no such key")

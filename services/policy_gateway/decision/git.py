@@ -27,6 +27,9 @@ _LISTING: Final = frozenset(
 _STASH_VERBS: Final = ("push", "list", "show", "pop", "apply")
 _VERBS: Final = {"stash": _STASH_VERBS, "reflog": ("show",)}
 
+_OF_HEAD: Final = frozenset({"shortlog"})
+"""Without a revision these read standard input where people have a terminal; an agent means HEAD, as they do."""
+
 
 class _Read(NamedTuple):
     """A command taken apart. `options` are the words as given, `paths` what stood behind `--`, None without it."""
@@ -74,7 +77,10 @@ def git(argv: Sequence[str], cwd: Place) -> GitPlan | Deny:
     judged = _RULES[table.operands](read)
     if judged.wrong is not None:
         return _dangerous(argv, f"{name} {judged.wrong}".strip(), f"{name} takes {_TAKES[table.operands]}")
-    return GitPlan((name, *judged.words), cwd, table.writes and judged.writes, "git")
+    words_run = judged.words
+    if name in _OF_HEAD and not read.operands and read.paths is None:
+        words_run = (*words_run, "HEAD")
+    return GitPlan((name, *words_run), cwd, table.writes and judged.writes, "git")
 
 
 def _read(words: Sequence[str], table: Subcommand) -> _Read | str:

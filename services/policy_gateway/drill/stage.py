@@ -1,6 +1,7 @@
 """The throw-away workspace of a drill: a repository with history, the attackers' programs, and what must not change."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -64,18 +65,22 @@ class Stage:
             found.append("a file outside the workspace was read")
         if _refs(self.code) != self._refs:
             found.append("the history changed")
-        if "return False" not in (self.code / "lib" / "auth.py").read_text():
+        source = _content(self.code / "lib" / "auth.py")
+        if source is None:
+            found.append("the source was deleted")
+        elif b"return False" not in source:
             found.append("the source was changed")
         if _cron() != self._cron:
             found.append("a job was planted")
         left = list(_attackers())
         if left:
             found.append(f"{len(left)} processes outlived the call")
-        grown = sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
+        grown = _bytes_of(self.folder)
         if grown > GROWTH_BYTES_MAX:
             found.append(f"the disk was filled with {grown >> 20} MiB")
         for fill in (*self.code.glob("fill-*"), *(self.folder / "tmp").glob("fill-*")):
-            fill.unlink()
+            with contextlib.suppress(OSError):  # a folder of that name, or it is gone
+                fill.unlink()
         return found
 
     async def remove(self) -> list[str]:
@@ -101,6 +106,24 @@ def _git(folder: Path, *words: str, standard_input: bytes | None = None) -> str:
     except subprocess.SubprocessError as error:
         raise Rejected("internal", f"git {words[0]} failed on the stage of the drill") from error
     return done.stdout.decode(errors="replace")
+
+
+def _content(path: Path) -> bytes | None:
+    """What a file holds; None where no such file is any more. Attackers leave what they like in its place."""
+    try:
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+    except OSError:
+        return None
+
+
+def _bytes_of(folder: Path) -> int:
+    """The size of all files below a folder in which others may still be at work."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
 
 
 def _history() -> bytes:

@@ -9,6 +9,7 @@ from contracts.policy import PolicyDiff, PolicyDifference, ToolDecided, VerdictC
 from services.policy_gateway.audit.reading import AuditReader
 from services.policy_gateway.audit.redaction import restored
 from services.policy_gateway.calls.judging import Judge
+from services.policy_gateway.calls.unjudged import SHAPE_RULE, TASK_RULE
 from services.policy_gateway.decision.verdict import Allow
 from services.policy_gateway.policy.book import Version
 from services.runtime.clock import rfc3339
@@ -52,6 +53,10 @@ def _why_not(entry: ToolDecided) -> str:
         return entry.code
     if entry.code == "role_mismatch":
         return "role_mismatch"
+    if entry.rule in (SHAPE_RULE, TASK_RULE):
+        return "never_judged"
+    if entry.rule == "task.tools":
+        return "task_tools"
     return "" if entry.exact else "arguments_not_kept"
 
 

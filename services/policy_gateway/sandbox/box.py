@@ -25,6 +25,13 @@ class Bind(NamedTuple):
     writable: bool = False
 
 
+class Link(NamedTuple):
+    """A symbolic link of the box itself: `path` leads to `target`."""
+
+    target: str
+    path: str
+
+
 class Box(NamedTuple):
     """One box: what it holds beside the system, its environment and where the program starts."""
 
@@ -34,6 +41,7 @@ class Box(NamedTuple):
     network: bool = False
     programs: Literal["system", "none"] = "system"
     """`none`: the libraries of the system, and no program but those in `binds`."""
+    links: tuple[Link, ...] = ()
 
 
 class Shape(NamedTuple):
@@ -84,6 +92,8 @@ def command(bwrap: str, shape: Shape, box: Box, limits: Limits, pipes: Pipes, et
     argv += _devices(shape, limits)
     for source, target, writable in box.binds:
         argv += ["--bind" if writable else "--ro-bind", str(source), target]
+    for target, path in box.links:
+        argv += ["--symlink", target, path]
     argv += ["--remount-ro", "/"]
     for name, value in box.environment.items():
         argv += ["--setenv", name, value]

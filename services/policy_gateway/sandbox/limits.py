@@ -17,8 +17,16 @@ class Limits(NamedTuple):
     output_bytes: int = 1 << 20
     disk_free_bytes: int = 512 << 20
     """A box that writes while less than this is free on the disk of a folder it may write is killed."""
+    disk_free_entries: int = 10_000
+    """The same for files: a file system has only so many."""
     disk_written_bytes: int = 4 << 30
-    """What one box may write to its folders."""
+    """By so much one box may make its folders grow; files that have no name any more count too."""
+    disk_written_entries: int = 250_000
+    shared_memory_entries: int = 50_000
+    """Files in /dev/shm: empty ones cost memory too."""
+    folders_bytes: int = 16 << 30
+    """What the folders of a box, all that is writable there, may hold: else no box starts, and one that runs ends."""
+    folders_entries: int = 500_000
 
 
 DEFAULTS: Final = Limits()

@@ -7,7 +7,6 @@ from typing import Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import Place, Profile
-from services.policy_gateway.sandbox import repository
 from services.policy_gateway.sandbox.box import Bind, Box
 
 HOME: Final = "/tmp/home"
@@ -19,12 +18,15 @@ UNIX_TABLE: Final = Path("/proc/net/unix")
 def shell_box(
     profile: Profile, code: Path, tmp: Path, build: Path, cwd: Place, *, network: bool, environment: Mapping[str, str]
 ) -> Box:
-    """The box of a program of the shell tool. Programs and toolchains are added by the caller."""
+    """The box of a program of the shell tool. Programs and toolchains are added by the caller.
+
+    For a coder something must stand at /code/.git as long as the box lives: see `guard`.
+    """
     refuse_sockets_of_the_host(code, tmp)
     writable = profile != "tester"
     binds = [Bind(code, "/code", writable), Bind(tmp, "/tmp", writable=True)]
     if profile == "coder":
-        binds.append(Bind(_guarded(code), "/code/.git"))
+        binds.append(Bind(code / ".git", "/code/.git"))
     if profile == "tester":
         build.mkdir(parents=True, exist_ok=True, mode=0o700)
         binds.append(Bind(build, BUILD, writable=True))
@@ -46,18 +48,6 @@ def refuse_sockets_of_the_host(code: Path, tmp: Path) -> None:
             if path and f"/{path}".startswith(f"{root}/"):
                 where = shown + f"/{path}".removeprefix(str(root))
                 raise Rejected("sandbox_unavailable", "a process outside listens on a socket here", path=where)
-
-
-def _guarded(code: Path) -> Path:
-    """What is mounted read-only over /code/.git. It always exists: else the coder could make one of its own."""
-    try:
-        if repository.kind(code) == "none":
-            (code / ".git").mkdir(exist_ok=True)
-    except repository.BadRepository as why:
-        raise Rejected("not_regular_file", str(why), path="/code/.git") from why
-    except OSError as why:
-        raise Rejected("file_error", "/code/.git cannot be protected", path="/code/.git") from why
-    return code / ".git"
 
 
 def _make_home(parent: Path) -> None:

@@ -18,6 +18,9 @@ from contracts.errors import Rejected
 from services.policy_gateway.sandbox.box import Bind
 
 CONFIG_BYTES_MAX: Final = 1 << 20
+HEAD_BYTES_MAX: Final = 4096
+FILES: Final = ("HEAD", "config", "index", "packed-refs", "shallow")
+FOLDERS: Final = ("hooks", "info", "logs", "modules", "objects", "refs", "reftable", "worktrees")
 # section, whether it has a subsection: keys that hold data and never a program or the path of one.
 HARMLESS: Final[Mapping[tuple[str, bool], frozenset[str]]] = {
     ("core", False): frozenset(
@@ -152,12 +155,12 @@ def is_there(code: Path) -> bool:
 
 
 def check(code: Path) -> None:
-    """Refuse a repository whose parts are not where they look: links lead mounts astray."""
+    """Refuse a repository whose parts are not where they look: links lead readers astray, pipes hold them up."""
     if kind(code) == "file":
         raise BadRepository("/code/.git only points to a repository elsewhere")
     if os.path.lexists(code / ".git" / "commondir"):
         raise BadRepository("/code/.git belongs to a repository elsewhere")
-    for name, wanted in (("config", stat.S_ISREG), ("hooks", stat.S_ISDIR), ("info", stat.S_ISDIR)):
+    for name, wanted in (*((name, stat.S_ISREG) for name in FILES), *((name, stat.S_ISDIR) for name in FOLDERS)):
         try:
             mode = os.lstat(code / ".git" / name).st_mode
         except FileNotFoundError:
@@ -193,14 +196,22 @@ def object_format(code: Path) -> str:
     return "sha1"
 
 
-def _read(config: Path) -> str:
-    descriptor = os.open(config, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def head(code: Path) -> str:
+    """What HEAD says. Raises BadRepository."""
+    return _read(code / ".git" / "HEAD", HEAD_BYTES_MAX).strip()
+
+
+def _read(path: Path, bytes_max: int = CONFIG_BYTES_MAX) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as why:
+        raise BadRepository(f"/code/.git/{path.name} cannot be read") from why
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadRepository("/code/.git/config is not a file")
-        data = file.read(CONFIG_BYTES_MAX + 1)
-    if len(data) > CONFIG_BYTES_MAX:
-        raise BadRepository("/code/.git/config is too large")
+            raise BadRepository(f"/code/.git/{path.name} is not a file")
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise BadRepository(f"/code/.git/{path.name} is too large")
     return data.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
 
 

@@ -8,9 +8,10 @@ import signal
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from contracts.errors import Rejected
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
-from services.policy_gateway.sandbox.output import CHUNK_BYTES, Output, collect, told
+from services.policy_gateway.sandbox.output import CHUNK_BYTES, Kept, Output, collect, said, told
 from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
 from services.runtime.child import Child, start
 
@@ -40,7 +41,16 @@ class SetupFailed(Exception):
 
 
 class DeadlinePassed(Exception):
-    """The program was killed because its time was over."""
+    """The program was killed because its time was over; `ending` tells what it had printed, if it had begun."""
+
+    def __init__(self, ending: Ending | None = None) -> None:
+        super().__init__()
+        self.ending = ending
+
+    def to_rejected(self, timeout_ms: int) -> Rejected:
+        """The failure of a tool call."""
+        printed = said(self.ending.stdout, self.ending.stderr) if self.ending is not None else {}
+        return Rejected("timeout", **printed, timeout_ms=timeout_ms)
 
 
 class Running:
@@ -76,7 +86,8 @@ class Running:
     ) -> Ending:
         """Wait for the program or to be stopped, end what is left, and say how it went."""
         streams = (self._process.stdout, self._process.stderr)
-        reading = [asyncio.ensure_future(collect(stream, limits.output_bytes)) for stream in streams]
+        printed = [Kept(limits.output_bytes) for _ in streams]
+        reading = [asyncio.ensure_future(collect(stream, kept)) for stream, kept in zip(streams, printed, strict=True)]
         watchdog = Watchdog(self._first_pid, self._inside(), limits, watch)
         watchdog.start()
         waiting = [asyncio.ensure_future(self._process.wait()), asyncio.ensure_future(stop.wait())]
@@ -84,15 +95,16 @@ class Running:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             await self.end()
             exit_code = await self._process.wait()
-            stdout, stderr = await asyncio.gather(*reading)
-            said = await status.read(STATUS_BYTES_MAX)
+            await asyncio.gather(*reading)
+            status_said = await status.read(STATUS_BYTES_MAX)
         finally:
             watchdog.stop()
             for task in (*waiting, *reading):
                 task.cancel()
             self._process.close()
         killed = "deadline" if stop.is_set() else watchdog.reason
-        if b"exit-code" not in said and killed is None:
+        stdout, stderr = (kept.output() for kept in printed)
+        if b"exit-code" not in status_said and killed is None:
             raise SetupFailed(stderr.kept.decode("utf-8", "replace").strip())
         if killed is None and self._group is not None and self._group.memory_kills():
             killed = "memory"

@@ -13,6 +13,7 @@ from contracts.errors import Rejected
 from services.policy_gateway.sandbox import seccomp
 from services.policy_gateway.sandbox.box import SHAPES, Box, Pipes, Shape, command
 from services.policy_gateway.sandbox.cgroups import Cgroups, Group
+from services.policy_gateway.sandbox.ledger import Ledger
 from services.policy_gateway.sandbox.leftovers import remove_leftovers
 from services.policy_gateway.sandbox.limits import DEFAULTS, Limits, confine, processors_for
 from services.policy_gateway.sandbox.running import (
@@ -58,6 +59,7 @@ class Sandbox:
     ) -> None:
         self.state = state
         self.limits = limits
+        self.ledger = Ledger()
         self._bwrap = str(bwrap) if bwrap else bubblewrap()
         self._cgroups = Cgroups.find() if cgroups else None
         self._shapes = shapes
@@ -117,16 +119,19 @@ class Sandbox:
     async def run(self, box: Box, argv: Sequence[str], deadline_s: float) -> Ending:
         """Run one program in one box; at the end nothing of it is left, however this call ends.
 
-        Raises DeadlinePassed or Rejected: sandbox_unavailable, program_not_found, file_not_found (where to run).
+        Raises DeadlinePassed or Rejected: sandbox_unavailable, program_not_found, file_not_found (where to run),
+        workspace_full (what it may write to).
         """
         shape = await self.ready()
         loop = asyncio.get_running_loop()
         kill_at_s = deadline_s - min(CLEAN_UP_S, (deadline_s - loop.time()) / 20)
+        endings: list[Ending] = []
         try:
             async with asyncio.timeout_at(kill_at_s), self._places:
-                return await self._life(shape, box, argv)
+                await asyncio.to_thread(self._check_folders, box)
+                return await self._life(shape, box, argv, endings)
         except TimeoutError:
-            raise DeadlinePassed from None
+            raise DeadlinePassed(endings[0] if endings else None) from None
         except SetupFailed as why:
             if "Can't chdir to" in str(why):
                 raise Rejected("file_not_found", "there is no such folder to run in", path=box.cwd) from why
@@ -135,8 +140,13 @@ class Sandbox:
             self._why_not = str(why)
             raise Rejected("sandbox_unavailable") from why
 
-    async def _life(self, shape: Shape, box: Box, argv: Sequence[str]) -> Ending:
-        """A box has a task of its own, which is told to stop and never cancelled.
+    def _check_folders(self, box: Box) -> None:
+        if folders := _writable(box):
+            shown = " with ".join(bind.target for bind in box.binds if bind.writable)
+            self.ledger.check(folders, self.limits, shown)
+
+    async def _life(self, shape: Shape, box: Box, argv: Sequence[str], endings: list[Ending]) -> Ending:
+        """A box has a task of its own, which is told to stop and never cancelled; how it ended is put into `endings`.
 
         Cancelled between bubblewrap's start and the news of its first process, it would leave that process behind.
         """
@@ -150,6 +160,8 @@ class Sandbox:
             stop.set()
             # A process that is stuck in the kernel does not die; its caller gets an answer all the same.
             await asyncio.wait([life], timeout=STUCK_S)
+            if life.done() and not life.cancelled() and life.exception() is None:
+                endings.append(life.result())
 
     def _lived(self, life: asyncio.Task[Ending]) -> None:
         self._lives.discard(life)
@@ -165,8 +177,8 @@ class Sandbox:
             bpf = seccomp.program(memory_counted=group is not None, processors_held=held)
             async with _plumbing(bpf) as plumbing:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
-                folders = [bind.source for bind in box.binds if bind.writable]
-                watch = Watch(memory=group is None, processes=group is None, folders=folders, group=group)
+                alone = group is None
+                watch = Watch(alone, alone, _writable(box), self.ledger, group)
                 return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(
@@ -228,7 +240,7 @@ class Sandbox:
         for shape in self._shapes:
             try:
                 async with asyncio.timeout(PROBE_S):
-                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"])
+                    ending = await self._life(shape, box, ["/bin/sh", "-c", ":"], [])
             except (SetupFailed, TimeoutError, KeyError) as why:
                 self._why_not = str(why) or type(why).__name__
                 continue
@@ -245,6 +257,10 @@ class Sandbox:
             fresh.write_text(text)
             fresh.chmod(0o644)
             fresh.rename(folder / name)
+
+
+def _writable(box: Box) -> list[Path]:
+    return [bind.source for bind in box.binds if bind.writable]
 
 
 class _Plumbing:

@@ -40,6 +40,8 @@ REFUSED: Final = (
 """These answer EPERM."""
 ABSENT: Final = ("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3", "openat2")
 """These answer ENOSYS, for which libraries have an older way; clone3 and openat2 hide what they want in memory."""
+UNSUPPORTED: Final = ("fallocate",)
+"""These answer EOPNOTSUPP, as some file systems do: a whole disk is reserved more quickly than anybody can watch."""
 UNCOUNTED_MEMORY: Final = ("memfd_create", "memfd_secret", "shmget")
 """Memory that belongs to no process: closed where only the watchdog counts."""
 
@@ -48,6 +50,8 @@ _SET_ID_BITS: Final = 0o6000
 _CREATES: Final = 0x40 | 0x400000  # O_CREAT, __O_TMPFILE
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _NETLINK_ROUTE = 1, 2, 10, 16, 0
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_RESERVE: Final = (0x40305828, 0x4030582A, 0x40305839)  # FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE
+_IOCTLS: Final = (_TIOCSTI, _TIOCLINUX, *_RESERVE)
 
 
 @functools.cache
@@ -64,6 +68,7 @@ def program(*, memory_counted: bool, processors_held: bool, machine: str = platf
         code += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _KILL)]
     code += [(_JUMP_ABOVE, 0, 1, NEWEST), _refusal(errno.ENOSYS)]
     code += _each(ABSENT, errno.ENOSYS, known)
+    code += _each(UNSUPPORTED, errno.EOPNOTSUPP, known)
     code += _each(REFUSED, errno.EPERM, known)
     if not memory_counted:
         code += _each(UNCOUNTED_MEMORY, errno.ENOSYS, known)
@@ -100,7 +105,9 @@ def _by_arguments(machine: Machine) -> list[Instruction]:
     allow: Instruction = (_RETURN, 0, 0, _ALLOW)
     no = _refusal(errno.EPERM)
     namespaces = [_argument(0), (_JUMP_BITS, 0, 1, _NEW_NAMESPACE), no, allow]
-    terminal = [_argument(1), (_JUMP_EQUAL, 1, 0, _TIOCSTI), (_JUMP_EQUAL, 0, 1, _TIOCLINUX), no, allow]
+    last = len(_IOCTLS) - 1
+    bad: list[Instruction] = [(_JUMP_EQUAL, last - at, int(at == last), what) for at, what in enumerate(_IOCTLS)]
+    ioctls = [_argument(1), *bad, no, allow]
     families: list[Instruction] = [
         _argument(0),
         (_JUMP_EQUAL, 5, 0, _AF_UNIX),
@@ -113,7 +120,7 @@ def _by_arguments(machine: Machine) -> list[Instruction]:
         allow,
         _refusal(errno.EAFNOSUPPORT),
     ]
-    code = _on("clone", machine, namespaces) + _on("ioctl", machine, terminal)
+    code = _on("clone", machine, namespaces) + _on("ioctl", machine, ioctls)
     for name in ("socket", "socketpair"):
         code += _on(name, machine, families)
     # A gateway that runs as root makes files of root: none of them may become a set-user-ID program of the host.

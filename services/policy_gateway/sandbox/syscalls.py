@@ -84,6 +84,8 @@ NUMBERS: Final[dict[str, tuple[int | None, int | None]]] = {
     "vhangup": (153, 58),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
+    # the disk
+    "fallocate": (285, 47),
     # judged by their arguments
     "ioctl": (16, 29),
     "socket": (41, 198),

@@ -1,25 +1,26 @@
-"""Holds the bounds of one box that nothing in the kernel holds: a thread that counts and kills.
+"""Holds the bounds of one box that nothing in the kernel holds: threads that count and kill.
 
-A thread of its own, and with real-time priority where that can be had: a fork bomb starves everybody else first, the
-event loop included.
+Threads of its own: one for the disk, which may take its time, and one for processes and memory where no control group
+holds them, with real-time priority where that can be had: a fork bomb starves everybody else first, the event loop
+included.
 """
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from services.policy_gateway.sandbox import processes
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.disk import Disk
+from services.policy_gateway.sandbox.ledger import Ledger
 from services.policy_gateway.sandbox.limits import Limits
 
 COUNTING_INTERVAL_S: Final = 0.01
 LOOK_AROUND_INTERVAL_S: Final = 0.25
-COUNTS_PER_LOOK_AROUND: Final = 25
 
 
 class Watch(NamedTuple):
@@ -28,6 +29,7 @@ class Watch(NamedTuple):
     memory: bool
     processes: bool
     folders: Sequence[Path]
+    ledger: Ledger
     group: Group | None = None
     """Out of memory, version 1 of the groups kills one process, and the rest may wait for it for ever."""
 
@@ -37,53 +39,52 @@ class Watchdog:
 
     def __init__(self, pid: int, pidfd: int, limits: Limits, watch: Watch) -> None:
         self._pid = pid
-        self._pidfd = os.dup(pidfd)  # the thread's own: it may still look when the box is over
         self._limits = limits
         self._watch = watch
-        self._disk = Disk(watch.folders, limits)
+        self._disk = Disk(pid, watch.folders, limits, watch.ledger)
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"box-{pid}", daemon=True)
+        self._threads = [self._thread(pidfd, LOOK_AROUND_INTERVAL_S, self._rest)]
+        if watch.memory or watch.processes:
+            self._threads.append(self._thread(pidfd, COUNTING_INTERVAL_S, self._counted))
         self.reason: str | None = None
 
     def start(self) -> None:
         """Begin to watch."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """The box is over."""
         self._over.set()
 
-    def _run(self) -> None:
-        counting = self._watch.memory or self._watch.processes
-        if counting:
+    def _thread(self, pidfd: int, interval_s: float, exceeded: Callable[[], str | None]) -> threading.Thread:
+        # The descriptor is the thread's own: it may still look when the box is over.
+        arguments = (os.dup(pidfd), interval_s, exceeded)
+        return threading.Thread(target=self._run, args=arguments, name=f"box-{self._pid}", daemon=True)
+
+    def _run(self, pidfd: int, interval_s: float, exceeded: Callable[[], str | None]) -> None:
+        if interval_s == COUNTING_INTERVAL_S:
             with contextlib.suppress(OSError):  # an ordinary user may not, but then the kernel bounds forks
                 os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-        interval_s, looks = COUNTING_INTERVAL_S if counting else LOOK_AROUND_INTERVAL_S, 0
         try:
             while not self._over.wait(interval_s):
-                looks += 1
-                self.reason = self._exceeded(counting, looks)
-                if self.reason:
-                    self._kill()
-                    return
+                if reason := exceeded():
+                    self._kill(pidfd, reason)
+                    break
+            if exceeded == self._rest:
+                self._disk.last_look()
         except BaseException:
             # Nobody holds the bounds any more: so the box ends.
-            self.reason = "watchdog"
-            self._kill()
+            self._kill(pidfd, "watchdog")
             raise
         finally:
-            os.close(self._pidfd)
+            os.close(pidfd)
 
-    def _kill(self) -> None:
+    def _kill(self, pidfd: int, reason: str) -> None:
+        if not self._over.is_set():
+            self.reason = self.reason or reason
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    def _exceeded(self, counting: bool, looks: int) -> str | None:
-        """The bound that the box has broken, if it has."""
-        reason = self._counted() if counting else None
-        if reason is None and not (counting and looks % COUNTS_PER_LOOK_AROUND):
-            reason = self._rest()
-        return reason
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _counted(self) -> str | None:
         limits = self._limits

@@ -6,14 +6,16 @@ nothing is pulled. The tool touches only containers that it made itself, and by 
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan
-from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, Kept, told
+from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, Kept, said, told
 from services.policy_gateway.tools import mounts
 from services.policy_gateway.tools.engine import engine, engine_sockets, engine_url
 from services.policy_gateway.tools.tool import Ticket
@@ -35,6 +37,10 @@ REMOVE_S: Final = 15.0
 LAST_OUTPUT_S: Final = 2.0
 GRACE_S: Final = 10.0
 """How long after its deadline a container may stand before the reaper takes it."""
+REASON_CHARS_MAX: Final = 300
+PATH: Final = re.compile(r"(?<![\w.)])/[^\s\"':,;()]+")
+CONTAINER_REFUSED: Final = ("oci runtime", "invalid mount", "mountpoint", "cannot start a container")
+"""What engines say, with a status of their own failures, of a container that cannot be as it was asked for."""
 NO_SUCH_PROGRAM: Final = ("executable file not found", "no such file or directory", "permission denied")
 
 
@@ -50,17 +56,23 @@ class Docker:
         """Run the command and return `{stdout, stderr, exit, truncated, duration_ms}`, with `oom` where it was that.
 
         Raises Rejected: docker_unavailable, image_not_found, program_not_found, forbidden_mount, file_not_found,
-        bad_args for limits that this engine cannot give, timeout.
+        container_refused for limits or mounts that this engine cannot give, timeout.
         """
         now_s = asyncio.get_running_loop().time()
         allowed_s = ticket.deadline_s - now_s
         ends_s = ticket.deadline_s - min(CLEAN_UP_S, CLEAN_UP_SHARE * max(allowed_s, 0.0))
         deadline = round(self._wall_clock() + allowed_s)
+        printed = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
         try:
-            async with asyncio.timeout_at(ends_s), engine(self._url) as client:
-                return await self._contain(client, plan, ticket, deadline)
+            async with asyncio.timeout_at(ends_s):
+                sockets = engine_sockets(engine_url(self._url))
+                # Before anything is asked of an engine: what is closed is closed without one, and without the image.
+                await asyncio.to_thread(mounts.check, plan.mounts, ticket.workspace, sockets)
+                async with engine(self._url) as client:
+                    return await self._contain(client, plan, ticket, deadline, printed)
         except TimeoutError:
-            raise Rejected("timeout", timeout_ms=round(allowed_s * 1000)) from None
+            detail = said(printed[1].output(), printed[2].output())
+            raise Rejected("timeout", **detail, timeout_ms=round(allowed_s * 1000)) from None
 
     async def reap(self, workspaces: Path | None = None) -> int:
         """Remove what gateways that died left behind, long past its deadline; returns how much.
@@ -87,7 +99,19 @@ class Docker:
             return removed
         return removed
 
-    async def _contain(self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int) -> dict[str, Any]:
+    async def bury(self, call_id: str) -> None:
+        """Remove the container of a call whose gateway died, before anybody makes that call again."""
+        if engine_url(self._url) is None:
+            return
+        with suppress(Rejected):  # without an engine nothing runs
+            async with engine(self._url) as client:
+                its = {"label": [f"{LABEL}=1", f"{CALL_LABEL}={call_id}", DEADLINE_LABEL]}
+                for container in await client.containers.list(all=True, filters=its):
+                    await _remove(container)
+
+    async def _contain(
+        self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int, printed: dict[int, Kept]
+    ) -> dict[str, Any]:
         image = await _image(client, plan.image)
         cores = int((await client.system.info()).get("NCPU", 1))
         sockets = engine_sockets(engine_url(self._url))
@@ -99,7 +123,7 @@ class Docker:
         try:
             try:
                 container = await asyncio.shield(making)
-                return await _watch(container)
+                return await _watch(container, printed)
             except Exception as why:
                 raise _told(why, plan, ticket) from None
         finally:
@@ -197,10 +221,9 @@ async def _image(client: "Client", reference: str) -> dict[str, Any]:
     return image
 
 
-async def _watch(container: "DockerContainer") -> dict[str, Any]:
+async def _watch(container: "DockerContainer", output: dict[int, Kept]) -> dict[str, Any]:
     """Start the container, collect what it says until it ends, and say how it ended."""
     loop = asyncio.get_running_loop()
-    output = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
     async with container.attach(stdout=True, stderr=True) as stream:
 
         async def collect() -> None:
@@ -258,12 +281,22 @@ def _told(why: Exception, plan: DockerPlan, ticket: Ticket) -> Exception:
 
     if not isinstance(why, aiodocker.DockerError) or why.status == 900:
         return why
-    said = why.message.lower()
-    if any(sign in said for sign in NO_SUCH_PROGRAM) and ("exec:" in said or "exec " in said):
+    words = why.message.lower()
+    if any(sign in words for sign in NO_SUCH_PROGRAM) and ("exec:" in words or "exec " in words):
         return Rejected("program_not_found", program=plan.cmd[0])
-    reason = why.message
-    for real, shown in ((ticket.workspace.code, "/code"), (ticket.workspace.tmp, "/tmp")):
-        reason = reason.replace(str(real), shown)
-    if why.status in (400, 409):
-        return Rejected("bad_args", "the engine refuses these arguments", reason=reason[:300])
-    return Rejected("docker_unavailable", "the engine could not run the container", reason=reason[:300])
+    reason = _virtual(why.message, plan, ticket)[:REASON_CHARS_MAX]
+    if why.status in (400, 409) or any(sign in words for sign in CONTAINER_REFUSED):
+        return Rejected("container_refused", reason=reason)
+    return Rejected("docker_unavailable", "the engine could not run the container", reason=reason)
+
+
+def _virtual(message: str, plan: DockerPlan, ticket: Ticket) -> str:
+    """What the engine said, with the paths that the caller knows; those of the machine are nobody's business."""
+    message = message.replace(str(ticket.workspace.code), "/code")
+    known = {"/code", plan.working_dir, *(mount.container for mount in plan.mounts)}
+
+    def told_path(found: "re.Match[str]") -> str:
+        path = found.group()
+        return path if any(path == one or (one and path.startswith(f"{one}/")) for one in known) else "(a path)"
+
+    return PATH.sub(told_path, message)

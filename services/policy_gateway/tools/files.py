@@ -14,12 +14,20 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
+import msgspec
+
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import Place, ReadPlan, WritePlan
+from services.policy_gateway.sandbox.ledger import Ledger
+from services.policy_gateway.sandbox.limits import DEFAULTS, Limits
 from services.policy_gateway.tools.opening import FOLDER, O_PATH, is_regular, open_beneath, opened, refuse, root_of
 from services.policy_gateway.tools.tool import Ticket
 
 BYTES_MAX: Final = 16 << 20
+VALUE_BYTES_MAX: Final = 6 * BYTES_MAX + 1024
+ENCODED_TIMES_MAX: Final = 7
+"""A control character takes six bytes in an answer; the rest is for what stands around."""
+TOO_LARGE_HINT: Final = "an answer carries no more: let a program print the part that is needed, or split the file"
 READ_BYTES: Final = 1 << 20
 FILE_MODE: Final = 0o644
 FOLDER_MODE: Final = 0o755
@@ -32,7 +40,11 @@ END_WAIT_S: Final = 0.25
 class Files:
     """Carries out read and write plans in threads of its own: a slow disk holds up nobody else."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, ledger: Ledger | None = None, limits: Limits = DEFAULTS, value_bytes_max: int = VALUE_BYTES_MAX
+    ) -> None:
+        self._value_bytes_max = value_bytes_max
+        self._ledger, self._limits = ledger or Ledger(), limits
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="files")
 
     async def run(self, plan: ReadPlan | WritePlan, ticket: Ticket) -> dict[str, Any]:
@@ -42,7 +54,7 @@ class Files:
             # A thread may be quicker than the timeout that would stop it.
             raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - started_s) * 1000))
         over = threading.Event()
-        job = self._threads.submit(_carry_out, plan, ticket, over)
+        job = self._threads.submit(self._carry_out, plan, ticket, over)
         done = asyncio.wrap_future(job)
         try:
             async with asyncio.timeout_at(ticket.deadline_s):
@@ -61,9 +73,16 @@ class Files:
         """Take no more calls."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-
-def _carry_out(plan: ReadPlan | WritePlan, ticket: Ticket, over: threading.Event) -> dict[str, Any]:
-    return read(plan, ticket, over) if isinstance(plan, ReadPlan) else write(plan, ticket, over)
+    def _carry_out(self, plan: ReadPlan | WritePlan, ticket: Ticket, over: threading.Event) -> dict[str, Any]:
+        if isinstance(plan, ReadPlan):
+            return read(plan, ticket, over, self._value_bytes_max)
+        if plan.path.root == "host":
+            return write(plan, ticket, over)
+        folders = (ticket.workspace.code, ticket.workspace.tmp)
+        self._ledger.check(folders, self._limits, "/code with /tmp")
+        value = write(plan, ticket, over)
+        self._ledger.add(folders, len(plan.content))
+        return value
 
 
 def _nobody_waits(done: "asyncio.Future[Any]") -> None:
@@ -71,12 +90,15 @@ def _nobody_waits(done: "asyncio.Future[Any]") -> None:
         done.exception()  # looked at, so that it is not reported as lost
 
 
-def read(plan: ReadPlan, ticket: Ticket, over: threading.Event) -> dict[str, Any]:
+def read(
+    plan: ReadPlan, ticket: Ticket, over: threading.Event, value_bytes_max: int = VALUE_BYTES_MAX
+) -> dict[str, Any]:
     """Return `{content, size}`; bytes that are no UTF-8 come as base64 with `encoding`.
 
+    A file comes whole or not at all: whoever reads a part and writes it back loses the rest.
     Raises Rejected: file_not_found, not_regular_file, forbidden_path, too_large, file_error, workspace_not_found.
     """
-    bytes_max = min(plan.bytes_max, BYTES_MAX)
+    bytes_max = min(plan.bytes_max, BYTES_MAX, value_bytes_max)
     with opened(plan.path, ticket.workspace, os.O_RDONLY) as file:
         status = os.fstat(file)
         if not is_regular(status):
@@ -90,10 +112,14 @@ def read(plan: ReadPlan, ticket: Ticket, over: threading.Event) -> dict[str, Any
     if len(content) > bytes_max:  # it grew, or it is a file of /proc, which never tells its size
         raise _too_large(plan.path, bytes_max)
     try:
-        return {"content": content.decode("utf-8"), "size": len(content)}
+        value: dict[str, Any] = {"content": content.decode("utf-8"), "size": len(content)}
     except UnicodeDecodeError:
         text = base64.b64encode(content).decode("ascii")
-        return {"content": text, "encoding": "base64", "size": len(content)}
+        value = {"content": text, "encoding": "base64", "size": len(content)}
+    # As text of an answer most files are a little longer than they are, and some much.
+    if len(content) * ENCODED_TIMES_MAX > value_bytes_max and len(msgspec.json.encode(value)) > value_bytes_max:
+        raise _too_large(plan.path, value_bytes_max, size=len(content))
+    return value
 
 
 def write(plan: WritePlan, ticket: Ticket, over: threading.Event) -> dict[str, Any]:
@@ -233,4 +259,5 @@ def _temporary_name(call_id: str) -> str:
 
 
 def _too_large(place: Place, bytes_max: int, **more: int) -> Rejected:
-    return Rejected("too_large", f"the file is larger than {bytes_max} bytes", path=place.shown, max=bytes_max, **more)
+    message = f"the file is larger than the {bytes_max} bytes that one call carries"
+    return Rejected("too_large", message, path=place.shown, max=bytes_max, hint=TOO_LARGE_HINT, **more)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import GitPlan
 from services.policy_gateway.sandbox import nested, repository
 from services.policy_gateway.sandbox.box import Bind, Box
@@ -14,7 +13,7 @@ from services.policy_gateway.sandbox.running import DeadlinePassed
 from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.shadow import Shadow
-from services.policy_gateway.tools.shell import refuse_vanished
+from services.policy_gateway.tools.shell import refuse_linked, refuse_vanished
 from services.policy_gateway.tools.tool import Ticket
 
 NOT_A_REPOSITORY: Final = 128
@@ -89,13 +88,14 @@ class GitTool:
             said = f"fatal: {why}\n".encode()
             duration_ms = round((asyncio.get_running_loop().time() - began_s) * 1000)
             return told(Output(b"", 0), Output(said, len(said)), NOT_A_REPOSITORY, duration_ms)
-        except DeadlinePassed:
-            raise Rejected("timeout", timeout_ms=round((ticket.deadline_s - began_s) * 1000)) from None
+        except DeadlinePassed as why:
+            raise why.to_rejected(round((ticket.deadline_s - began_s) * 1000)) from None
         return ending.to_value()
 
     def _prepare(self, plan: GitPlan, ticket: Ticket) -> tuple[Box, str]:
         workspace = ticket.workspace
         refuse_vanished(workspace)
+        refuse_linked(plan.cwd, workspace)
         found = repository.find_git()
         guarded = repository.binds(workspace.code, workspace.name, self._sandbox.state, ticket.role)
         if plan.profile != "admin":

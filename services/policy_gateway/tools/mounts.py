@@ -5,6 +5,7 @@ it could become a symbolic link between our look and the engine's mount, so the 
 descriptors, in a folder of the gateway.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ COPIES: Final = "mounts"
 COPY_BYTES_MAX: Final = 256 << 20
 COPY_ENTRIES_MAX: Final = 20_000
 COPY_DEPTH_MAX: Final = 64
+TRIES_MAX: Final = 8
 CLOSED: Final = tuple(
     Path(path) for path in ("/proc", "/sys", "/dev", "/run/containerd", "/run/podman", "/var/lib/docker")
 )
@@ -54,14 +56,22 @@ def prepare(
     return Mounts(specs, copies, owner)
 
 
+def check(mounts: tuple[Mount, ...], workspace: Workspace, sockets: tuple[Path, ...]) -> None:
+    """Look at every mount as `prepare` does, and make nothing. Raises Rejected: forbidden_mount, file_not_found."""
+    for mount in mounts:
+        _looked_at(mount, workspace, sockets)
+
+
 def copies_of(workspace: Workspace) -> Path:
     """Where a workspace keeps the copies of calls under way: beside `tmp`, where no tool reaches."""
     return workspace.tmp.parent / COPIES
 
 
 def discard(copies: Path) -> None:
-    """Remove the copies of one call."""
+    """Remove the copies of one call, and their folder when it was the last one's."""
     shutil.rmtree(copies, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        copies.parent.rmdir()
 
 
 def sweep(root: Path, now_s: float) -> int:
@@ -76,6 +86,14 @@ def sweep(root: Path, now_s: float) -> int:
 
 
 def _source(mount: Mount, workspace: Workspace, copy: Path, sockets: tuple[Path, ...]) -> tuple[Path, os.stat_result]:
+    real, status = _looked_at(mount, workspace, sockets)
+    if mount.host.root == "host" or not mount.host.parts:
+        return real, status
+    _copy(mount, workspace, copy)
+    return copy, status
+
+
+def _looked_at(mount: Mount, workspace: Workspace, sockets: tuple[Path, ...]) -> tuple[Path, os.stat_result]:
     if _closed_target(mount.container):
         raise _forbidden(mount, "a container cannot have it there")
     try:
@@ -92,12 +110,9 @@ def _source(mount: Mount, workspace: Workspace, copy: Path, sockets: tuple[Path,
         raise _forbidden(mount, "it belongs to the machine")
     if any(_resolved(path).is_relative_to(real) for path in (*sockets, *CLOSED)):
         raise _forbidden(mount, "it leads to the engine or to the kernel")
-    if mount.host.root == "host" or not mount.host.parts:
-        return real, status
-    if not mount.read_only:
+    if not mount.read_only and mount.host.root != "host" and mount.host.parts:
         raise _forbidden(mount, "only the whole of it can be mounted for writing")
-    _copy(mount, workspace, copy)
-    return copy, status
+    return real, status
 
 
 def _resolved(path: Path) -> Path:
@@ -153,9 +168,17 @@ def _too_large() -> Rejected:
     return Rejected("too_large", message, bytes_max=COPY_BYTES_MAX, entries_max=COPY_ENTRIES_MAX)
 
 
+def _make(folder: Path) -> None:
+    for _ in range(TRIES_MAX):
+        with contextlib.suppress(FileNotFoundError):  # the last of the others has just taken the folder around away
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True)
+
+
 def _copy(mount: Mount, workspace: Workspace, copy: Path) -> None:
-    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
+        _make(copy.parent)
         with opened(mount.host, workspace, os.O_RDONLY) as found:
             if stat.S_ISDIR(os.fstat(found).st_mode):
                 _copy_folder(found, copy, _Budget(), 1)

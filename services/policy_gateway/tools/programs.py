@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from contracts.errors import Rejected
 from services.policy_gateway.sandbox.box import SYSTEM, Bind
+from services.policy_gateway.sandbox.twins import Twin
 from services.policy_gateway.tools.tool import Workspace
 
 SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")
@@ -33,6 +34,8 @@ class Program(NamedTuple):
     argv: tuple[str, ...]
     binds: tuple[Bind, ...]
     environment: Mapping[str, str]
+    twin: Twin | None = None
+    """What scripts of its environment name by its place on the machine."""
 
 
 class Programs:
@@ -89,14 +92,15 @@ class Programs:
                 message = "the workspace's .venv uses a Python that is not in the gateway's table"
                 raise Rejected("program_not_found", message, program=name)
             extra = {"PYTHONPATH": ":".join(below)} if (below := _path_files(own, workspace.code)) else {}
-            return self._in_venv(own, inside, name, extra)
+            found = self._in_venv(own, inside, name, extra)
+            return found._replace(twin=Twin(workspace.code, "/code"))
         venv = self._python.parent.parent
         if not os.access(venv / "bin" / name, os.X_OK):
             return None
         if self._is_shown(venv):
             return Program((str(venv / "bin" / name),), self._base_binds(), {})
         found = self._in_venv(venv, OWN_VENV, name, {})
-        return found._replace(binds=(*found.binds, Bind(venv, OWN_VENV)))
+        return found._replace(binds=(*found.binds, Bind(venv, OWN_VENV)), twin=Twin(venv, OWN_VENV))
 
     def _in_venv(self, venv: Path, inside: str, name: str, extra: Mapping[str, str]) -> Program:
         """A script names its interpreter by a path of the host: so the interpreter is named here."""
@@ -130,7 +134,7 @@ class Programs:
             binds += _own_place(toolchain.folder)
             environment = {**toolchain.environment, **environment}
         environment["PATH"] = ":".join(filter(None, [environment.get("PATH"), *self._bins()]))
-        return Program(found.argv, tuple(dict.fromkeys(binds)), environment)
+        return found._replace(binds=tuple(dict.fromkeys(binds)), environment=environment)
 
 
 def rust_toolchains(home: Path | None = None) -> tuple[Toolchain, ...]:

@@ -88,7 +88,7 @@ class Shadow:
             await asyncio.to_thread(self._make, at, workspace.code)
             box = await asyncio.to_thread(self._box, at, workspace)
             refs = ["+refs/*:refs/now/*"]
-            head = (workspace.code / ".git" / "HEAD").read_text().strip()
+            head = await asyncio.to_thread(repository.head, workspace.code)
             if _OBJECT.fullmatch(head):
                 refs.append("+HEAD:refs/now/HEAD")
             fetched = await self._git(box, [*FETCH, "/code/.git", *refs], deadline_s)
@@ -112,8 +112,8 @@ class Shadow:
         at = self._folder / workspace.name
         if not (at / "HEAD").exists():
             raise Rejected("not_found", "nothing was kept for this workspace", workspace=workspace.name)
-        box = Box((Bind(at, "/shadow"), Bind(workspace.code, "/code", writable=True)), ENVIRONMENT, "/code")
-        there = (workspace.code / ".git" / "HEAD").exists()
+        there, guarded = await asyncio.to_thread(self._guarded, workspace)
+        box = Box((Bind(at, "/shadow"), Bind(workspace.code, "/code", writable=True), *guarded), ENVIRONMENT, "/code")
         into = "refs/rescued" if there else "refs"
         refs = [f"{commit}:refs/rescued/{commit}"] if commit else [f"+refs/now/*:{into}/*"]
         steps: list[Sequence[str]] = []
@@ -154,6 +154,14 @@ class Shadow:
         used = sum(file.lstat().st_size for file in (at / "objects").rglob("*"))
         if used > self._bytes_max:
             raise Rejected("too_large", "the history is larger than what is kept of it", bytes_max=self._bytes_max)
+
+    def _guarded(self, workspace: Workspace) -> tuple[bool, tuple[Bind, ...]]:
+        """Whether there is a repository, and what keeps its configuration from starting programs. Raises Rejected."""
+        try:
+            there = repository.is_there(workspace.code)
+            return there, repository.binds(workspace.code, workspace.name, self._sandbox.state, "policy-gateway")
+        except repository.BadRepository as why:
+            raise Rejected("file_error", str(why), path="/code/.git") from why
 
     def _box(self, at: Path, workspace: Workspace) -> Box:
         """The shadow to write to, the repository to read from, and nothing else of the workspace."""

@@ -10,9 +10,8 @@ from typing import Final, NamedTuple
 
 # Standard Lua that the sandbox does not offer, and what lupa would add.
 REFUSED: Final = frozenset(
-    {"collectgarbage", "coroutine", "debug", "dofile", "getfenv", "getmetatable", "io", "load", "loadfile"}
-    | {"loadstring", "lupa", "module", "os", "package", "python", "rawequal", "rawget", "rawlen", "rawset"}
-    | {"require", "setfenv", "setmetatable", "warn", "xpcall"}
+    {"collectgarbage", "debug", "dofile", "getfenv", "io", "load", "loadfile", "loadstring", "lupa", "module", "os"}
+    | {"package", "python", "require", "setfenv"}
 )
 REFUSED_IN_STRING: Final = frozenset({"dump"})
 REFUSED_IN_MATH: Final = frozenset({"randomseed"})

@@ -3,6 +3,7 @@
 local refused, refused_in_string, refused_in_math, rep_bytes_max, instructions_per_look = ...
 
 local load, pcall, error, type, rawget, setmetatable, next = load, pcall, error, type, rawget, setmetatable, next
+local select, create, resume, close = select, coroutine.create, coroutine.resume, coroutine.close
 local sethook, clock, unpack, rep = debug.sethook, os.clock, table.unpack, string.rep
 local tostring, tonumber = tostring, tonumber
 
@@ -58,7 +59,8 @@ end
 
 local offered = {}
 for _, name in ipairs({
-  "assert", "error", "ipairs", "next", "pairs", "select", "tonumber", "tostring", "type", "utf8", "_VERSION",
+  "assert", "error", "getmetatable", "ipairs", "next", "pairs", "rawequal", "rawget", "rawlen", "rawset", "select",
+  "tonumber", "tostring", "type", "utf8", "_VERSION",
 }) do
   offered[name] = G[name]
 end
@@ -69,10 +71,65 @@ end
 offered.pcall = function(f, ...)
   return settle(pcall(f, ...))
 end
-offered.print = function() end -- nobody listens; the pipe belongs to the protocol
+-- The handler is called when the call is over, not inside of it: there no hook would look.
+offered.xpcall = function(f, handler, ...)
+  local function judged(ok, ...)
+    if ok or stopped_code then
+      return settle(ok, ...)
+    end
+    return false, select(2, settle(pcall(handler, ...)))
+  end
+  return judged(pcall(f, ...))
+end
+-- Lua would call a finalizer when it collects: after the script's end, where nobody bounds it.
+offered.setmetatable = function(object, metatable)
+  if type(metatable) == "table" and rawget(metatable, "__gc") ~= nil then
+    stop("lua_restricted", "`__gc` is not in the sandbox", 2)
+  end
+  return setmetatable(object, metatable)
+end
+offered.print, offered.warn = function() end, function() end -- nobody listens; the pipe belongs to the protocol
 offered.string = guarded(string, "string.", refused_in_string)
 offered.string.rep = bounded_rep
 offered.math = guarded(math, "math.", refused_in_math)
+
+-- A hook watches one coroutine: each gets its own, from its first instruction on. What goes wrong in one is caught by
+-- whoever resumes it, as pcall does.
+local look
+
+local function watched(f)
+  local made = create(f)
+  sethook(made, look, "", instructions_per_look)
+  return made
+end
+
+local function or_raise(made, ok, ...)
+  if not ok then
+    close(made)
+    error((...), 0)
+  end
+  return ...
+end
+
+offered.coroutine = {
+  create = watched,
+  resume = function(made, ...)
+    return settle(resume(made, ...))
+  end,
+  wrap = function(f)
+    local made = watched(f)
+    return function(...)
+      return or_raise(made, settle(resume(made, ...)))
+    end
+  end,
+  close = function(made)
+    return settle(close(made))
+  end,
+  isyieldable = coroutine.isyieldable,
+  running = coroutine.running,
+  status = coroutine.status,
+  yield = coroutine.yield,
+}
 
 local env = guarded(offered, "", refused)
 env._G = env
@@ -109,11 +166,15 @@ local function run(source, context, argv, argc, cpu_s)
   end
   env.context, env.argv = context == nil and {} or context, argv
   local ends = clock() + cpu_s
-  sethook(function()
+  look = function()
+    if stopped_code then
+      error(stopped_message, 0) -- whatever caught it, a handler or a coroutine, does not go on
+    end
     if clock() > ends then
       stop("lua_timeout", "the script ran past its deadline", 2)
     end
-  end, "", instructions_per_look)
+  end
+  sethook(look, "", instructions_per_look)
   local ok, value = pcall(function()
     local returned = chunk()
     local main = rawget(env, "main")

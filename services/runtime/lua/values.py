@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from lupa.lua54 import lua_type
 
-DEPTH_MAX: Final = 64
+DEPTH_MAX: Final = 100
 NODES_MAX: Final = 100_000
 BYTES_MAX: Final = 4 << 20
 

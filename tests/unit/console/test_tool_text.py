@@ -77,3 +77,8 @@ def test_an_answer_without_words_leaves_no_empty_line(capsys: pytest.CaptureFixt
     for token in (LlmToken("", 1, True), LlmToken("hi", 1, False), LlmToken("", 2, True)):
         lines.chunk("impl", token)
     assert capsys.readouterr().out == "impl> hi\n"
+
+
+def test_secrets_of_a_call_are_not_shown():
+    assert call_text("shell", {"cmd": ["mix", "deploy", "--token", "s3cret"]}) == "shell mix deploy --token ***"
+    assert call_text("http", {"url": "https://a:s3cret@x/?api_key=s3cret"}) == "http GET https://a:***@x/?api_key=***"

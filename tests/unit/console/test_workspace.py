@@ -125,3 +125,20 @@ def test_the_flags_of_run_become_the_runs_options(home: Home, project: Path):
     assert "workspace" not in RunFlags().options(watched=False, home=home)
     with pytest.raises(Rejected, match="bad_request"):
         RunFlags(profile="python").options(watched=False, home=home)
+
+
+def test_nothing_is_no_workspace(home: Home):
+    for nothing in ("", "  "):
+        with pytest.raises(Rejected) as refused:
+            RunFlags(workspace=nothing).options(watched=False, home=home)
+        assert (refused.value.code, refused.value.detail["hint"]) == ("bad_request", "say . for this directory")
+
+
+def test_the_name_that_people_see_is_enough_while_only_one_has_it(home: Home, project: Path, tmp_path: Path):
+    name = workspace_of(str(project), home)
+    assert workspace_of("my-shop", home) == workspace_of(name, home) == name
+    other = tmp_path / "x" / "my shop"
+    other.mkdir(parents=True)
+    workspace_of(str(other), home)
+    with pytest.raises(Rejected, match="conflict"):
+        workspace_of("my-shop", home)

@@ -56,10 +56,17 @@ class Post:
         self.stored: list[tuple[str, str]] = []
         self.refuses: Rejected | None = None
         bus: Any = SimpleNamespace(publish=self._publish, dead_letter=self._dead_letter, store=self._store)
-        self.boxes = Mailboxes(bus, host, structlog.get_logger(), self._spawn, lambda: TakeTime(llm_alive=False))
+        self.boxes = Mailboxes(
+            bus, host, structlog.get_logger(), self._spawn, lambda: TakeTime(llm_alive=False), self._check
+        )
+        self.doubts: Rejected | None = None
 
     def _deliver(self, actor_id: str, command: RunCommand, **how: Any) -> None:
         self.kept.append({"actor_id": actor_id, "command": command, **how})
+
+    async def _check(self, answer: TakeApproval) -> None:
+        if self.doubts is not None:
+            raise self.doubts
 
     def _publish(self, subject: str, data: bytes) -> None:
         self.sent.append((subject, json.loads(data)))
@@ -235,3 +242,15 @@ async def test_the_answer_of_a_gate_is_believed_only_where_identity_alone_may_sp
     await post.settled()
     assert bool(post.kept) == taken
     assert bool(post.aside) != taken
+
+
+@pytest.mark.parametrize(
+    ("code", "fate"),
+    [("approval_not_genuine", "term approval_not_genuine"), ("no_responders", "nak 1.0"), ("timeout", "nak 1.0")],
+)
+async def test_a_release_that_is_not_proven_reaches_no_run(post: Post, code: str, fate: str) -> None:
+    post.doubts = Rejected(code)
+    letter = Letter("htdag.v1.in.3.executor.run.r1.approval", ANSWER, GENUINE)
+    post.boxes.take_command(letter)  # type: ignore[arg-type]
+    await post.settled()
+    assert (post.kept, letter.fate) == ([], [fate])

@@ -95,6 +95,7 @@ def test_an_admin_task_waits_and_shows_the_exact_action() -> None:
     assert RUN.deadline_at_ms(told.run) == asked.expires_at_ms
 
 
+@pytest.mark.law("I6")
 def test_a_release_starts_just_this_attempt_once() -> None:
     told = Told(admin())
     asked = told.asked

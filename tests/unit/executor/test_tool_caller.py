@@ -65,6 +65,13 @@ async def test_a_call_names_role_tool_arguments_and_what_it_belongs_to():
     ]
 
 
+async def test_a_call_of_an_admin_task_has_a_subject_of_its_own():
+    """The plain one is for people: the executor's key may not publish there."""
+    effect = msgspec.structs.replace(call(), role="admin")
+    _, gateway = await outcome(effect, {"exit": 0})
+    assert [subject for subject, _ in gateway.asked] == ["htdag.v1.tool.admin.shell.task"]
+
+
 async def test_it_is_asked_again_under_the_same_name_until_it_is_answered():
     found, gateway = await outcome(call(), "no_responders", "timeout", "nats_unavailable", {"exit": 0})
     assert found.value == {"exit": 0}
@@ -102,10 +109,13 @@ async def test_a_denial_is_the_result_as_the_gateway_says_it():
     assert (found.error["class"], found.error["max"]) == ("policy_violation", 300_000)
 
 
-async def test_a_name_that_is_no_tool_is_refused_here():
-    found, gateway = await outcome(call(tool="shell.>"), {})
-    assert found.error is not None
-    assert (found.error["code"], gateway.asked) == ("forbidden_tool", [])
+async def test_a_name_that_is_no_tool_reaches_the_gateway_all_the_same():
+    """There it is refused and recorded, as every call is."""
+    _, gateway = await outcome(call(tool="shell.>" + "x" * 500), {})
+    ((subject, body),) = gateway.asked
+    assert subject == "htdag.v1.tool.coder.unnameable"
+    assert (body["args"]["tool"][:8], len(body["args"]["tool"])) == ("shell.>x", 200)
+    assert body["args"]["args"] == {"cmd": ["mix", "test"]}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +146,7 @@ async def test_a_model_gets_as_much_as_it_is_shown_and_a_task_gets_more():
     assert found.truncated
     assert (found.value["exit"], found.value["stderr"]) == (0, "short")
     assert len(msgspec.json.encode(found.value)) <= TOOL_RESULT_CHARS_MAX
-    assert found.value["stdout"].endswith("[… cut: 100000 characters in all]")
+    assert "[… cut: 100000 characters in all]" in found.value["stdout"]
     found, _ = await outcome(call(for_model=False), long)
     assert (found.value, found.truncated) == (long, False)
     found, _ = await outcome(call(for_model=False), long, bytes_max=50_000)

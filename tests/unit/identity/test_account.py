@@ -1,6 +1,7 @@
 """One account: what an attempt leads to, when it is locked, and that a step is accepted once."""
 
 import msgspec
+import pytest
 
 from contracts.codec import CommitCodec
 from contracts.identity import (
@@ -72,6 +73,7 @@ def test_other_steps_are_wrong_codes_whatever_the_edge_says():
         aka().when(attempt(step)).then(failed(1))
 
 
+@pytest.mark.law("I7")
 def test_a_code_is_accepted_once_and_the_owner_is_told_of_the_second_time():
     told = aka().after(attempt(STEP)).when(attempt(STEP))
     assert told.events[0] == failed(1, code="code_reused", step=STEP)

@@ -7,7 +7,7 @@ import msgspec
 from contracts.approval import RequestApproval
 from contracts.streams import COMMANDS, DEAD_LETTERS
 from contracts.subjects import command, dead_letter
-from services.identity.sealing import signature_ok
+from services.runtime.signatures import signature_ok
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import ACTION, Hall
 

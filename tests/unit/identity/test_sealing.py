@@ -5,7 +5,8 @@ import stat
 import pytest
 
 from contracts.errors import Rejected
-from services.identity.sealing import KeyFile, Sealer, signature_ok
+from services.identity.sealing import KeyFile, Sealer
+from services.runtime.signatures import signature_ok
 
 
 @pytest.fixture

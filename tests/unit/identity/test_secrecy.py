@@ -3,6 +3,8 @@
 import re
 import urllib.request
 
+import pytest
+
 from services.identity.sealing import KeyFile
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall
@@ -17,6 +19,7 @@ async def everything_stored(hall: Hall) -> bytes:
     return b"\n".join(found)
 
 
+@pytest.mark.law("I13")
 async def test_nothing_secret_is_stored_logged_or_counted(hall: Hall):
     token = hall.token()
     bearer = await hall.enrol()

@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.codec import CommitCodec
 from contracts.commit import HEADER_TYPES, Commit
+from contracts.errors import Rejected
 from contracts.policy import AuditEvent, CallOf, ToolCall
 from contracts.run import RunCreated, RunEvent, TasksAdded, TaskStarted
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_POLICY_GATEWAY
@@ -31,45 +32,61 @@ from services.runtime.lifecycle import Phase
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
+FAR_MS = 4_000_000_000_000
+"""A deadline that no test lives to see."""
 RUN_CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
 
 
+VANISHED = "vanished"
+
+
 class HeldTool:
-    """Answers at once, or when the test says so; counts how often it was really called."""
+    """Answers at once, or when the test says so; counts how often it was really called, and cut."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.value: Any = {"content": "hello", "size": 5}
         self.error: Exception | None = None
         self.hold: asyncio.Event | None = None
+        self.cut = 0
 
     async def run(self, plan: Any, ticket: Ticket) -> dict[str, Any]:
         self.calls.append(plan)
         if self.hold is not None:
-            await self.hold.wait()
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.cut += 1
+                raise
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class OneWorkspace:
-    """Every name is the same folder."""
+    """Every name is the same folder, but one."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, name: str | None) -> Workspace:
+        if name == VANISHED:
+            raise Rejected("workspace_not_found", workspace=name)
         return Workspace(name or "default", self._root, self._root, "seed")
 
 
 class Gateway:
     """One gateway: its app, and the tool behind all its plans."""
 
-    def __init__(self, server: NatsServer, home: Path, *, drain_s: float = 20.0, **policy: Any) -> None:
+    def __init__(
+        self, server: NatsServer, home: Path, *, drain_s: float = 20.0, keys: Path | None = None, **policy: Any
+    ) -> None:
         self.tool = HeldTool()
         self.home = home
         flags = {"core.home": str(home), "core.nats_url": server.url, "core.http_port": "0",
                  "core.drain_s": drain_s}  # fmt: skip
+        if keys is not None:
+            flags["core.nats_nkey_file"] = str(keys)
         self.app = App(SERVICE, Config.load(flags, env={}))
         self._policy = PolicyConfig(**policy)
         self._task: asyncio.Task[int] | None = None
@@ -142,9 +159,9 @@ class Caller:
     async def task_runs(self, run_id: str = "r1", task_id: str = "a", role: str = "coder", attempt: int = 1) -> None:
         await self.run_is(
             run_id,
-            RunCreated(run_id=run_id, deadline_at_ms=1),
+            RunCreated(run_id=run_id, deadline_at_ms=FAR_MS),
             TasksAdded([TaskSpec(id=task_id, role=role)]),
-            TaskStarted(task_id, attempt, 1),
+            TaskStarted(task_id, attempt, FAR_MS),
         )
 
 

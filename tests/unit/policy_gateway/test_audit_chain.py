@@ -38,6 +38,7 @@ def test_what_is_linked_is_verified_whatever_the_arguments_are(many: list[object
     assert (checked.n, checked.hash) == (head.n, head.hash) == (len(many), head.hash)
 
 
+@pytest.mark.law("I11")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -9,13 +9,20 @@ from contracts.limits import REQUEST_BYTES_MAX, TOOL_ARGS_KEPT_MAX_BYTES
 from contracts.policy import ATTACKS
 from services.policy_gateway.audit.attacks import attack_of
 from services.policy_gateway.audit.denials import Bursts
-from services.policy_gateway.audit.redaction import clean, keep, restored
+from services.policy_gateway.audit.fingerprint import Fingerprint
+from services.policy_gateway.audit.redaction import Kept, clean, keep, restored
 from services.policy_gateway.policy.text_lines import line_of
 from tests.unit.policy_gateway.test_audit_chain import json_values
 
+FINGERPRINT = Fingerprint(b"k" * 32)
+
+
+def kept_of(args: object, opts: object = None) -> Kept:
+    return keep(args, opts or {}, FINGERPRINT)
+
 
 def test_contents_are_told_by_size_and_digest_and_can_be_judged_again() -> None:
-    kept = keep({"write": "/code/a", "content": "gehéim" * 100})
+    kept = kept_of({"write": "/code/a", "content": "gehéim" * 100})
     assert kept.exact
     assert "gehéim" not in str(kept.args)
     again = restored(kept.args)
@@ -36,16 +43,16 @@ def test_contents_are_told_by_size_and_digest_and_can_be_judged_again() -> None:
     ],
 )
 def test_secrets_are_not_kept_nor_can_they_be_guessed(args) -> None:
-    kept = keep(args)
+    kept = kept_of(args)
     assert "s3cret" not in str(kept.args)
     assert not kept.exact
     assert "sha256" not in str(kept.args)
 
 
 def test_large_arguments_are_cut_and_cannot_be_judged_again() -> None:
-    kept = keep({"src": "x" * 20_000, "argv": []})
+    kept = kept_of({"src": "x" * 20_000, "argv": []})
     assert (kept.exact, kept.args["src"]["bytes"]) == (False, 20_000)
-    assert keep({"src": "x" * 10_000}).exact
+    assert kept_of({"src": "x" * 10_000}).exact
 
 
 @pytest.mark.parametrize(
@@ -59,14 +66,14 @@ def test_large_arguments_are_cut_and_cannot_be_judged_again() -> None:
     ids=["beside a secret", "lists", "objects", "secrets"],
 )
 def test_an_entry_of_the_audit_stays_small_whatever_was_asked(args) -> None:
-    kept = keep(args)
+    kept = kept_of(args)
     assert not kept.exact
     assert max(len(msgspec.json.encode(kept.args)), len(msgspec.json.encode(clean(args)))) <= TOOL_ARGS_KEPT_MAX_BYTES
 
 
 @pytest.mark.parametrize("mark", [{"$cut": "content", "bytes": 10**12}, {"$cut": "content"}, {"$cut": "secret"}])
 def test_a_mark_of_the_audit_that_a_caller_made_is_not_taken_for_one(mark) -> None:
-    kept = keep({"write": "/code/a", "content": mark})
+    kept = kept_of({"write": "/code/a", "content": mark})
     assert not kept.exact
     assert kept.args["content"]["$cut"] == "reserved"
     assert len(restored({"content": mark}).get("content", "")) <= REQUEST_BYTES_MAX, "as older entries may hold it"
@@ -74,7 +81,7 @@ def test_a_mark_of_the_audit_that_a_caller_made_is_not_taken_for_one(mark) -> No
 
 @given(json_values)
 def test_whatever_is_given_something_is_kept(args) -> None:
-    kept = keep(args)
+    kept = kept_of(args)
     assert len(kept.sha256) == 64
     restored(kept.args)
 

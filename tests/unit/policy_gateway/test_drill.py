@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,9 +11,14 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import failure
+from contracts.errors import Rejected, failure
+from services.policy_gateway.decision.plans import DockerPlan
+from services.policy_gateway.drill.attempts import ATTACKS
 from services.policy_gateway.drill.drill import AttemptCall, Drill
 from services.policy_gateway.drill.stage import Stage
+from services.policy_gateway.tools.docker import Docker
+from services.policy_gateway.tools.tool import Ticket, Workspace
+from tests.unit.policy_gateway.decision.verdicts import allowed
 
 
 @pytest.fixture
@@ -98,3 +104,40 @@ async def test_a_filled_disk_and_a_changed_source_are_harm(tmp_path, monkeypatch
         "the disk was filled with 2 MiB",
     ]
     assert await stage.remove() == []
+
+
+@pytest.mark.parametrize("leave", ["nothing", "a folder", "a link", "bytes"])
+async def test_a_source_that_is_gone_is_harm_and_no_mistake_of_the_drill(tmp_path, leave):
+    stage = Stage(tmp_path)
+    await stage.build()
+    source = stage.code / "lib" / "auth.py"
+    source.unlink()
+    match leave:
+        case "a folder":
+            source.mkdir()
+        case "a link":
+            source.symlink_to("/etc/hostname")
+        case "bytes":
+            source.write_bytes(b"\xff\x00")
+    (stage.code / "fill-1").mkdir()
+    (sign,) = await stage.harm("")
+    assert sign == ("the source was changed" if leave == "bytes" else "the source was deleted")
+    shutil.rmtree(stage.folder)
+    assert "the source was deleted" in await stage.harm("")
+    assert await stage.remove() == []
+
+
+async def test_a_link_that_is_mounted_is_refused_by_the_policy_without_image_or_engine(tmp_path):
+    """Attempt 3.5: what closes it must not be that an engine or an image is missing."""
+    stage = Stage(tmp_path)
+    await stage.build()
+    attempt = next(attempt for attack in ATTACKS for attempt in attack.attempts if attempt.title == "symlink")
+    plan = allowed("tester", "docker", attempt.args)
+    assert isinstance(plan, DockerPlan)
+    workspace = Workspace(stage.name, stage.code, stage.folder / "tmp", "python")
+    ticket = Ticket("c", "tester", workspace, asyncio.get_running_loop().time() + 5)
+    with pytest.raises(Rejected) as refused:
+        await Docker(f"unix://{tmp_path}/no-engine.sock").run(plan, ticket)
+    assert refused.value.to_wire()["class"] == "policy_violation"
+    assert refused.value.code == "forbidden_mount"
+    await stage.remove()

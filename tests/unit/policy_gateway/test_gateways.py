@@ -37,6 +37,7 @@ async def test_a_call_that_another_gateway_has_is_waited_for(nats_server: NatsSe
         assert len(decisions) == 1
 
 
+@pytest.mark.law("I11")
 async def test_two_gateways_write_one_chain(nats_server: NatsServer, tmp_path: Path) -> None:
     async with (
         caller(nats_server) as me,
@@ -80,6 +81,7 @@ async def test_a_new_policy_is_in_force_everywhere_within_two_seconds(nats_serve
         assert (await me.ask("put", text=text + "\n# the same\n"))["version"] == 1
 
 
+@pytest.mark.law("I11")
 async def test_whoever_changes_the_log_is_found_out(nats_server: NatsServer, tmp_path: Path) -> None:
     async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one") as one:
         await me.call("coder", "fs", READ)

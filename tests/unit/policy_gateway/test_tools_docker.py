@@ -111,7 +111,7 @@ async def test_a_call_that_is_cut_while_its_copies_are_made_leaves_none(
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert os.listdir(mounts.copies_of(workspace)) == []
+    assert not mounts.copies_of(workspace).exists()
 
 
 def layers(archive: io.BytesIO) -> tuple[dict[str, Any], dict[str, tarfile.TarInfo]]:
@@ -173,3 +173,13 @@ async def test_an_image_comes_from_exactly_one_source(tmp_path: Path) -> None:
         with pytest.raises(Rejected) as caught:
             await build("x:1", **sources)
         assert caught.value.code == "bad_request"
+
+
+def test_the_folder_of_copies_goes_with_the_last_of_them(workspace: Workspace) -> None:
+    (workspace.code / "sub").mkdir()
+    mount = Mount(Place("code", ("sub",)), "/work", True)
+    first, second = (mounts.prepare((mount,), workspace, name, 1000, ()) for name in ("one", "two"))
+    mounts.discard(first.copies)
+    assert second.copies.is_dir()
+    mounts.discard(second.copies)
+    assert not mounts.copies_of(workspace).exists()

@@ -15,6 +15,7 @@ import pytest
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import Place, ReadPlan, Root, WritePlan
+from services.policy_gateway.sandbox.limits import DEFAULTS
 from services.policy_gateway.tools.files import BYTES_MAX, Files
 from services.policy_gateway.tools.tool import Ticket, Workspace
 from tests.support.eventually import eventually
@@ -108,6 +109,7 @@ async def test_bytes_that_are_no_text_come_as_base64(files: Files, workspace: Wo
 async def test_too_much_is_refused_with_the_limit(files: Files, workspace: Workspace) -> None:
     (workspace.code / "big").write_bytes(b"x" * 101)
     why = await refused(read(files, workspace, "big", bytes_max=100))
+    assert why.detail.pop("hint")
     assert (why.code, why.detail) == ("too_large", {"path": "/code/big", "max": 100, "size": 101})
     assert (await read(files, workspace, "big", bytes_max=101))["size"] == 101
     assert (await refused(write(files, workspace, "huge", b"x" * (BYTES_MAX + 1)))).code == "too_large"
@@ -292,3 +294,29 @@ async def test_a_file_swapped_for_a_link_in_between_never_leads_out(files: Files
     assert secret.read_text() == SECRET
     assert SECRET not in answers
     assert {"harmless", "forbidden_path"} <= set(answers)
+
+
+async def test_nothing_is_written_into_a_workspace_that_is_full(tmp_path: Path) -> None:
+    for name in ("code", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "code" / "large").write_bytes(bytes(2 << 20))
+    tool = Files(limits=DEFAULTS._replace(folders_bytes=1 << 20))
+    deadline_s = asyncio.get_running_loop().time() + 10
+    ticket = Ticket("c1", "coder", Workspace("w1", tmp_path / "code", tmp_path / "tmp", "seed"), deadline_s)
+    with pytest.raises(Rejected) as refused:
+        await tool.run(WritePlan(Place("code", ("new",)), b"x"), ticket)
+    assert (refused.value.code, (tmp_path / "code" / "new").exists()) == ("workspace_full", False)
+    tool.close()
+
+
+@pytest.mark.parametrize("content", [b"x" * 3000, b"\0" * 500, b"\xff" * 2000], ids=["large", "control", "binary"])
+async def test_a_file_comes_whole_or_not_at_all(workspace: Workspace, content: bytes) -> None:
+    """An answer carries only so much, whatever the file looks like in it: half a file is never taken for the whole."""
+    (workspace.code / "file").write_bytes(content)
+    tool = Files(value_bytes_max=2048)
+    error = await refused(read(tool, workspace, "file"))
+    assert (error.code, error.detail["max"], error.detail["size"]) == ("too_large", 2048, len(content))
+    assert "program" in error.detail["hint"]
+    (workspace.code / "file").write_bytes(b"x" * 1900)
+    assert (await read(tool, workspace, "file"))["size"] == 1900
+    tool.close()

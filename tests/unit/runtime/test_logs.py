@@ -110,6 +110,16 @@ def test_passwords_of_urls_are_hidden_even_in_messages_and_tracebacks(stream):
     assert lines(stream)[0]["msg"] == "to nats://ann:***@broker:4222"
 
 
+def test_tracebacks_for_people_are_searched_too(stream):
+    log = logs.configure("planner", fmt="text", stream=stream)
+    try:
+        raise OSError("cannot reach nats://ann:geheim@broker:4222")
+    except OSError:
+        log.exception("failed")
+    assert "cannot reach nats://ann:***@broker:4222" in stream.getvalue()
+    assert "geheim" not in stream.getvalue()
+
+
 def test_tracebacks_have_frames_but_never_local_variables(stream):
     log = logs.configure("identity", stream=stream)
     hidden = "483" + "291"

@@ -175,3 +175,12 @@ async def test_a_dead_collector_does_not_hold_up_the_stop(monkeypatch, caplog):
     async with asyncio.timeout(5):
         await telemetry.stop()
     assert "spans_lost" in caplog.text
+
+
+async def test_an_error_and_an_attribute_are_told_without_their_secrets(spans):
+    with pytest.raises(ValueError, match="geheim"), telemetry.span("x", attributes={"url": "https://a:geheim@x/"}):
+        raise ValueError("no access with --token=geheim or https://a:geheim@x/")
+    (span,) = spans()
+    assert span.status.status_code.name == "ERROR"
+    assert [event.name for event in span.events] == ["exception"]
+    assert "geheim" not in span.to_json()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.policy_gateway.sandbox import processes
+from services.policy_gateway.sandbox.ledger import Ledger
 from services.policy_gateway.sandbox.limits import Limits
 from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
 
@@ -28,7 +29,7 @@ def test_a_watchdog_that_breaks_ends_its_box(
 
     monkeypatch.setattr(processes, "usage", broken)
     pidfd = os.pidfd_open(sleeper.pid)
-    watchdog = Watchdog(sleeper.pid, pidfd, Limits(), Watch(memory=True, processes=True, folders=()))
+    watchdog = Watchdog(sleeper.pid, pidfd, Limits(), Watch(memory=True, processes=True, folders=(), ledger=Ledger()))
     watchdog.start()
     assert sleeper.wait(timeout=10) == -signal.SIGKILL
     assert watchdog.reason == "watchdog"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import Rejected
-from services.policy_gateway.decision.plans import Place
+from services.policy_gateway.decision.plans import GitPlan, Place
 from tests.attack.ground import Ground
+from tests.unit.policy_gateway.decision.verdicts import allowed
 
 
 @pytest.fixture
@@ -70,6 +71,12 @@ async def test_the_working_day_of_a_coder(repository: Ground) -> None:
             failed[argv] = done
     assert failed == {}
     assert not (repository.code / "marker").exists()
+
+
+async def test_shortlog_counts_what_head_has_also_when_nobody_says_so(repository: Ground) -> None:
+    plan = allowed("coder", "git", {"cmd": ["shortlog", "-sn"]})
+    assert isinstance(plan, GitPlan)
+    assert (await repository.git(*plan.argv))["stdout"].split() == ["1", "host"]
 
 
 async def test_stash_keeps_and_gives_back(repository: Ground) -> None:

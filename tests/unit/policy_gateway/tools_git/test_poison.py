@@ -47,6 +47,18 @@ POISON = {
     "maintenance": "[gc]\n\tauto = 1\n\tautoDetach = false\n[maintenance]\n\tauto = true\n\tstrategy = incremental\n",
     "trailer": '[trailer "x"]\n\tcommand = {0}\n\tcmd = {0}\n[sequence]\n\teditor = {0}\n'
     "[credential]\n\thelper = !{0}\n",
+    "transport": '[protocol]\n\tallow = always\n[protocol "ext"]\n\tallow = always\n'
+    '[url "ext::{0} "]\n\tinsteadOf = /code/.git\n\tinsteadOf = /shadow\n[core]\n\tgitProxy = {0}\n'
+    '\talternateRefsCommand = {0}\n\taskPass = {0}\n[remote "o"]\n\tvcs = x\n\tuploadpack = {0}\n\treceivepack = {0}\n'
+    '[uploadpack]\n\tpackObjectsHook = {0}\n[submodule "s"]\n\tupdate = !{0}\n[credential]\n\thelper = {0}\n',
+    "tools": '[diff]\n\ttool = t\n\tguitool = t\n[merge]\n\ttool = t\n[difftool "t"]\n\tcmd = {0}\n'
+    '[mergetool "t"]\n\tcmd = {0}\n[interactive]\n\tdiffFilter = {0}\n[add "interactive"]\n\tuseBuiltin = false\n'
+    '[tar "tar.gz"]\n\tcommand = {0}\n[browser "b"]\n\tcmd = {0}\n[man "m"]\n\tcmd = {0}\n[web]\n\tbrowser = b\n',
+    "signing": "[commit]\n\tgpgSign = true\n[tag]\n\tgpgSign = true\n[gpg]\n\tformat = ssh\n"
+    '[gpg "ssh"]\n\tprogram = {0}\n\tdefaultKeyCommand = {0}\n[gpg "openpgp"]\n\tprogram = {0}\n'
+    '[gpg "x509"]\n\tprogram = {0}\n[log]\n\tshowSignature = true\n[merge]\n\tverifySignatures = true\n',
+    "template": "[init]\n\ttemplateDir = /code/hooks\n[core]\n\tattributesFile = /code/.gitattributes\n"
+    "\tworktree = /tmp\n\tbare = true\n[commit]\n\ttemplate = /code/evil\n[safe]\n\tdirectory = *\n",
 }
 HOOKS = [
     *("pre-commit", "commit-msg", "post-commit", "post-checkout", "post-merge"),
@@ -64,6 +76,7 @@ def ground(tmp_path: Path) -> Ground:
     ground.host_git("add", "-A")
     ground.host_git("commit", "-q", "-m", "first")
     ground.host_git("branch", "other")
+    (ground.code / ".git" / "info" / "attributes").write_text("* filter=p diff=p merge=p\n")
     (ground.code / "a.poison").write_text("two\n")
     for name in HOOKS:
         script(ground.code / ".git" / "hooks" / name)

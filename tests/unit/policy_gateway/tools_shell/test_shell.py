@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import Rejected
-from services.policy_gateway.decision.plans import Place
+from services.policy_gateway.decision.plans import Place, Profile
 from services.policy_gateway.sandbox.limits import Limits
 from tests.attack.ground import Ground
 from tests.attack.test_bombs import processes_with
@@ -28,7 +28,7 @@ async def test_output_exit_and_duration_come_back(ground: Ground) -> None:
 async def test_an_argument_is_data(ground: Ground) -> None:
     done = await ground.python("import sys; print(sys.argv[1:])", "a b; touch x", "$(touch y)", "", "new\nline", "ü")
     assert done["stdout"] == "['a b; touch x', '$(touch y)', '', 'new\\nline', 'ü']\n"
-    assert os.listdir(ground.code) == [".git"]
+    assert os.listdir(ground.code) == []
 
 
 async def test_what_a_program_writes_can_be_read_by_a_tester_in_a_container(ground: Ground) -> None:
@@ -58,7 +58,30 @@ async def test_binary_output_is_shown_and_said_so(ground: Ground) -> None:
 
 async def test_much_output_is_cut_on_each_side(ground: Ground) -> None:
     done = await ground.python("import os\nfor _ in range(20): os.write(1, b'o' * 65536); os.write(2, b'e' * 65536)")
-    assert (done["truncated"], len(done["stdout"]), len(done["stderr"]), done["exit"]) == (True, 1 << 20, 1 << 20, 0)
+    assert (done["truncated"], done["exit"]) == (True, 0)
+    mark = "\n[... 262144 bytes left out here ...]\n"
+    assert [len(done[name]) for name in ("stdout", "stderr")] == [len(mark) + (1 << 20)] * 2
+    assert mark in done["stdout"]
+
+
+async def test_the_end_of_much_output_is_kept(ground: Ground) -> None:
+    source = (
+        "import os\nprint('begun', flush=True)"
+        "\nfor _ in range(20): os.write(1, b'o' * 65536)\nprint('\\n1 failed, 2 passed')"
+    )
+    done = await ground.python(source)
+    assert (done["stdout"][:6], done["stdout"][-20:]) == ("begun\n", "\n1 failed, 2 passed\n")
+
+
+async def test_what_was_printed_before_the_deadline_is_told(ground: Ground) -> None:
+    source = "import os, signal\nos.write(1, b'test_one\\n')\nos.write(2, b'warned\\n')\nsignal.pause()"
+    with pytest.raises(Rejected) as refused:
+        await ground.python(source, timeout_s=3)
+    assert (refused.value.code, refused.value.detail["stdout"], refused.value.detail["stderr"]) == (
+        "timeout",
+        "test_one\n",
+        "warned\n",
+    )
 
 
 async def test_files_stay_and_the_private_folder_too(ground: Ground) -> None:
@@ -76,11 +99,63 @@ async def test_it_runs_where_it_was_asked_to(ground: Ground) -> None:
     assert refused.value.code == "file_not_found"
 
 
-async def test_a_link_for_a_folder_leads_nowhere(ground: Ground, tmp_path: Path) -> None:
-    (ground.code / "out").symlink_to(tmp_path)
+@pytest.mark.parametrize("target", ["inner", "/tmp", "/code/.git", "..", "/"])
+@pytest.mark.parametrize("parts", [("link",), ("link", "below"), ("folder", "link")], ids=str)
+async def test_a_link_for_a_folder_is_refused(ground: Ground, target: str, parts: tuple[str, ...]) -> None:
+    """As the fs tool does: a call runs in the folder that it names or nowhere, also where the link leads inside."""
+    (ground.code / "inner" / "below").mkdir(parents=True)
+    (ground.code / "folder").mkdir()
+    (ground.code / "link").symlink_to(target)
+    (ground.code / "folder" / "link").symlink_to(target)
+    for call in (
+        ground.shell("python3", "-ISc", "", cwd=Place("code", parts)),
+        ground.git("status", cwd=Place("code", parts)),
+    ):
+        with pytest.raises(Rejected) as refused:
+            await call
+        assert (refused.value.code, refused.value.detail["path"]) == ("forbidden_path", Place("code", parts).shown)
+
+
+async def test_a_file_is_no_folder_to_run_in(ground: Ground) -> None:
+    (ground.code / "file").touch()
     with pytest.raises(Rejected) as refused:
-        await ground.shell("python3", "-ISc", "", cwd=Place("code", ("out",)))
+        await ground.shell("python3", "-ISc", "", cwd=Place("code", ("file",)))
     assert refused.value.code == "file_not_found"
+
+
+@pytest.mark.parametrize("profile", ["coder", "tester", "admin"])
+async def test_a_call_leaves_no_folder_of_its_own(ground: Ground, profile: Profile) -> None:
+    await ground.python("pass", profile=profile)
+    assert os.listdir(ground.code) == []
+
+
+async def test_no_repository_can_be_made_while_another_call_ends(ground: Ground) -> None:
+    """What stands in for the missing one is taken away by the last call only."""
+    source = """
+import os, select
+open('/code/ready', 'w').close()
+while not os.path.exists('/code/go'):
+    select.select([], [], [], 0.01)
+for path in ('/code/.git/config', '/code/.git/hooks'):
+    try:
+        os.makedirs(path)
+        print('in')
+    except OSError:
+        print('out')
+"""
+    long = asyncio.ensure_future(ground.python(source))
+    await eventually((ground.code / "ready").exists)
+    await ground.python("pass")
+    assert (ground.code / ".git").is_dir()
+    (ground.code / "go").touch()
+    assert (await long)["stdout"] == "out\nout\n"
+    assert not (ground.code / ".git").exists()
+
+
+async def test_a_folder_of_the_user_stays(ground: Ground) -> None:
+    (ground.code / ".git").mkdir()
+    await ground.python("pass")
+    assert (ground.code / ".git").is_dir()
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "/bin/sh", "../sh", "", ".", "a/b"])

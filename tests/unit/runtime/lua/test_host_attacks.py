@@ -22,11 +22,19 @@ RESTRICTED = [
     "return string.dump(function() end)",
     "return ('x').dump(function() end)",
     "math.randomseed(1)",
-    "return getmetatable('').__index",
-    "return getmetatable(_G)",
     "return setmetatable({}, { __gc = function() while true do end end })",
-    "return rawset(_ENV, 'os', 1)",
-    "return coroutine.wrap(function() while true do end end)()",
+    "local t = {} local m = {} m.__gc = print return setmetatable(t, m)",
+    "pcall(setmetatable, {}, { __gc = print }) return 1",
+    "return coroutine.wrap(function() return os.x end)()",
+    "coroutine.resume(coroutine.create(function() return io.x end)) return 1",
+    "local c = coroutine.wrap(function() coroutine.yield(1) return debug.x end) c() pcall(c) return 1",
+    "xpcall(function() return os.x end, function() return 1 end) return 1",
+    "xpcall(error, function() return os.x end) return 1",
+    "local t = setmetatable({}, { __index = function() return os.x end }) return pcall(function() return t.a end)",
+    "local t <close> = setmetatable({}, { __close = function() return os.x end }) return 1",
+    "local t = setmetatable({}, { __close = function() return os.x end })\n"
+    "local c = coroutine.create(function() local x <close> = t coroutine.yield() end)\n"
+    "coroutine.resume(c) coroutine.close(c) return 1",
     "return xpcall(function() end, debug.traceback)",
     "return python.eval('1')",
     "return python.builtins.open('/etc/passwd')",
@@ -47,6 +55,22 @@ TIMEOUT = [
     "repeat until false",
     "::again:: goto again",
     "function main() while true do pcall(error) end end",
+    "return coroutine.wrap(function() while true do end end)()",
+    "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+    "local c = coroutine.wrap(function() while true do coroutine.yield() end end) while true do c() end",
+    "coroutine.wrap(function() coroutine.wrap(function() while true do pcall(error) end end)() end)()",
+    "while true do xpcall(function() while true do end end, function() while true do end end) end",
+    "xpcall(function() while true do end end, function() while true do end end)",
+    "while true do xpcall(error, function(...) error(...) end) end",
+    "local t = setmetatable({}, { __index = function(t, k) return t[k + 1] end })\n"
+    "while true do pcall(function() return t[1] end) end",
+    "local t <close> = setmetatable({}, { __close = function() while true do end end }) error('x')",
+    "local x <close> = setmetatable({}, { __close = function() while true do end end }) while true do end",
+    "return #setmetatable({}, { __len = function() while true do end end })",
+    "return tostring(setmetatable({}, { __tostring = function() while true do end end }))",
+    "local m = { __index = function() return '' end, __len = function() return 1 << 40 end }\n"
+    "return table.concat(setmetatable({}, m))",
+    "for _ in pairs(setmetatable({}, { __pairs = function() return function() return 1 end end })) do end",
     "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 40))",
     "return table.move({}, 1, 1e15, 2)",
     "local t = {} for i = 1, 1e5 do t[i] = i end table.sort(t, function() while true do end end)",
@@ -60,6 +84,8 @@ MEMORY = [
     "local t = {} while true do t[#t + 1] = {} end",
     "local t = {} while true do t = { t, ('x'):rep(1e6) .. #t } end",
     "local s = ('x'):rep(1e6) return (s:gsub('.', s))",
+    "local t = {} while true do t[#t + 1] = coroutine.create(function() end) end",
+    "return coroutine.wrap(function() return ('x'):rep(1e10) end)()",
 ]
 ERROR = [
     ("error('boom')", "boom"),
@@ -98,6 +124,80 @@ async def test_a_failing_script_says_why(lua: LuaHost, src: str, says: str):
     assert refused.value.code == "lua_error"
     assert says in refused.value.message
     assert "[string" not in refused.value.message
+
+
+OPEN = [
+    ("local P = {} P.__index = P function P.new(n) return setmetatable({ n = n }, P) end\n"
+     "function P:twice() return self.n * 2 end return P.new(21):twice()", 42),
+    ("local function up(n) return coroutine.wrap(function() for i = 1, n do coroutine.yield(i) end end) end\n"
+     "local sum = 0 for i in up(4) do sum = sum + i end return sum", 10),
+    ("local c = coroutine.create(function(a) local b = coroutine.yield(a + 1) error('x' .. b, 0) end)\n"
+     "local _, one = coroutine.resume(c, 1) local ok, why = coroutine.resume(c, 2)\n"
+     "return { one, ok, why, coroutine.status(c) }", [2, False, "x2", "dead"]),
+    ("return { pcall(coroutine.wrap(function() error({ message = 'm' }) end)) }", [False, {"message": "m"}]),
+    ("return { xpcall(function(a) return a end, print, 7) }", [True, 7]),
+    ("return { xpcall(error, function(why) return why .. '!' end, 'no') }", [False, "no!"]),
+    ("return pcall(error) == false and getmetatable('') == false and getmetatable(_G) == false", True),
+    ("return { rawget({ 5 }, 1), rawlen({ 1, 2 }), rawequal(1, 1), rawset({}, 'a', 1) }", [5, 2, True, {"a": 1}]),
+    ("rawset(_ENV, 'mine', 1) return mine", 1),
+    ("warn('x') return coroutine.isyieldable()", False),
+    ("return select('#', coroutine.running())", 2),
+    ("local m = { __index = print, __pairs = error, __len = error } return setmetatable({ 2 }, m)", [2]),
+    ("local setmetatable, pcall, xpcall, coroutine = 1, 2, 3, 4 return setmetatable + pcall + xpcall + coroutine", 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("src", "value"), OPEN)
+async def test_what_is_harmless_works_as_in_plain_lua(lua: LuaHost, src: str, value: object):
+    await lua.check(src)
+    assert await lua.call(src, {}) == value
+
+
+@pytest.mark.parametrize(
+    "src",
+    [
+        "local function f() return coroutine.wrap(f)() end return f()",
+        "local function f() coroutine.wrap(f)() end return f()",
+        "local m = {} m.__index = setmetatable({}, m) return setmetatable({}, m).x",
+        "return setmetatable(_G, {})",
+        "return setmetatable('', {})",
+        "return setmetatable(string, {})",
+        "return getmetatable('').__index",
+        "return coroutine.wrap(function() end)",
+        "return coroutine.running()",
+        "return assert(coroutine.resume(coroutine.running()))",
+        "return coroutine.yield(1)",
+        "return coroutine.close(coroutine.running())",
+        "coroutine.wrap(function() setmetatable(_ENV, {}) end)()",
+        "return setmetatable({}, { __metatable = 1 }), setmetatable(getmetatable, {})",
+    ],
+)
+async def test_what_would_reach_behind_the_walls_fails_as_an_ordinary_error(lua: LuaHost, src: str):
+    with pytest.raises(Rejected) as refused:
+        await lua.call(src, {})
+    assert refused.value.code in ("lua_error", "lua_bad_result", "lua_memory")
+    assert "/" not in refused.value.message
+    assert await lua.call("return context.x", {"x": 1}) == 1
+
+
+async def test_no_way_leads_from_a_script_to_the_real_globals(lua: LuaHost):
+    src = """
+    local seen, found, todo = {}, {}, { _G, getmetatable, setmetatable, coroutine, string, math, table, utf8 }
+    local closed = { os = 1, io = 1, debug = 1, package = 1, load = 1, loadfile = 1, dofile = 1, require = 1,
+                     collectgarbage = 1, python = 1, dump = 1, sethook = 1, randomseed = 1 }
+    while #todo > 0 do
+      local one = table.remove(todo)
+      if type(one) == "table" and not seen[one] then
+        seen[one] = true
+        for name, value in next, one do
+          if closed[name] and value ~= 1 then found[#found + 1] = name end
+          todo[#todo + 1], todo[#todo + 2] = value, getmetatable(value) or nil
+        end
+      end
+    end
+    return found
+    """
+    assert await lua.call(src, {}) == []
 
 
 async def test_deep_recursion_ends(lua: LuaHost):

@@ -1,0 +1,58 @@
+"""Messages in streams of facts that nobody may have written: somebody has a key that he should not have."""
+
+import asyncio
+from typing import Final
+
+from contracts.errors import Rejected
+from services.console.connection import Console
+from services.console.doctor.finding import Finding
+from services.runtime.event_store import Recorded
+from services.runtime.genuine import FACTS
+
+LOOKED_AT_MAX: Final = 50_000
+"""So many of the newest messages of each stream are looked at."""
+WAIT_S: Final = 5.0
+SHOWN_MAX: Final = 3
+MEND: Final = (
+    "they are not believed and stop nobody, but a service's key sent them: stop htdag, remove its keys folder"
+    " (the next start makes new ones), and find out which service ran something foreign"
+)
+
+
+async def forgeries(console: Console) -> Finding:
+    """How many there are, and where."""
+    found: list[str] = []
+    whole = True
+    for stream in FACTS:
+        try:
+            count, places, all_seen = await _in_stream(console, stream)
+        except Rejected as error:
+            return Finding("forgeries", "warn", error.message, str(error.detail.get("hint") or error.kind.hint))
+        whole = whole and all_seen
+        if count:
+            shown = ", ".join(f"{subject} at {seq}" for subject, seq in places)
+            found.append(f"{count} in {stream} (newest: {shown})")
+    looked = "" if whole else f"; only the newest {LOOKED_AT_MAX} messages of each stream were looked at"
+    if not found:
+        return Finding("forgeries", "ok", f"no forged message in {len(FACTS)} streams of facts{looked}")
+    return Finding("forgeries", "warn", f"forged messages: {'; '.join(found)}{looked}", MEND)
+
+
+async def _in_stream(console: Console, stream: str) -> tuple[int, list[tuple[str, int]], bool]:
+    """How many, the newest of them, and whether the whole stream was looked at."""
+    state = (await console.bus.api(f"STREAM.INFO.{stream}"))["state"]
+    after = max(int(state["first_seq"]) - 1, int(state["last_seq"]) - LOOKED_AT_MAX, 0)
+    follower = await console.bus.follow(stream, ">", _nothing, after=after, headers_only=True)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await follower.caught_up.wait()
+        whole = after < int(state["first_seq"])
+    except TimeoutError:
+        whole = False
+    finally:
+        await follower.stop()
+    return follower.forged, list(follower.forged_newest)[-SHOWN_MAX:], whole
+
+
+def _nothing(_: Recorded) -> None:
+    """What is genuine is no finding."""

@@ -1,0 +1,60 @@
+"""Where a coder's /code has no repository, an empty read-only folder stands in for it: none can be made by hand.
+
+The folder is only there while a box needs it. Whoever comes last takes it away; a lock in the gateway's own folder says
+who is last, also between the gateways of one home, and tells our folder from one of the user.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from contracts.errors import Rejected
+from services.policy_gateway.sandbox import repository
+
+OURS: Final = b"ours"
+
+
+@contextlib.contextmanager
+def guarded(code: Path, name: str, state: Path) -> Iterator[None]:
+    """Keep something at /code/.git as long as this lasts. Raises Rejected: not_regular_file, file_error."""
+    try:
+        (state / "guards").mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(state / "guards" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as why:
+        raise _unprotected() from why
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # held by others for no longer than a folder takes to vanish
+        _stand_in(code, lock)
+        yield
+    finally:
+        try:
+            _take_away(code, lock)
+        finally:
+            os.close(lock)
+
+
+def _stand_in(code: Path, lock: int) -> None:
+    try:
+        if repository.kind(code) == "none":
+            # Said first: a gateway that dies in between leaves no folder that nobody takes away.
+            os.pwrite(lock, OURS, 0)
+            (code / ".git").mkdir(exist_ok=True)
+    except repository.BadRepository as why:
+        raise Rejected("not_regular_file", str(why), path="/code/.git") from why
+    except OSError as why:
+        raise _unprotected() from why
+
+
+def _take_away(code: Path, lock: int) -> None:
+    with contextlib.suppress(OSError):  # it is in use, or not empty, or gone
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.pread(lock, len(OURS), 0) == OURS:
+            os.ftruncate(lock, 0)
+            (code / ".git").rmdir()
+
+
+def _unprotected() -> Rejected:
+    return Rejected("file_error", "/code/.git cannot be protected", path="/code/.git")
