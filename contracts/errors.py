@@ -204,6 +204,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "free disk space, then `htdag doctor --mend` (a broker that was full must be started anew)",
         FAILED,
     ),
+    "stream_missing": ErrorKind(
+        "unavailable", "the broker lacks a stream that htdag needs", "`htdag bus apply` makes it", UNAVAILABLE
+    ),
     "stream_differs": ErrorKind(
         "conflict", "a stream exists with other settings", "`htdag bus apply --diff`", CONFLICT
     ),
