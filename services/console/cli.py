@@ -1,9 +1,9 @@
-"""The entry point `htdag`: the table of commands, imported only when one is used, and the exit code of each."""
+"""The command line: the table of commands, imported only when one is used, and the exit code of each."""
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from cyclopts import App, CycloptsError, Group
 
@@ -59,9 +59,24 @@ def _version() -> str:
     return version("htdag")
 
 
-def application(used: str | None = None) -> App:
+class Commands(App):
+    """The root of all commands, which tells when one begins."""
+
+    begins: Callable[[], None]
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """See App; imports the command and reads its words."""
+        found = super().parse_args(*args, **options)
+        self.begins()
+        return found
+
+
+def application(used: str | None = None, begins: Callable[[], None] = lambda: None) -> App:
     """All commands. The one that is `used` speaks for itself; the others are only listed, with the help from here."""
-    made = App(name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False)
+    made = Commands(
+        name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False
+    )
+    made.begins = begins
     for name, where, group, text in _COMMANDS:
         listed = None if name == used else text
         made.command(f"services.console.commands.{where}", name=name, group=group, help=listed)
@@ -69,18 +84,15 @@ def application(used: str | None = None) -> App:
     return made
 
 
-def main() -> None:
-    """The console script."""
-    sys.excepthook = failure.report_mistake
-    sys.exit(run(sys.argv[1:]))
+def run(arguments: Sequence[str], *, begins: Callable[[], None] = lambda: None) -> int:
+    """Carry out one command line; its exit code. A refusal is printed, never raised.
 
-
-def run(arguments: Sequence[str]) -> int:
-    """Carry out one command line; its exit code. A refusal is printed, never raised."""
+    `begins` is called when all words are understood, just before the command itself.
+    """
     tokens = _common_options_last(arguments)
     as_json = "--json" in tokens
     try:
-        app = application(tokens[0] if tokens else None)
+        app = application(tokens[0] if tokens else None, begins)
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
