@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError, Group
 
 from contracts.errors import USAGE
 from services.console import failure
+from services.console.flag_hints import in_flags
 from services.console.task_file import STDIN
 
 _HELP: Final = """Carries goals out with teams of language-model agents, on NATS JetStream.
@@ -60,7 +61,7 @@ def _version() -> str:
 
 
 class Commands(App):
-    """The root of all commands, which tells when one begins."""
+    """The root of all commands, which tells when one begins, and which flags one has."""
 
     begins: Callable[[], None]
 
@@ -70,8 +71,16 @@ class Commands(App):
         self.begins()
         return found
 
+    def flags(self, tokens: Sequence[str]) -> frozenset[str]:
+        """The flags of the command that these words name."""
+        chain, _, _ = self.parse_commands(tokens)
+        used: App = self
+        for name in chain:
+            used = used[name]
+        return frozenset(name for one in used.assemble_argument_collection() for name in one.names)
 
-def application(used: str | None = None, begins: Callable[[], None] = lambda: None) -> App:
+
+def application(used: str | None = None, begins: Callable[[], None] = lambda: None) -> Commands:
     """All commands. The one that is `used` speaks for itself; the others are only listed, with the help from here."""
     made = Commands(
         name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False
@@ -91,9 +100,10 @@ def run(arguments: Sequence[str], *, begins: Callable[[], None] = lambda: None) 
     """
     tokens = _common_options_last(arguments)
     as_json = "--json" in tokens
+    made: Commands | None = None
     try:
-        app = application(tokens[0] if tokens else None, begins)
-        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        made = application(tokens[0] if tokens else None, begins)
+        result = made(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
@@ -105,7 +115,7 @@ def run(arguments: Sequence[str], *, begins: Callable[[], None] = lambda: None) 
     except BaseException as error:
         wire = failure.wire_of(error)
         if wire is not None:
-            return failure.report(wire, as_json=as_json)
+            return failure.report(in_flags(wire, made.flags(tokens) if made else ()), as_json=as_json)
         if failure.interrupted(error):
             return failure.INTERRUPTED
         if failure.terminated(error):
