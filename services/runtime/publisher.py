@@ -282,7 +282,8 @@ class StreamWriter:
             if isinstance(refused, Conflict) or self._loop.time() > write.due:
                 write.fail(refused)
                 return
-        in_vain = error is None and await self.pulse.look() and write.tries > 0
+        # Also after an error: on a full disk the broker calls each atomic batch incomplete, and says no more than that.
+        in_vain = await self.pulse.look() and write.tries > 0
         if in_vain or self._loop.time() > write.due:
             write.fail(self._unanswered())
             return
