@@ -8,6 +8,8 @@ path of the host.
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from contracts.task import NODE_TYPES, ROLES
+
 
 class ErrorKind(NamedTuple):
     """What is true of every error with one code."""
@@ -28,12 +30,8 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "bad_id": ErrorKind("bad_request", "an id is malformed", "use 1 to 64 of A-Z a-z 0-9 _ -", USAGE),
     "too_large": ErrorKind("bad_request", "the request is larger than allowed", "split it, or refer to a file", USAGE),
     "empty_goal": ErrorKind("bad_request", "the goal is empty", "say in a sentence what should be reached", USAGE),
-    "unknown_role": ErrorKind(
-        "bad_request", "no such role", "roles: coder, tester, critic, researcher, architect, admin", USAGE
-    ),
-    "unknown_node_type": ErrorKind(
-        "bad_request", "no such node type", "types: agent, llm, lua, noop, nats, tool, group", USAGE
-    ),
+    "unknown_role": ErrorKind("bad_request", "no such role", f"roles: {', '.join(ROLES)}", USAGE),
+    "unknown_node_type": ErrorKind("bad_request", "no such node type", f"types: {', '.join(NODE_TYPES)}", USAGE),
     # graphs
     "cycle": ErrorKind("bad_graph", "the dependencies form a cycle", "remove one of the edges shown", USAGE),
     "unknown_dependency": ErrorKind("bad_graph", "a task depends on no task of this graph", "add it or drop it", USAGE),
@@ -234,6 +232,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "the broker cannot store more",
         "free disk space, then `htdag doctor --mend` (a broker that was full must be started anew)",
         FAILED,
+    ),
+    "stream_missing": ErrorKind(
+        "unavailable", "the broker lacks a stream that htdag needs", "`htdag bus apply` makes it", UNAVAILABLE
     ),
     "stream_differs": ErrorKind(
         "conflict", "a stream exists with other settings", "`htdag bus apply --diff`", CONFLICT

@@ -141,7 +141,9 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         meaning="who is about to prove being whom, between two turns; never what they typed",
         config={
             "subjects": [f"{ROOT}.conversation.*"],
-            "storage": "memory",
+            # Like tokens: a stream in memory would be gone when the broker is started anew, and nobody may make it.
+            "storage": "file",
+            "persist_mode": "async",
             "retention": "limits",
             "discard": "old",
             "allow_direct": True,

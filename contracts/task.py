@@ -1,6 +1,6 @@
 """Tasks as people and strategies describe them, and the states they go through."""
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -103,7 +103,7 @@ class GroupNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="group"):
 
 
 Node = AgentNode | LlmNode | LuaNode | NoopNode | NatsNode | ToolNode | ApprovalNode | GroupNode
-NODE_TYPES: Final = ("agent", "llm", "lua", "noop", "nats", "tool", "approval", "group")
+NODE_TYPES: Final = tuple(str(kind.__struct_config__.tag) for kind in get_args(Node))
 
 
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):

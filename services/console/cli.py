@@ -1,13 +1,14 @@
-"""The entry point `htdag`: the table of commands, imported only when one is used, and the exit code of each."""
+"""The command line: the table of commands, imported only when one is used, and the exit code of each."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cyclopts import App, CycloptsError, Group
 
 from contracts.errors import USAGE
 from services.console import failure
+from services.console.flag_hints import in_flags
 from services.console.task_file import STDIN
 
 _HELP: Final = """Carries goals out with teams of language-model agents, on NATS JetStream.
@@ -60,9 +61,32 @@ def _version() -> str:
     return version("htdag")
 
 
-def application(used: str | None = None) -> App:
+class Commands(App):
+    """The root of all commands, which tells when one begins, and which flags one has."""
+
+    begins: Callable[[], None]
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """See App; imports the command and reads its words."""
+        found = super().parse_args(*args, **options)
+        self.begins()
+        return found
+
+    def flags(self, tokens: Sequence[str]) -> frozenset[str]:
+        """The flags of the command that these words name."""
+        chain, _, _ = self.parse_commands(tokens)
+        used: App = self
+        for name in chain:
+            used = used[name]
+        return frozenset(name for one in used.assemble_argument_collection() for name in one.names)
+
+
+def application(used: str | None = None, begins: Callable[[], None] = lambda: None) -> Commands:
     """All commands. The one that is `used` speaks for itself; the others are only listed, with the help from here."""
-    made = App(name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False)
+    made = Commands(
+        name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False
+    )
+    made.begins = begins
     for name, where, group, text in _COMMANDS:
         listed = None if name == used else text
         made.command(f"services.console.commands.{where}", name=name, group=group, help=listed)
@@ -70,19 +94,17 @@ def application(used: str | None = None) -> App:
     return made
 
 
-def main() -> None:
-    """The console script."""
-    sys.excepthook = failure.report_mistake
-    sys.exit(run(sys.argv[1:]))
+def run(arguments: Sequence[str], *, begins: Callable[[], None] = lambda: None) -> int:
+    """Carry out one command line; its exit code. A refusal is printed, never raised.
 
-
-def run(arguments: Sequence[str]) -> int:
-    """Carry out one command line; its exit code. A refusal is printed, never raised."""
+    `begins` is called when all words are understood, just before the command itself.
+    """
     tokens = _common_options_last(arguments)
     as_json = "--json" in tokens
+    made: Commands | None = None
     try:
-        app = application(tokens[0] if tokens else None)
-        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        made = application(tokens[0] if tokens else None, begins)
+        result = made(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
@@ -92,7 +114,7 @@ def run(arguments: Sequence[str]) -> int:
             return failure.leave_unread()
         wire = failure.wire_of(error)
         if wire is not None:
-            return _report(wire, as_json)
+            return _report(in_flags(wire, made.flags(tokens) if made else ()), as_json)
         if failure.interrupted(error):
             return failure.INTERRUPTED
         if failure.terminated(error):

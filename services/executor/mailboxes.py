@@ -37,7 +37,9 @@ NAK_DELAY_S: Final = 1.0
 NEWER_DELAY_S: Final = 15.0
 TIME: Final = "time"
 """Verb of the mailbox message that says only that time has passed."""
-WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
+WAITED_OUT: Final = frozenset(
+    {"nats_unavailable", "storage_full", "stream_missing", "mailbox_full", "timeout", "jetstream_unavailable"}
+)
 """Failures of the surroundings: the message is innocent and comes again for as long as they last."""
 
 FORGED: Final = "approval_not_genuine"

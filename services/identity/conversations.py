@@ -1,6 +1,6 @@
 """What identity remembers between the two turns of a conversation: which account, which gates; never what was typed.
 
-It lies in a stream in memory, so that either turn may reach any replica. Losing it means to be asked again.
+It lies in a stream that is written lazily, so that either turn may reach any replica. Who loses it is asked again.
 """
 
 from hashlib import sha256

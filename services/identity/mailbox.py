@@ -38,7 +38,9 @@ from services.runtime.pull import Delivery
 
 NAK_DELAY_S: Final = 1.0
 RETRY_S: Final = 1.0
-WAITED_OUT: Final = frozenset({"nats_unavailable", "storage_full", "mailbox_full", "timeout", "jetstream_unavailable"})
+WAITED_OUT: Final = frozenset(
+    {"nats_unavailable", "storage_full", "stream_missing", "mailbox_full", "timeout", "jetstream_unavailable"}
+)
 _DECODE: Final = msgspec.json.Decoder(ApprovalMessage).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
 Spawn = Callable[[Coroutine[Any, Any, Any], str], Any]

@@ -8,7 +8,7 @@ from contracts.errors import Rejected
 from contracts.llm import LlmToken, ModelView, WorkerView
 from contracts.requests import CorrRef, Nothing, ReplayRef, TokensRef
 from contracts.streams import LLM_TOKENS
-from contracts.subjects import LLM_CANCEL, check_id, llm_tokens
+from contracts.subjects import LLM_CANCEL, check_id, llm_response, llm_tokens
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
@@ -63,7 +63,8 @@ class Handlers:
                 check_id(value, name)
         entry = await self._journal.scan(request.corr_id, request.run_id, request.node_id)
         if entry is None:
-            raise Rejected("not_found", "no answer with this corr_id is kept", corr_id=request.corr_id)
+            hint = f"`htdag bus history '{llm_response('*', '*')}' --last` lists the newest that are kept"
+            raise Rejected("not_found", "no answer with this corr_id is kept", corr_id=request.corr_id, hint=hint)
         if request.live:
             return await self._replaying.again(entry)
         again = await self._replaying.live_replays(request.corr_id)

@@ -18,7 +18,9 @@ from services.runtime.lifecycle import Log
 RETRY_FIRST_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 WAIT_S: Final = 10.0
-_TEMPORARY: Final = frozenset({"nats_unavailable", "storage_full", "timeout", "mailbox_full", "jetstream_unavailable"})
+_STANDING: Final = frozenset({"storage_full", "stream_missing"})
+"""What does not pass by itself soon: somebody has to mend it."""
+_TEMPORARY: Final = _STANDING | {"nats_unavailable", "timeout", "mailbox_full", "jetstream_unavailable"}
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -105,15 +107,15 @@ class HandOvers:
                 report("hand_over_failed", run_id=hand_over.run_id, code=error.code, reason=error.message)
                 if error.code not in _TEMPORARY:
                     return False
-                if error.code == "storage_full":
-                    self._tell_full(hand_over.run_id, error.code)
+                if error.code in _STANDING:
+                    self._tell(hand_over.run_id, error.code)
             else:
                 return True
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
 
-    def _tell_full(self, run_id: str, code: str) -> None:
-        """A full disk does not pass by itself soon: whoever waits is told now."""
+    def _tell(self, run_id: str, code: str) -> None:
+        """Whoever waits is told now what it waits for."""
         for waiting in self._waiting.get(run_id, ()):
             if not waiting.done():
                 waiting.set_result(code)

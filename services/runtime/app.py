@@ -19,7 +19,7 @@ from nats.aio.client import Client
 
 from contracts.errors import CATALOGUE, UNAVAILABLE, Rejected
 from contracts.rights import inbox
-from services.runtime import event_loop, faults, logs, nats_client, nkeys, provision, telemetry
+from services.runtime import event_loop, faults, logs, nats_client, nkeys, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock, SystemClock, rfc3339
 from services.runtime.config import Config, mask_url
@@ -27,14 +27,16 @@ from services.runtime.health import Check, HealthServer
 from services.runtime.ids import Ids, RandomIds
 from services.runtime.lifecycle import Lifecycle, Phase
 from services.runtime.metrics import Metrics
+from services.runtime.own_streams import OwnStreams
 from services.runtime.rpc import Handler, Rpc
 
 FORGED_LINES_MAX: Final = 20
 CONNECT_LOG_S: Final = 5.0
 """While the broker is away, one line per so many seconds says so."""
+STREAMS: Final = "streams"
+"""The check of `/readyz` that fails while a stream of this service is missing."""
 STORAGE: Final = "storage"
 """The check of `/readyz` that fails when the broker has stopped writing streams."""
-JETSTREAM_WAIT_S: Final = 15.0
 REFUSED_LOGINS_MAX: Final = 5
 PRIVATE: Final = 0o077
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
@@ -74,7 +76,7 @@ class App:
         self.health = HealthServer(checks=self._checks, metrics=self.metrics.render)
         self._readiness: dict[str, Readiness] = {}
         self._waits_for: str | None = "not started"
-        self._mending = False
+        self.streams = OwnStreams(name, makes=self.core.provisions, log=self.log)
         self._refused_logins = 0
 
     @property
@@ -119,10 +121,12 @@ class App:
             client, sync=self.core.nats_sync, log=self._bus_said, on_failure=self._bus_failed,
             on_batch=lambda stream, size: self.metrics.observe("htdag_commit_batch_size", size, stream=stream),
             on_forged=self._forged,
+            on_absent=lambda _stream: self._look_at_streams(),
         )  # fmt: skip
         self.on_stop(lambda: self._close(self.bus))
         await self.bus.start()
-        await (self._provision() if self.core.provisions else self._await_streams())
+        self._waits_for = "its streams are not there yet"
+        await self.streams.at_start(self.bus)
         self.rpc = Rpc(
             client, service=self.name, version=self.version, metrics=self.metrics, log=self.log, clock=self.clock,
             ids=self.ids, metadata={"instance": self.instance},
@@ -205,42 +209,6 @@ class App:
             deadline_s=CONNECT_LOG_S,
         )
 
-    async def _await_streams(self) -> None:
-        """Somebody with the right makes the streams: `htdag up`, or a person with `htdag bus apply`."""
-        while True:
-            try:
-                missing = await provision.missing(self.bus, self.name)
-                if not missing:
-                    return
-                code, reason = "streams_missing", f"there is no {', '.join(missing)}: `htdag bus apply` makes it"
-            except Rejected as error:
-                if error.code not in ("jetstream_unavailable", "nats_unavailable", "timeout"):
-                    raise
-                code, reason = error.code, error.message
-            self._waits_for = reason
-            self.log.warning(code, reason=reason)
-            await asyncio.sleep(CONNECT_LOG_S / 5)
-
-    async def _provision(self) -> None:
-        """A cluster that is still electing gets some time; a broker without JetStream is an error after it."""
-        if self.life.phase is not Phase.READY:
-            self._waits_for = "NATS has no JetStream yet"
-        last_s = self.clock.monotonic_s() + JETSTREAM_WAIT_S
-        while True:
-            try:
-                changes = await provision.apply(self.bus)
-                break
-            except Rejected as error:
-                if error.code not in ("jetstream_unavailable", "nats_unavailable", "timeout"):
-                    raise
-                if error.code == "jetstream_unavailable" and self.clock.monotonic_s() > last_s:
-                    raise
-                self.log.warning(error.code, reason=error.message, hint=error.kind.hint)
-            await asyncio.sleep(CONNECT_LOG_S / 5)
-        made = [change.name for change in changes if change.action != "same"]
-        if made:
-            self.log.info("streams_applied", changed=made)
-
     def _checks(self) -> list[Check]:
         started = self._waits_for if self.life.phase in (Phase.NEW, Phase.STARTING, Phase.READY) else None
         reason = started if self.life.phase is Phase.READY else started or self.life.phase.value
@@ -248,6 +216,8 @@ class App:
         if hasattr(self, "bus"):
             connected = self.bus.connected
             checks.append(Check("nats", connected, None if connected else "the connection is lost; trying again"))
+            if self.streams.reason is not None:
+                checks.append(Check(STREAMS, False, self.streams.reason))
             if stopped := self.bus.stopped:
                 checks.append(Check(STORAGE, False, f"the broker stores nothing in {', '.join(stopped)}"))
         for name, check in self._readiness.items():
@@ -261,18 +231,11 @@ class App:
         self.log.info("nats_reconnected")
         if hasattr(self, "bus"):
             self.bus.reconnected()
-        if hasattr(self, "bus") and self.life.phase is Phase.READY and self.core.provisions and not self._mending:
-            self._mending = True
-            _ = self.spawn(self._mend_streams(), "mend-streams")
+            self._look_at_streams()
 
-    async def _mend_streams(self) -> None:
-        """A broker that was started anew has lost its streams in memory, a new one all of them: make them again."""
-        try:
-            await self._provision()
-        except Rejected as error:
-            self.log.warning("streams_not_applied", code=error.code, reason=error.message, hint=error.kind.hint)
-        finally:
-            self._mending = False
+    def _look_at_streams(self) -> None:
+        if self.life.phase is Phase.READY:
+            _ = self.spawn(self.streams.look_again(self.bus), "own-streams")
 
     def _closed(self) -> None:
         if hasattr(self, "bus") and self.life.phase not in (Phase.STOPPING, Phase.STOPPED):

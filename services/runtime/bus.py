@@ -20,6 +20,7 @@ from services.runtime.follow import Follower
 from services.runtime.link import Link, status_of
 from services.runtime.publisher import Stored, StreamWriter, Write
 from services.runtime.pull import Delivery, Puller
+from services.runtime.stream_info import NO_STREAM
 
 T = TypeVar("T")
 
@@ -28,6 +29,12 @@ BATCH_MIN: Final[Mapping[str, int]] = {"always": 13, "relaxed": 400}
 NO_MESSAGE_FOUND: Final = 10037
 """JetStream's error code for a subject that has no message."""
 _BATCHED: Final = frozenset(spec.name for spec in STREAMS if spec.config.get("allow_atomic"))
+_REFUSALS: Final[Mapping[int, str]] = {
+    10039: "jetstream_unavailable",
+    10047: "storage_full",
+    NO_STREAM: "stream_missing",
+    10076: "jetstream_unavailable",
+}
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -68,9 +75,10 @@ class Bus:
         on_failure: Callable[[str], None] = lambda _: None,
         on_batch: Callable[[str, int], None] = lambda _stream, _size: None,
         on_forged: Callable[[str, str, int], None] = lambda _stream, _subject, _seq: None,
+        on_absent: Callable[[str], None] = lambda _stream: None,
     ) -> None:
         self.client = client
-        self.link = Link(client, log, on_failure, on_forged)
+        self.link = Link(client, log, on_failure, on_forged, on_absent)
         self._log = log
         self._on_batch = on_batch
         self._batch_min = BATCH_MIN.get(sync, BATCH_MIN["relaxed"])
@@ -266,7 +274,7 @@ class Bus:
                 return found
 
     async def api(self, verb: str, body: Any = None, *, timeout_s: float = 5.0) -> dict[str, Any]:
-        """One raw JetStream API request. Raises Rejected jetstream_unavailable, storage_full or internal."""
+        """One raw JetStream API request. Raises Rejected, internal for what has no code of its own."""
         try:
             message = await self.request(f"$JS.API.{verb}", b"" if body is None else _ENCODE(body), timeout_s=timeout_s)
         except Rejected as error:
@@ -276,9 +284,7 @@ class Bus:
         answer: dict[str, Any] = msgspec.json.decode(message.data)
         refusal = answer.get("error")
         if refusal:
-            code = {10076: "jetstream_unavailable", 10039: "jetstream_unavailable", 10047: "storage_full"}.get(
-                refusal.get("err_code", 0), "internal"
-            )
+            code = _REFUSALS.get(refusal.get("err_code", 0), "internal")
             raise Rejected(code, refusal.get("description"), err_code=refusal.get("err_code", 0), api=verb)
         return answer
 

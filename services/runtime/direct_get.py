@@ -7,10 +7,10 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
 from services.runtime.genuine import genuine, void
 from services.runtime.link import Link, status_of
+from services.runtime.stream_info import unreadable
 
 BATCH: Final = 1000
 BATCH_BYTES: Final = 16 << 20
@@ -58,7 +58,7 @@ async def _ask(link: Link, stream: str, body: dict[str, Any]) -> tuple[list[Msg]
         if status_of(end) != "503":
             return replies.messages, end
         await asyncio.sleep(0.1)
-    raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream) from last_error
+    raise await unreadable(link, stream) from last_error
 
 
 def recorded(link: Link, stream: str, message: Msg) -> Recorded:
@@ -142,7 +142,7 @@ async def _one(link: Link, stream: str, api: str, body: bytes) -> Recorded | Non
         if status is None:
             return recorded(link, stream, message)
         await asyncio.sleep(0.1)
-    raise Rejected("nats_unavailable", f"stream {stream} cannot be read now", stream=stream)
+    raise await unreadable(link, stream)
 
 
 def _first(future: asyncio.Future[Msg]) -> Callable[[Msg], None]:

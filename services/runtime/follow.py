@@ -10,10 +10,10 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from contracts.errors import Rejected
 from services.runtime.event_store import Recorded
 from services.runtime.genuine import genuine
 from services.runtime.link import Link
+from services.runtime.stream_info import missing
 
 FORGED_NEWEST_MAX: Final = 10
 
@@ -51,8 +51,7 @@ class Follower:
                 pending_bytes_limit=1 << 30,
             )
         except NotFoundError as error:
-            hint = "`htdag bus apply` makes it; services do so when they start or reconnect"
-            raise Rejected("not_found", f"there is no stream {self._stream}", stream=self._stream, hint=hint) from error
+            raise missing(self._link, self._stream) from error
         info = await self._subscription.consumer_info()
         if not info.num_pending:
             self.caught_up.set()

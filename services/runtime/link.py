@@ -31,10 +31,11 @@ class Link:
         log: Callable[[str], None] = lambda _: None,
         on_failure: Callable[[str], None] = lambda _: None,
         on_forged: Callable[[str, str, int], None] = lambda _stream, _subject, _seq: None,
+        on_absent: Callable[[str], None] = lambda _stream: None,
     ) -> None:
         self.client = client
         self.forgeries = Forgeries(on_forged)
-        self._log, self.on_failure = log, on_failure
+        self._log, self.on_failure, self.on_absent = log, on_failure, on_absent
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Callable[[Msg], None]] = {}

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -11,6 +10,7 @@ from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
 from contracts.rights import INBOX
+from services.runtime import server_url
 from services.runtime.genuine import HEADER_STREAM, stream_named
 from services.runtime.nkeys import KeyPair
 
@@ -128,7 +128,7 @@ async def connect(
     Raises Rejected("bad_config") for what is no URL, Rejected("nats_unavailable") when nobody answers in time and
     Rejected("nats_denied") when the server refuses the credentials.
     """
-    _check_url(url)
+    server_url.check(url)
     loop = asyncio.get_running_loop()
     end = None if deadline_s is None else loop.time() + deadline_s
     delay = 0.05
@@ -146,15 +146,6 @@ async def connect(
             raise Rejected("nats_unavailable")
         await asyncio.sleep(delay)
         delay = min(delay * 2, 1.0)
-
-
-def _check_url(url: str) -> None:
-    """Each server of the list has a port that is a number, or none."""
-    for server in url.split(","):
-        try:
-            _ = urlsplit(server if "//" in server else f"nats://{server}").port
-        except ValueError as error:
-            raise Rejected("bad_config", f"the broker's URL cannot be read: {error}", key="core.nats_url") from error
 
 
 async def _connect_once(

@@ -23,6 +23,7 @@ from services.runtime.event_store import Conflict
 from services.runtime.genuine import FACTS, HEADER_STREAM
 from services.runtime.link import Link, header_block, header_text, one_line, status_of
 from services.runtime.pulse import Pulse
+from services.runtime.stream_info import missing
 
 ACK_TIMEOUT_S: Final = 3.0
 DOUBT_TIMEOUT_S: Final = 1.5
@@ -319,8 +320,9 @@ class StreamWriter:
             if isinstance(refused, Conflict) or self._loop.time() > write.due:
                 write.fail(refused)
                 return
-        stopped = error is None and await self.pulse.look() and write.tries > 0
-        if stopped or self._loop.time() > write.due:
+        # Also after an error: on a full disk the broker calls each atomic batch incomplete, and says no more than that.
+        in_vain = await self.pulse.look() and write.tries > 0
+        if in_vain or self._loop.time() > write.due:
             write.fail(self._unanswered())
             return
         if write.expect == expected:
@@ -330,6 +332,8 @@ class StreamWriter:
             self._send([write])
 
     def _unanswered(self) -> Rejected:
+        if self.pulse.absent:
+            return missing(self._link, self.stream)
         if self._link.client.is_connected:
             # A broker whose disk is full freezes a stream without a word, and answers everything else.
             text = f"the broker is there, but acknowledges nothing in {self.stream}: is its disk full?"

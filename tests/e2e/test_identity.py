@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -115,6 +117,18 @@ def test_the_life_of_an_identity(life: Life):
     assert life.post("/auth/mfa/reset/", {})[0] == 403
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD})[0] == 200
     assert json.loads(life.instance("users", "status", "aka", "--json").out)["mfa_enabled"] is False
+
+
+@pytest.mark.timeout(180)
+def test_a_killed_broker_takes_no_conversation_with_it(life: Life):
+    life.enrol()
+    os.kill(life.instance("ps", "--json").document["broker"]["pid"], signal.SIGKILL)
+
+    def confirmed() -> bool:
+        return life.converse("Aka", life.code(-1)).document.get("say") == "confirmed, this is Aka"
+
+    asyncio.run(eventually(confirmed, timeout_s=20))
+    assert life.instance("bus", "apply", "--diff").code == 0
 
 
 @pytest.mark.timeout(180)

@@ -112,7 +112,7 @@ async def test_the_operator_makes_the_streams_and_a_service_finds_them_on_its_ow
     planner.start()
     try:
         # Until somebody with the right makes them, it waits and says for what.
-        await eventually(lambda: "streams_missing" in planner.tail(), timeout_s=20)
+        await eventually(lambda: "stream_missing" in planner.tail(), timeout_s=20)
         await provision.apply(operator)
         await planner.ready()
         strategies = await operator.call(rpc("planner", "strategy", "list"), {})

@@ -14,6 +14,7 @@ from contracts import streams, subjects
 from contracts.errors import Rejected
 from services.runtime import nats_client
 from services.runtime.bus import Bus, Message
+from services.runtime.publisher import Write
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
@@ -27,7 +28,7 @@ class Stream:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self.last_seq = 7
-        self.grows = self.stores = False
+        self.grows = self.stores = self.calls_incomplete = False
         self.writes = 0
 
     def info(self, message: Message) -> None:
@@ -41,6 +42,9 @@ class Stream:
         if self.stores:
             self.last_seq += 1
             self._bus.publish(message.reply, msgspec.json.encode({"stream": "x", "seq": self.last_seq}))
+        elif self.calls_incomplete and message.reply:
+            refusal = {"code": 400, "err_code": 10176, "description": "atomic publish batch is incomplete"}
+            self._bus.publish(message.reply, msgspec.json.encode({"error": refusal}))
 
 
 @pytest.fixture
@@ -77,6 +81,19 @@ async def test_a_stream_that_stands_still_is_full_within_seconds_and_at_once_the
     with pytest.raises(Rejected):
         await store(bus, "b")
     assert loop.time() - began_s < SOON_S / 2
+
+
+async def test_a_stream_that_calls_every_batch_incomplete_and_stands_still_is_full(broker) -> None:
+    bus, stream = broker
+    stream.calls_incomplete = True
+    began_s = asyncio.get_running_loop().time()
+    write = Write(SUBJECT, (b"{}", b"{}"), "a", None, {})
+    bus.writer(streams.LLM_RESPONSES).put(write)
+    with pytest.raises(Rejected) as refused:
+        await write.future
+    assert refused.value.code == "storage_full"
+    assert asyncio.get_running_loop().time() - began_s < SOON_S
+    assert bus.stopped == [streams.LLM_RESPONSES]
 
 
 async def test_it_is_well_again_with_the_first_acknowledgement_or_a_new_broker(broker) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, size
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from services.runtime.bus import Message
     from services.runtime.event_store import Recorded
 
@@ -170,19 +173,29 @@ async def tail(
 
 
 @app.command
-async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAULTS) -> None:
-    """Print what a stream holds for a subject, in order; commits are shown event
-    by event.
+async def history(
+    subject: str,
+    /,
+    *,
+    limit: int = 1000,
+    last: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = DEFAULTS,
+) -> None:
+    """Print what a stream holds for a subject, the oldest first; commits are shown
+    event by event.
 
     For example:
         htdag bus history htdag.v1.evt.executor.run.auth-build-1
+        htdag bus history 'htdag.v1.dlq.*' --last --limit 5
 
     Parameters
     ----------
     subject
         A subject; * stands for one token, > for the rest.
     limit
-        How many messages at most.
+        How many messages at most: the oldest ones.
+    last
+        The newest ones instead, in the same order.
     """
     _check_subject(subject)
     if limit < 1:
@@ -191,18 +204,41 @@ async def history(subject: str, /, *, limit: int = 1000, common: Common = DEFAUL
         stream = await _stream_of(console, subject)
         if stream is None:
             raise Rejected("not_found", f"no single stream holds {subject}", hint="`htdag bus ls`")
-        shown = 0
-        async for record in console.bus.history(stream, subject):
-            if record.forged and not common.output.json:
-                common.output.line(f"{record.seq}  {record.subject}  forged: see `htdag doctor`")
-            else:
-                _print(common.output, record.subject, record.data, record.seq, record.headers)
-            shown += 1
-            if shown >= limit:
-                common.output.note(f"stopped after {limit} messages; --limit shows more")
-                break
+        records = console.bus.history(stream, subject)
+        shown = await (_print_newest if last else _print_oldest)(common.output, records, limit)
     if not shown:
         raise Rejected("not_found", f"{stream} holds nothing for {subject}", hint="`htdag bus ls`")
+
+
+def _print_record(output: Output, record: "Recorded") -> None:
+    if record.forged and not output.json:
+        output.line(f"{record.seq}  {record.subject}  forged: see `htdag doctor`")
+    else:
+        _print(output, record.subject, record.data, record.seq, record.headers)
+
+
+async def _print_oldest(output: Output, records: "AsyncIterator[Recorded]", limit: int) -> int:
+    shown = 0
+    async for record in records:
+        _print_record(output, record)
+        shown += 1
+        if shown >= limit:
+            output.note(f"stopped after the oldest {limit}; --limit shows more, --last the newest")
+            break
+    return shown
+
+
+async def _print_newest(output: Output, records: "AsyncIterator[Recorded]", limit: int) -> int:
+    newest: deque[Recorded] = deque(maxlen=limit)
+    count = 0
+    async for record in records:
+        newest.append(record)
+        count += 1
+    if count > limit:
+        output.note(f"the newest {limit} of {count}; --limit shows more")
+    for record in newest:
+        _print_record(output, record)
+    return len(newest)
 
 
 @dlq.command(name="ls")

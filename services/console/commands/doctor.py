@@ -29,14 +29,14 @@ async def doctor(*, mend: Annotated[bool, Parameter(negative="")] = False, commo
     Parameters
     ----------
     mend
-        First start the broker anew if it has stopped storing on a full disk that has room again. The services stay,
-        and store what they hold.
+        First start the broker anew if it has stopped storing on a full disk that has room again, and make what it
+        lost of its streams. The services stay, and store what they hold.
     """
     from services.console.doctor import identity, machine, system
 
     home = common.place
     if mend:
-        await _mend(home, common.output)
+        await _mend(home, common)
     near = [
         machine.python(),
         machine.clock(),
@@ -78,12 +78,20 @@ def isolation(*, common: Common = DEFAULTS) -> int:
     return _show(common.output, look(common.place))
 
 
-async def _mend(home: Home, output: Output) -> None:
+async def _mend(home: Home, common: Common) -> None:
     from services.console.commands.up import current
-    from services.console.supervision.mending import mend_broker
+    from services.console.connection import connected
+    from services.console.supervision.mending import mend_broker, mend_streams
 
     mended = await mend_broker(home, await current(home))
-    output.note("the broker was started anew and stores again" if mended else "the broker stores: nothing to mend")
+    async with connected(common) as console:
+        made = await mend_streams(console.bus)
+    if made:
+        common.output.note(f"made again: {', '.join(made)}")
+    if mended:
+        common.output.note("the broker was started anew and stores again")
+    elif not made:
+        common.output.note("the broker stores: nothing to mend")
 
 
 def _show(output: Output, findings: list[Finding]) -> int:

@@ -108,6 +108,9 @@ async def run(
     line per event. With --json the result is one document; with --json --follow
     there is one document per event. Exit code 1 when the run fails.
 
+    Of the tasks of a file that are ready, the one with the smallest priority goes
+    first (5 when not given); of strategies, the largest priority wins.
+
     For example:
         htdag run "Build user authentication with JWT" --run-id auth-build-1
         htdag run tasks.json --parallel 4 --no-follow --json

@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Final
 
 from contracts.errors import Rejected
+from contracts.streams import STREAMS
 from services.console.doctor.finding import Finding
 from services.console.home import Home
 from services.console.output import size
 from services.console.supervision.broker import DEFAULT_PORT, find_program
+from services.console.supervision.mending import ROOM_BYTES_MIN
 
-DISK_FAIL_BYTES: Final = 200 << 20
+BROKER_SHARE: Final = 0.75
+"""Of the free disk, so much is JetStream's to give out when a broker starts."""
+DISK_FAIL_BYTES: Final = int(sum(spec.config.get("max_bytes", 0) for spec in STREAMS) / BROKER_SHARE) + ROOM_BYTES_MIN
+"""With less, a broker that starts cannot give the streams what they reserve, and one that runs soon stores nothing."""
 DISK_WARN_BYTES: Final = 2 << 30
 CLOCK_EARLIEST_S: Final = 1_767_225_600
 """2026-01-01: no clock can be right before this code was written."""
@@ -48,9 +53,11 @@ def disk(home: Home) -> Finding:
     free = shutil.disk_usage(place).free
     message = f"{size(free)} free at {place}"
     if free < DISK_FAIL_BYTES:
-        return Finding("disk", "fail", message, "free disk space, or choose another --home")
+        few = f"{message}; the broker needs {size(DISK_FAIL_BYTES)}"
+        return Finding("disk", "fail", few, "free disk space, or choose another --home")
     if free < DISK_WARN_BYTES:
-        return Finding("disk", "warn", message, "free some disk space soon")
+        few = f"{message}, less than {size(DISK_WARN_BYTES)}; the broker still stores"
+        return Finding("disk", "warn", few, "free some disk space soon")
     return Finding("disk", "ok", message)
 
 

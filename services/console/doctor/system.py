@@ -75,7 +75,9 @@ async def _streams(console: Console) -> Finding:
         return Finding("streams", "ok", "all streams and consumers are as they should be")
     missing = [change.name for change in changes if change.action == "create"]
     differs = [change.name for change in changes if change.action == "update"]
-    parts = [f"{len(missing)} missing"] * bool(missing) + [f"{', '.join(differs)} differ"] * bool(differs)
+    parts = [f"there is no {', '.join(missing)}"] * bool(missing) + [f"{', '.join(differs)} differ"] * bool(differs)
+    if missing:
+        return Finding("streams", "fail", "; ".join(parts), "`htdag bus apply` makes what is missing")
     return Finding("streams", "warn", "; ".join(parts), "`htdag bus apply --diff`, then `htdag bus apply`")
 
 
@@ -100,12 +102,18 @@ async def _services(console: Console, common: Common) -> list[Finding]:
         if local is not None and alive(local.process):
             state = await probe(common.place.run, name, local.process.pid)
             if not state.ready:
-                full = "free disk space, then `htdag doctor --mend`" if "storage:" in state.reason else ""
-                mend = full or f"look at {common.place.logs / name}.log"
+                mend = _mend_of(state.reason) or f"look at {common.place.logs / name}.log"
                 found.append(Finding(name, "fail", f"not ready: {state.reason}", mend))
                 continue
         found.append(Finding(name, "ok", f"answers, version {version}"))
     return found
+
+
+def _mend_of(reason: str) -> str:
+    """What mends what a service says on /readyz; empty when its log must tell."""
+    if "streams:" in reason:
+        return "`htdag bus apply`"
+    return "free disk space, then `htdag doctor --mend`" if "storage:" in reason else ""
 
 
 async def _silent(common: Common, name: str) -> Finding:

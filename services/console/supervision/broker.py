@@ -18,6 +18,7 @@ from contracts.permissions import USERS
 from contracts.rights import BOOTSTRAP, OPERATOR, inbox
 from services.console.home import Home, cannot_write, write_private
 from services.console.supervision.users import users_conf
+from services.runtime import server_url
 
 DEFAULT_PORT: Final = 4222
 PORTS: Final = range(10_000, 32_000)
@@ -158,13 +159,9 @@ def masked(url: str) -> str:
 
 def address_of(url: str) -> tuple[str, int]:
     """Host and port of a broker URL; raises Rejected("bad_config") for what is none."""
-    try:
-        parts = urlsplit(url if "//" in url else f"nats://{url}")
-        port = parts.port
-    except ValueError as error:
-        hint = "it looks like nats://HOST:PORT; look at NATS_URL"
-        raise Rejected("bad_config", f"the broker's URL cannot be read: {error}", key="NATS_URL", hint=hint) from error
-    return parts.hostname or "127.0.0.1", port or DEFAULT_PORT
+    server_url.check(url)
+    parts = urlsplit(url if "//" in url else f"nats://{url}")
+    return parts.hostname or "127.0.0.1", parts.port or DEFAULT_PORT
 
 
 async def greeting(url: str, *, timeout_s: float = _ANSWER_S) -> dict[str, Any]:

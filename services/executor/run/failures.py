@@ -25,6 +25,7 @@ RETRIED: Final = frozenset(
         "service_unavailable",
         "storage_full",
         "strategy_not_found",
+        "stream_missing",
     }
 )
 """Codes of failures that may pass by themselves. A deadline that passed is final, and so is what policy denies."""

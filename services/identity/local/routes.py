@@ -20,7 +20,7 @@ _STATUS: Final = {
     "bad_json": 400, "bad_request": 400, "too_large": 413, "weak_password": 400, "not_signed_in": 401,
     "rate_limited": 429, "mfa_already_enabled": 409, "mfa_not_enabled": 409, "mfa_not_set_up": 409, "conflict": 409,
     "password_already_set": 409, "user_not_found": 404, "internal": 500, "bad_config": 500, "nats_unavailable": 503,
-    "jetstream_unavailable": 503, "timeout": 503, "storage_full": 503, "mailbox_full": 503,
+    "jetstream_unavailable": 503, "timeout": 503, "storage_full": 503, "stream_missing": 503, "mailbox_full": 503,
 }  # fmt: skip
 """Every other code is 403."""
 

@@ -89,7 +89,9 @@ class World:
         self._memory_bytes_max = memory_bytes_max
         names = (dict.fromkeys(names, True) for names in (lint.REFUSED, lint.REFUSED_IN_STRING, lint.REFUSED_IN_MATH))
         tables = [self._lua.table_from(table) for table in names]
-        self._compile, self._run = self._lua.execute(prelude, *tables, REP_BYTES_MAX, INSTRUCTIONS_PER_LOOK)
+        self._compile, self._run, self._object, self._is_object = self._lua.execute(
+            prelude, *tables, REP_BYTES_MAX, INSTRUCTIONS_PER_LOOK
+        )
 
     def answer(self, line: bytes) -> Reply:
         """Judge or run one script; every failure is a reply."""
@@ -97,6 +99,10 @@ class World:
             request = json.loads(line)
             if request["op"] == "check":
                 return self._check(request["source"])
+            if b"{}" in line:
+                # Seldom, and a walk through everything: so only where there may be one.
+                request["context"] = values.with_objects(request["context"], self._object)
+                request["argv"] = values.with_objects(request["argv"], self._object)
             return self._call(request)
         except (LuaMemoryError, MemoryError):
             return _no("lua_memory", "the script used too much memory")
@@ -129,7 +135,7 @@ class World:
         outcome, value = self._run(source, context, argv, len(request["argv"]), request["cpu_s"])
         self._lua.set_max_memory(0)
         if outcome == "ok":
-            return {"ok": values.Reader().read(value)}
+            return {"ok": values.Reader(self._is_object).read(value)}
         if outcome == "lua_syntax":
             return _syntax(source, value)
         if outcome == "lua_error" and "not enough memory" in value:

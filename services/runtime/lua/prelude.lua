@@ -155,6 +155,19 @@ local function describe(value)
   return type(value) == "string" and value or "the error object holds no text"
 end
 
+-- Tables that came as empty objects. Lua does not tell an empty object from an empty list; these go back as they came.
+local objects = setmetatable({}, { __mode = "k" })
+
+local function object()
+  local made = {}
+  objects[made] = true
+  return made
+end
+
+local function is_object(value)
+  return objects[value] == true
+end
+
 local function compile(source)
   return load(source, "=strategy", "t", env)
 end
@@ -193,4 +206,4 @@ local function run(source, context, argv, argc, cpu_s)
   return "lua_error", describe(value)
 end
 
-return compile, run
+return compile, run, object, is_object

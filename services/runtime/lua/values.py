@@ -1,6 +1,7 @@
 """Data across the border between Python and Lua: JSON values only, bounded in depth, number and size."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from lupa.lua54 import lua_type
@@ -17,10 +18,12 @@ class BadValue(Exception):
 class Reader:
     """Copies one result out of Lua. A table with the keys 1..n is a list; an empty table is an empty list.
 
-    Lua does not tell an empty list from an empty map: who expects a map takes `[]` for `{}`.
+    Lua does not tell an empty list from an empty map: who expects a map takes `[]` for `{}`. Only what came in as `{}`
+    goes back as that: `is_object` knows those tables.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_object: Callable[[Any], bool]) -> None:
+        self._is_object = is_object
         self._nodes = 0
         self._bytes = 0
 
@@ -54,6 +57,8 @@ class Reader:
         except UnicodeDecodeError:
             raise BadValue("the result holds text that is not UTF-8") from None
         size = len(fields)
+        if not size and self._is_object(table):
+            return {}
         if all(type(key) is int for key in fields) and (not size or (min(fields) == 1 and max(fields) == size)):
             return [fields[index] for index in range(1, size + 1)]
         named: dict[str, Any] = {}
@@ -70,6 +75,15 @@ class Reader:
         if self._bytes > BYTES_MAX:
             raise BadValue(f"the result is larger than {BYTES_MAX} bytes")
         return text
+
+
+def with_objects(value: Any, make: Callable[[], Any]) -> Any:
+    """Return JSON data in which `make` has made each empty object."""
+    if isinstance(value, dict):
+        return {key: with_objects(item, make) for key, item in value.items()} if value else make()
+    if isinstance(value, list):
+        return [with_objects(item, make) for item in value]
+    return value
 
 
 def within_lua(value: Any) -> Any:

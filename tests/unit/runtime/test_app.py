@@ -18,9 +18,11 @@ import pytest
 import structlog
 
 from contracts.errors import Rejected
+from contracts.streams import CONVERSATIONS
 from services.runtime import app as app_module
-from services.runtime import logs
+from services.runtime import logs, own_streams, provision
 from services.runtime.app import App
+from services.runtime.bus import Bus
 from services.runtime.config import Config
 from services.runtime.lifecycle import Phase
 from tests.support.eventually import eventually
@@ -265,7 +267,7 @@ async def test_a_connection_that_is_closed_for_good_ends_the_process(live, nats_
 
 
 async def test_a_broker_without_jetstream_is_a_clear_end(live, start_nats_server, monkeypatch):
-    monkeypatch.setattr(app_module, "JETSTREAM_WAIT_S", 0.0)
+    monkeypatch.setattr(own_streams, "JETSTREAM_WAIT_S", 0.0)
     one = live(url=start_nats_server(jetstream=False).url)
     assert await one.ended() == 69
     assert said(live, "task_crashed")["code"] == "jetstream_unavailable"
@@ -338,3 +340,23 @@ async def test_not_ready_while_it_drains(live, nats_server):
     assert await one.checks() == (503, {"lifecycle": "draining", "nats": None})
     drained.set()
     assert await one.ended() == 0
+
+
+async def test_not_ready_while_a_stream_of_its_own_is_missing(live, nats_server):
+    owner = Bus(await nats.connect(nats_server.url))
+    await owner.start()
+    await provision.apply(owner)
+    one = await live(name="identity", url=nats_server.url, HTDAG_CORE__PROVISION="false").ready()
+    assert (await one.checks())[0] == 200
+    await owner.api(f"STREAM.DELETE.{CONVERSATIONS}")
+    with pytest.raises(Rejected) as refused:
+        await one.app.bus.last(CONVERSATIONS, "htdag.v1.conversation.x")
+    assert refused.value.code == "stream_missing"
+    await eventually(lambda: one.app.streams.reason)
+    status, checks = await one.checks()
+    assert status == 503
+    assert CONVERSATIONS in str(checks["streams"])
+    await provision.apply(owner)
+    await eventually(lambda: one.app.streams.reason is None, timeout_s=10)
+    assert (await one.checks())[0] == 200
+    await owner.close()

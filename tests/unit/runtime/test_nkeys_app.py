@@ -57,7 +57,7 @@ async def test_it_waits_until_somebody_else_has_made_its_streams(live, guarded, 
         buses.extend([app.bus, await app.bus_as(NODES)])
 
     app = live(build, guarded, tmp_path / "keys" / place)
-    await eventually(lambda: [line for line in live.said() if line["msg"] == "streams_missing"])
+    await eventually(lambda: [line for line in live.said() if line["msg"] == "stream_missing"])
     assert not buses
     await provision.apply(await guarded.bus(OPERATOR))
     await eventually(lambda: app.life.phase is Phase.READY, timeout_s=10)

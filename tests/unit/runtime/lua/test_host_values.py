@@ -38,6 +38,17 @@ async def test_lists_maps_and_empty_tables(lua: LuaHost):
     assert value == {"list": [1, 2], "map": {"a": 1}, "empty": [], "sparse": {"1": "a", "3": "c"}}
 
 
+async def test_an_empty_object_that_came_in_goes_out_as_one(lua: LuaHost):
+    context = {"input": {}, "list": [], "deep": [{"a": {}}], "filled": {}}
+    src = """function main(given)
+      context.filled.x = 1
+      return { context.input, context.list, context.deep, given, context.filled, {} }
+    end"""
+    assert await lua.call(src, context, argv=[{}]) == [{}, [], [{"a": {}}], {}, {"x": 1}, []]
+    assert await lua.call("return context", {}) == {}
+    assert await lua.call("context.input.x = 1 context.input.x = nil return { context.input }", context) == [{}]
+
+
 async def test_whole_numbers_stay_whole_and_floats_stay_floats(lua: LuaHost):
     value = await lua.call("return { context.i, context.f, 7 // 2, 7 / 2 }", {"i": 2**53 + 1, "f": 2.0})
     assert value == [2**53 + 1, 2.0, 3, 3.5]
