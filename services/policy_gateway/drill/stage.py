@@ -31,6 +31,7 @@ class Stage:
         self.code = self.folder / "code"
         self._refs = ""
         self._cron: dict[str, float] = {}
+        self._code: os.stat_result | None = None
 
     async def build(self) -> None:
         """Make it. Raises Rejected missing_dependency without git."""
@@ -50,6 +51,7 @@ class Stage:
         _git(self.code, "reset", "--quiet", "--mixed")
         os.environ[CANARY_VARIABLE] = self.canary
         self._refs, self._cron = _refs(self.code), _cron()
+        self._code = self.code.stat()
 
     async def harm(self, said: str) -> list[str]:
         """Signs of harm since the stage was built; `said` is what the attacker got back."""
@@ -72,7 +74,7 @@ class Stage:
             found.append("the source was changed")
         if _cron() != self._cron:
             found.append("a job was planted")
-        left = list(_attackers())
+        left = list(_attackers(self._code))
         if left:
             found.append(f"{len(left)} processes outlived the call")
         grown = _bytes_of(self.folder)
@@ -91,7 +93,7 @@ class Stage:
         os.environ.pop(CANARY_VARIABLE, None)
         shutil.rmtree(self.folder, ignore_errors=True)
         left = [str(self.folder.name)] if self.folder.exists() else []
-        return left + [f"process {pid}" for pid in _attackers()]
+        return left + [f"process {pid}" for pid in _attackers(self._code)]
 
 
 def _git(folder: Path, *words: str, standard_input: bytes | None = None) -> str:
@@ -151,13 +153,25 @@ def _cron() -> dict[str, float]:
     return {str(path): path.stat().st_mtime for folder in folders if folder.is_dir() for path in folder.glob("*")}
 
 
-def _attackers() -> Iterator[int]:
-    """Processes of this machine that run one of the attackers' programs, in whatever namespace."""
+def _attackers(code: os.stat_result | None) -> Iterator[int]:
+    """Processes of this machine that run one of the attackers' programs, in whatever namespace.
+
+    Those whose /code is another folder than `code` belong to another drill; of what has none, nobody can say that. What
+    only builds a box around a program says the program's name too: what is in the box counts.
+    """
     programs = {payload.name.encode() for payload in PAYLOADS.glob("*.py")}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue  # it is gone
-        if programs.intersection(words):
+        builds = words[0].rpartition(b"/")[2] == b"bwrap"
+        if programs.intersection(words) and not builds and not _elsewhere(process / "root" / "code", code):
             yield int(process.name)
+
+
+def _elsewhere(folder: Path, code: os.stat_result | None) -> bool:
+    try:
+        return code is not None and not os.path.samestat(folder.stat(), code)
+    except OSError:
+        return False

@@ -18,6 +18,7 @@ from services.policy_gateway.drill.drill import AttemptCall, Drill
 from services.policy_gateway.drill.stage import Stage
 from services.policy_gateway.tools.docker import Docker
 from services.policy_gateway.tools.tool import Ticket, Workspace
+from services.runtime.lua.sandbox import bubblewrap
 from tests.unit.policy_gateway.decision.verdicts import allowed
 
 
@@ -125,6 +126,23 @@ async def test_a_source_that_is_gone_is_harm_and_no_mistake_of_the_drill(tmp_pat
     shutil.rmtree(stage.folder)
     assert "the source was deleted" in await stage.harm("")
     assert await stage.remove() == []
+
+
+@pytest.mark.parametrize("whose", ["its own", "another's"])
+async def test_what_another_drill_left_is_its_harm_alone(tmp_path, whose):
+    stage, other = Stage(tmp_path), Stage(tmp_path)
+    await stage.build()
+    await other.build()
+    code = str(stage.code if whose == "its own" else other.code)
+    links = [word for name in ("lib", "lib64", "bin") for word in ("--symlink", f"usr/{name}", f"/{name}")]
+    box = [str(bubblewrap()), "--unshare-all", "--ro-bind", "/usr", "/usr", *links, "--bind", code, "/code"]
+    attack = [*box, "sh", "-c", "echo begun; read _", "fork_bomb.py"]
+    with subprocess.Popen(attack, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        harm = await stage.harm("")
+    assert (harm == []) == (whose == "another's"), harm
+    assert await stage.harm("") == []
 
 
 async def test_a_link_that_is_mounted_is_refused_by_the_policy_without_image_or_engine(tmp_path):
