@@ -112,7 +112,7 @@ async def build(app: App) -> None:
     RunVerbs(host=host, bus=bus, store=store, codec=codec, book=book, clock=clock, ids=app.ids).bind(app)
     grants = Grants(bus, clock, config.approval_keys)
     ranks = await _take_input(app, config, host, Mailboxes(bus, host, app.log, app.spawn, time_command, grants.check))
-    sleepers = Sleepers(store, bus, clock, app.log, held=host.states, alone=lambda: not any(ranks))
+    sleepers = Sleepers(store, bus, clock, app.log, held=host.holds, alone=lambda: not any(ranks))
     _ = app.spawn(sleepers.watch(), "sleepers")
     _ = app.spawn(_housekeeping(app, host), "housekeeping")
 

@@ -5,7 +5,7 @@ one, or nobody lived while it expired) would sleep for ever, so each executor lo
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -52,7 +52,7 @@ class Post(Protocol):
 class Sleepers:
     """Finds them and puts a message that says the time into their mailboxes.
 
-    `held` gives the runs in this process's memory, `alone` says whether no other executor lives.
+    `held` says whether a run is in this process's memory, `alone` says whether no other executor lives.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Sleepers:
         post: Post,
         clock: Clock,
         log: Log,
-        held: Callable[[], Collection[str]],
+        held: Callable[[str], bool],
         alone: Callable[[], bool],
     ) -> None:
         self._store, self._post, self._clock, self._log = store, post, clock, log
@@ -113,7 +113,7 @@ class Sleepers:
 
     def _goes_on_unheld(self, run_id: str, record: Recorded) -> bool:
         summary = record.headers.get(HEADER_SUMMARY)
-        if run_id in self._held() or (summary and msgspec.json.decode(summary, type=_Shown).status != "running"):
+        if self._held(run_id) or (summary and msgspec.json.decode(summary, type=_Shown).status != "running"):
             return False
         if self._alone():
             return True

@@ -135,6 +135,10 @@ class ActorHost(Generic[C, S, E]):
         """Messages in all mailboxes."""
         return sum(len(actor.box) for actor in self._actors.values())
 
+    def holds(self, actor_id: str) -> bool:
+        """Whether the state of an actor is in memory."""
+        return actor_id in self._actors and self._actors[actor_id].loaded
+
     def states(self) -> dict[str, S]:
         """States of the actors in memory, by id."""
         return {actor_id: actor.state for actor_id, actor in self._actors.items() if actor.loaded}
@@ -279,9 +283,8 @@ class ActorHost(Generic[C, S, E]):
         refused = refusal_of(error, actor.actor_id)
         for item in items:
             item.refuse(error, refused)
-        # With the state goes what was only in memory: what was taken in before comes again. It is innocent, unless what
-        # broke is what it led to here.
-        innocent = any(item.matters for item in items) and not isinstance(error, Rejected)
+        # What was taken in before comes again, too. It is innocent, unless what broke is what it led to here.
+        innocent = not isinstance(error, Rejected) and any(item.matters for item in items)
         self._hand_back(actor, Interrupted() if innocent else error)
 
     def _hand_back(self, actor: Actor[C, S, E], error: BaseException) -> None:

@@ -39,7 +39,9 @@ class Dormitory:
         self.held: set[str] = set()
         self.alone = True
         log: Any = structlog.get_logger()
-        self.sleepers = Sleepers(self.store, self.post, self.clock, log, lambda: self.held, lambda: self.alone)
+        self.sleepers = Sleepers(
+            self.store, self.post, self.clock, log, lambda run_id: run_id in self.held, lambda: self.alone
+        )
 
     async def has(self, run_id: str, summary: str) -> int:
         data = b'{"at":"%s"}' % rfc3339(self.clock.now_ms()).encode()
