@@ -75,3 +75,16 @@ async def test_no_secret_of_a_call_stands_in_a_stream_or_a_log(
     said = capfd.readouterr()
     assert "Blocked shell injection attempt" in said.out + said.err
     assert "canary7890" not in said.out + said.err
+
+
+@pytest.mark.law("I13")
+async def test_what_could_not_be_judged_leaves_no_secret_either(one: Gateway, me: Caller) -> None:
+    secret = "ghp_canary7890abcdefghijklmn"
+    await me.raw("coder", "fs", b"{", **{"Htdag-By": f"agent {secret}"})
+    await me.raw(secret, secret, b"{")
+    await me.call("coder", "fs", READ, task=CallOf(f"r {secret}", f"a {secret}", 1, 1), by=secret)
+    await me.call("coder", "fs", READ, task=CallOf(secret, secret, 1, 1))
+    await me.call("coder", "fs", READ, task=CallOf(f"{'r' * 60}-{secret}", "a", 1, 1))
+    entries = await me.audit()
+    assert len(entries) == 5
+    assert "canary" not in str(entries)
