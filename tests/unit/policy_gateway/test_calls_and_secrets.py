@@ -1,31 +1,12 @@
 """No secret of a call stands where its traces stand: answers, audit, log lines."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from structlog.testing import capture_logs
 
 from contracts.errors import Rejected
 from contracts.policy import CallOf
 from contracts.streams import EVENTS_POLICY_GATEWAY, TOOL_CALLS
-from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
-
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nats_server, tmp_path / "one") as made:
-        yield made
-
-
-@pytest.fixture
-async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
-    async with caller(nats_server) as made:
-        yield made
+from tests.unit.policy_gateway.gateway_desk import READ, Caller, Gateway
 
 
 async def test_what_is_said_of_a_refusal_holds_no_secret(one: Gateway, me: Caller, capfd) -> None:

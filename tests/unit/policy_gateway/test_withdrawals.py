@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,10 @@ from contracts.subjects import rpc
 from contracts.task import AgentNode, LuaNode, Node, TaskSpec, ToolNode
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import FAR_MS, Caller, Gateway, caller, gateway
+from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, Caller, Gateway, caller, gateway
 
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
 WITHDRAW = rpc("policy-gateway", "call", "withdraw")
 SLOW_LOOK = "services.policy_gateway.calls.withdrawals.LOOK_EVERY_S"
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nats_server, tmp_path / "one") as made:
-        yield made
-
-
-@pytest.fixture
-async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
-    async with caller(nats_server) as made:
-        yield made
 
 
 async def begun(one: Gateway, me: Caller) -> "asyncio.Task[dict]":
