@@ -20,7 +20,6 @@ from contracts.streams import (
     CONSUMERS,
     EVENTS_EXECUTOR,
     EVENTS_PLANNER,
-    FACTS,
     LLM_REQUESTS,
     LLM_TOKENS,
     STREAMS,
@@ -43,6 +42,8 @@ TOOLS: Final = f"{ROOT}.tool"
 API: Final = "$JS.API"
 AGENT_ROLES: Final = tuple(role for role in ROLES if role != ADMIN)
 """Roles that an agent outside of htdag may have a key for: an admin waits for a human, a key waits for none."""
+TRUTH: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
+"""The streams that nobody may cut or remove."""
 _DISCOVERY: Final = ("PING", "INFO", "STATS")
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _WORD: Final = re.compile(r"[a-z][a-z-]+")
@@ -269,7 +270,7 @@ def _operator(private: Iterable[str]) -> User:
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
         [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.conversation.>", *ALONE],
     )
-    losses = [f"{API}.STREAM.{verb}.{name}" for name in FACTS for verb in ("DELETE", "PURGE", "MSG.DELETE")]
+    losses = [f"{API}.STREAM.{verb}.{name}" for name in TRUTH for verb in ("DELETE", "PURGE", "MSG.DELETE")]
     heard = tuple(private)
     # Who answers a nats node of a run is the operator, too.
     forged = [subject for subject in heard if subject != f"{inbox(NODES)}.>"]
