@@ -225,8 +225,9 @@ class SecurityRaised(msgspec.Struct, frozen=True, omit_defaults=True, tag_field=
 
 
 class CallsUnjudged(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="calls.unjudged.v1"):
-    """So many calls since `since_ms` could not be judged, and have no entry each: `reasons` counts them by code.
+    """So many calls since `since_ms` could not be judged, and have no entry each: `reasons` counts them.
 
+    A reason is the code of an error, or what was wrong around the message: `redirected`, `reply_not_inbox`.
     What is malformed, belongs to no attempt that is under way, or finds no room has an entry of its own only so often
     a minute: a flood of it must not fill the disk.
     """

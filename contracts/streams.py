@@ -266,6 +266,8 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         config=_file(subjects=[f"{ROOT}.dlq.*"], max_age=90 * DAY, max_msgs=100_000, discard="old"),
     ),
 )
+FACTS: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
+"""The streams of facts: their owners alone write them, and nobody cuts or removes them."""
 
 _PULL: Final[dict[str, Any]] = {
     "ack_policy": "explicit",

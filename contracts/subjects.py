@@ -54,6 +54,10 @@ TASK: Final = "task"
 TOOL_CALLS_OF_TASKS: Final = f"{TOOL_CALLS}.{TASK}"
 """The same, by whoever may only call for a task; see `tool_call_of_task`."""
 
+CLOSED: Final = ("htdag", "llm", "ai")
+"""First tokens of what is said within htdag and at its LLM edge."""
+SUBJECT_SHOWN_CHARS_MAX: Final = 200
+
 
 def check_id(value: str, what: str = "id") -> str:
     """Return `value` if it is a well-formed id, else raise Rejected("bad_id")."""
@@ -230,3 +234,16 @@ def parse_tool_call(subject: str) -> ToolSubject:
 def model_of(subject: str, prefix: str) -> str:
     """The model id of a request subject: everything behind `prefix.`, dots included."""
     return subject[len(prefix) + 1 :]
+
+
+def check_open(subject: str, task_id: str) -> None:
+    """Refuse a subject that a nats node may not speak to: htdag's own, the broker's, inboxes, the LLM edge, wildcards.
+
+    Raises Rejected: bad_request for what is malformed, forbidden_subject.
+    """
+    where = {"task_id": task_id, "field": "node.subject"}
+    tokens = subject.split(".")
+    if not all(tokens) or any(char.isspace() or not char.isprintable() for char in subject):
+        raise Rejected("bad_request", f"task {task_id}: the subject is malformed", **where)
+    if tokens[0] in CLOSED or subject.startswith(("$", "_INBOX")) or "*" in tokens or ">" in tokens:
+        raise Rejected("forbidden_subject", subject=subject[:SUBJECT_SHOWN_CHARS_MAX], **where)

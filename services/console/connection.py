@@ -14,7 +14,8 @@ from contracts.verbs import BY_SUBJECT
 from services.console import principal
 from services.console.interruption import ends_when_told
 from services.console.options import Common
-from services.console.supervision.broker import greeting, masked
+from services.console.supervision.broker import greeting
+from services.runtime.redaction import masked
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus

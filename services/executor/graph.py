@@ -32,7 +32,7 @@ from contracts.limits import (
 )
 from contracts.llm import LlmParams
 from contracts.run import RunOptions
-from contracts.subjects import ID, check_id, check_model_id
+from contracts.subjects import ID, check_id, check_model_id, check_open
 from contracts.task import (
     ROLE_ALIASES,
     ROLES,
@@ -50,8 +50,6 @@ from services.executor.run.gates import SHOWN_BYTES_MAX
 from services.executor.run.state import is_gated
 
 KNOWN_ROLES: Final = frozenset(ROLES) | frozenset(ROLE_ALIASES)
-SUBJECTS_CLOSED: Final = ("htdag.", "$", "_INBOX", "llm.", "ai.")
-"""What a nats node may not speak to: htdag itself, the broker, other callers' inboxes and the LLM edge."""
 CYCLE_SHOWN_MAX: Final = 20
 TEMPERATURE_MAX: Final = 2.0
 PROMPTED: Final = frozenset({AgentNode, LlmNode})
@@ -185,19 +183,9 @@ def check_node(task_id: str, node: Any) -> None:
             if node.timeout_ms is not None and not 1 <= node.timeout_ms <= LUA_TIMEOUT_MAX_MS:
                 _out_of_bounds("node.timeout_ms", node.timeout_ms, LUA_TIMEOUT_MAX_MS, task_id)
         case NatsNode():
-            check_subject(node.subject, task_id)
+            check_open(node.subject, task_id)
             if node.timeout_ms is not None and not 1 <= node.timeout_ms <= TASK_TIMEOUT_MAX_MS:
                 _out_of_bounds("node.timeout_ms", node.timeout_ms, TASK_TIMEOUT_MAX_MS, task_id)
-
-
-def check_subject(subject: str, task_id: str) -> None:
-    """Refuse a subject that a nats node may not use: wildcards, htdag's own, the broker's, inboxes, the LLM edge."""
-    tokens = subject.split(".")
-    if not all(tokens) or any(char.isspace() or not char.isprintable() for char in subject):
-        raise Rejected("bad_request", "the subject is malformed", field="subject", task_id=task_id)
-    closed = subject.startswith(SUBJECTS_CLOSED) or subject in {"htdag", "llm", "ai"}
-    if closed or "*" in tokens or ">" in tokens:
-        raise Rejected("forbidden_subject", subject=subject[:200], task_id=task_id)
 
 
 def llm_params(params: Mapping[str, Any]) -> LlmParams:

@@ -1,6 +1,6 @@
 """What a node of each type may say. The executor refuses the same; it is judged here so that the caller hears it."""
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -14,12 +14,9 @@ from contracts.limits import (
     TASK_TIMEOUT_MAX_MS,
 )
 from contracts.llm import LlmParams
-from contracts.subjects import check_model_id
+from contracts.subjects import check_model_id, check_open
 from contracts.task import AgentNode, LlmNode, LuaNode, NatsNode, TaskSpec, ToolNode
 from contracts.tools import check_tool, check_tools
-
-SUBJECTS_CLOSED: Final = ("htdag", "$", "_INBOX", "llm", "ai")
-"""First tokens that a nats node may not speak to: htdag itself, the broker, inboxes, the LLM edge."""
 
 
 def accept_node(task: TaskSpec) -> None:
@@ -40,7 +37,7 @@ def accept_node(task: TaskSpec) -> None:
                 raise _too_large(task.id, "node.src", LUA_SOURCE_MAX_BYTES)
             _check_bound(task.id, "node.timeout_ms", node.timeout_ms, LUA_TIMEOUT_MAX_MS)
         case NatsNode():
-            _check_subject(task.id, node.subject)
+            check_open(node.subject, task.id)
             _check_bound(task.id, "node.timeout_ms", node.timeout_ms, TASK_TIMEOUT_MAX_MS)
         case _:
             return  # noop, approval and group have nothing to be wrong
@@ -62,14 +59,6 @@ def _check_params(task_id: str, params: dict[str, Any]) -> None:
         raise _bad(task_id, "node.params", str(error)) from error
     _check_bound(task_id, "node.params.timeout_ms", read.timeout_ms, LLM_TIMEOUT_MAX_MS)
     _check_bound(task_id, "node.params.max_tokens", read.max_tokens, LLM_OUTPUT_TOKENS_MAX)
-
-
-def _check_subject(task_id: str, subject: str) -> None:
-    tokens = subject.split(".")
-    if not all(tokens) or any(char.isspace() or not char.isprintable() for char in subject):
-        raise _bad(task_id, "node.subject", "the subject is malformed")
-    if tokens[0] in SUBJECTS_CLOSED or tokens[0].startswith(("$", "_INBOX")) or "*" in tokens or ">" in tokens:
-        raise Rejected("forbidden_subject", task_id=task_id, field="node.subject", subject=subject[:200])
 
 
 def _check_bound(task_id: str, field: str, value: int | None, most: int) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 import msgspec
 
 from contracts.errors import Rejected
-from services.runtime.redaction import HIDDEN, masked, secret_name
+from services.runtime.redaction import HIDDEN, masked, masked_tree, secret_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -339,18 +339,8 @@ def _shown(key: str, value: Any, secret: bool) -> str:
         return ""
     if secret or secret_name(key):
         return HIDDEN if value else ""
-    return mask_url(value) if isinstance(value, str) else msgspec.json.encode(_masked(value)).decode()
-
-
-def _masked(value: Any) -> Any:
-    """`value` as JSON data whose secret-looking parts are hidden, however deep they lie."""
-    data = msgspec.to_builtins(value, order="deterministic")
-    if isinstance(data, dict):
-        return {key: _shown(str(key), item, False) if isinstance(item, str) else _masked(item)
-                for key, item in data.items()}  # fmt: skip
-    if isinstance(data, list):
-        return [_masked(item) for item in data]
-    return mask_url(data) if isinstance(data, str) else data
+    shown = masked_tree(msgspec.to_builtins(value, order="deterministic"))
+    return shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
 
 
 def _check_section(section: str, what: str, origin: str) -> None:

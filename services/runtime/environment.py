@@ -17,7 +17,7 @@ PROVIDER_KEYS: Final = tuple(
     f"{prefix}{name}_API_KEY" for prefix in ("", "HTDAG_LLM_WORKER__") for name in ("OPENAI", "ANTHROPIC", "GEMINI")
 )
 """The variables by which llm-worker is told the keys of the providers it knows."""
-SECTIONS: Final = {
+SECTION_OF: Final = {
     "planner": "planner",
     "executor": "executor",
     "llm-worker": "llm_worker",
@@ -25,6 +25,7 @@ SECTIONS: Final = {
     "identity": "identity",
 }
 """The section of the configuration that a service reads beside `core`."""
+# Not redaction's rule: what that hides too much is read with ***, what this takes away too much breaks a service.
 _SECRET: Final = re.compile(
     r"(?:\A|_)(?:API_?)?(?:KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASES?|CREDENTIALS?|AUTH)(?:_FILE)?\Z", re.I
 )
@@ -38,7 +39,7 @@ def is_foreign(service: str, name: str) -> bool:
         return False
     setting = _SETTING.match(name)
     if setting is not None:
-        return setting[1].lower() not in ("core", SECTIONS.get(service, ""))
+        return setting[1].lower() not in ("core", SECTION_OF.get(service, ""))
     return service != KEEPER
 
 

@@ -14,13 +14,11 @@ from typing import Final
 import msgspec
 
 from contracts.commit import HEADER_TYPES, Commit
-from contracts.streams import SNAPSHOTS, STREAMS
+from contracts.streams import FACTS, SNAPSHOTS
 from services.runtime.event_store import Recorded
 
 HEADER_STREAM: Final = "Nats-Expected-Stream"
 _NAME: Final = f"{HEADER_STREAM}:".encode()
-FACTS: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
-"""The streams of facts: only their owners write them."""
 GUARDED: Final = frozenset((*FACTS, SNAPSHOTS))
 """The streams whose messages are only believed when their owner stored them."""
 TOLD_MAX: Final = 10_000

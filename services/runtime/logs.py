@@ -18,7 +18,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from contracts.errors import CATALOGUE
 from services.runtime import telemetry
-from services.runtime.redaction import HIDDEN, PAIR_VALUES, Masking, pair_name, secret_under
+from services.runtime.redaction import HIDDEN, Masking, masked, named_items, secret_under
 
 Format = Literal["auto", "json", "text"]
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -26,9 +26,9 @@ DEPTH_MAX: Final = 6
 """Nesting that is searched for secrets; what lies deeper is left out."""
 LINE_CHARS_MAX: Final = 16_000
 """Longer strings are cut: a log line is no place for a payload."""
-
 SECRET_CHARS: Final = 512
 """So far beyond the cut a line is searched: no shape of a secret needs more to be known."""
+
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 _FIRST: Final = ("ts", "level", "msg", "service", "instance")
 
@@ -121,7 +121,7 @@ def _clean(key: str, value: Any, depth: int) -> Any:
         return HIDDEN
     if isinstance(value, str):
         # Hidden before it is cut: half a secret looks like none.
-        shown = Masking().text(value[: LINE_CHARS_MAX + SECRET_CHARS])
+        shown = masked(value[: LINE_CHARS_MAX + SECRET_CHARS])
         if len(value) <= LINE_CHARS_MAX:
             return shown
         return f"{shown[:LINE_CHARS_MAX]}… ({len(value)} characters)"
@@ -130,11 +130,7 @@ def _clean(key: str, value: Any, depth: int) -> Any:
     if isinstance(value, Mapping):
         if depth >= DEPTH_MAX:
             return "…"
-        name = pair_name(value)
-        return {
-            Masking().text(str(k)): _clean(name if name and k in PAIR_VALUES else str(k), v, depth + 1)
-            for k, v in value.items()
-        }
+        return {masked(key): _clean(name, item, depth + 1) for key, name, item in named_items(value)}
     if isinstance(value, list | tuple | set | frozenset):
         return Masking().words(list(value), lambda item: _clean("", item, depth + 1)) if depth < DEPTH_MAX else "…"
     return value

@@ -18,9 +18,10 @@ import msgspec
 from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
+from contracts.streams import FACTS
 from services.runtime import direct_get
 from services.runtime.event_store import Conflict
-from services.runtime.genuine import FACTS, HEADER_STREAM
+from services.runtime.genuine import HEADER_STREAM
 from services.runtime.link import Link, header_block, header_text, one_line, status_of
 from services.runtime.pulse import Pulse
 from services.runtime.stream_info import missing

@@ -7,7 +7,7 @@ bounded, so nobody can make a log line expensive.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -328,26 +328,21 @@ def _tree(name: str, value: Any, masking: Masking, depth: int) -> Any:
     if isinstance(value, Mapping | list | tuple | set | frozenset) and depth <= 0:
         return "…"
     if isinstance(value, Mapping):
-        named = pair_name(value)
-        return {
-            masking.text(str(key)): _tree(named if named and key in PAIR_VALUES else str(key), item, masking, depth - 1)
-            for key, item in value.items()
-        }
+        return {masking.text(key): _tree(name, item, masking, depth - 1) for key, name, item in named_items(value)}
     if isinstance(value, list | tuple | set | frozenset):
         return masking.words(list(value), lambda item: _tree(name, item, masking, depth - 1))
     return value
 
 
-PAIR_VALUES: Final = frozenset({"value", "val", "values"})
+_PAIR_NAMES: Final = ("name", "key", "header")
+_PAIR_VALUES: Final = frozenset({"value", "val", "values"})
 
 
-def pair_name(value: Mapping[Any, Any]) -> str:
-    """The name in `{"name": "X-Api-Key", "value": …}`, empty when it is no such pair."""
-    for key in ("name", "key", "header"):
-        name = value.get(key)
-        if isinstance(name, str):
-            return name
-    return ""
+def named_items(value: Mapping[Any, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Each key, the name that its item stands under, and the item: in `{"name": "X-Api-Key", "value": …}` the name."""
+    named = next((name for name in map(value.get, _PAIR_NAMES) if isinstance(name, str)), "")
+    for key, item in value.items():
+        yield str(key), named if named and key in _PAIR_VALUES else str(key), item
 
 
 def _announces(word: str) -> bool:

@@ -179,4 +179,5 @@ def test_a_folder_that_is_closed_to_its_owner_is_opened_and_counted(hands: Hands
     for _ in range(2):
         done = call(hands, folders_bytes=16 << 20)
     assert done["code"] == "workspace_full"
-    assert os.stat(hands.code / "closed").st_mode & 0o777 in {0, 0o700}
+    # To root nothing is closed, so nothing needs to be opened.
+    assert os.stat(hands.code / "closed").st_mode & 0o777 == (0o700 if hands.uid else 0)

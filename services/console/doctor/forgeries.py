@@ -4,10 +4,10 @@ import asyncio
 from typing import Final
 
 from contracts.errors import Rejected
+from contracts.streams import FACTS
 from services.console.connection import Console
 from services.console.doctor.finding import Finding
 from services.runtime.event_store import Recorded
-from services.runtime.genuine import FACTS
 
 LOOKED_AT_MAX: Final = 50_000
 """So many of the newest messages of each stream are looked at."""

@@ -17,9 +17,10 @@ from services.console.output import duration, plain
 from services.console.processes import alive
 from services.console.serve import SERVICES
 from services.console.supervision import status
-from services.console.supervision.broker import greeting, masked
+from services.console.supervision.broker import greeting
 from services.console.supervision.plan import FALLBACK_MODELS
 from services.console.supervision.readiness import probe
+from services.runtime.redaction import masked
 
 BROKER_VERSION_MIN: Final = (2, 12, 0)
 SKEW_MAX_S: Final = 2.0

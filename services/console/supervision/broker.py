@@ -19,6 +19,7 @@ from contracts.rights import BOOTSTRAP, OPERATOR, inbox
 from services.console.home import Home, cannot_write, write_private
 from services.console.supervision.users import users_conf
 from services.runtime import server_url
+from services.runtime.redaction import masked
 
 DEFAULT_PORT: Final = 4222
 PORTS: Final = range(10_000, 32_000)
@@ -146,15 +147,6 @@ def free_port() -> int:
 def url_of(user: str, password: str, port: int) -> str:
     """The URL of the embedded broker for one user."""
     return f"nats://{quote(user)}:{quote(password)}@127.0.0.1:{port}"
-
-
-def masked(url: str) -> str:
-    """A broker URL without its password, for people and logs."""
-    parts = urlsplit(url)
-    if parts.password is None and parts.username is None:
-        return url
-    where = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{where}").geturl()
 
 
 def address_of(url: str) -> tuple[str, int]:

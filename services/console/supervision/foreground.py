@@ -15,12 +15,13 @@ from services.console.home import Home
 from services.console.output import Output
 from services.console.processes import identify
 from services.console.supervision import status
-from services.console.supervision.broker import EmbeddedBroker, masked, prepare
+from services.console.supervision.broker import EmbeddedBroker, prepare
 from services.console.supervision.fleet import Fleet
 from services.console.supervision.keeper import Keeper
 from services.console.supervision.plan import READY_S, UpPlan, check_configuration
 from services.console.supervision.scale import remember
 from services.console.supervision.strays import sweep
+from services.runtime.redaction import masked
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,7 @@ from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.output import Output, columns, size
 from services.console.processes import alive, rss_bytes
 from services.console.serve import SERVICES
-from services.console.supervision.broker import masked
+from services.runtime.redaction import masked
 
 HEADERS = ("SERVICE", "STATE", "PID", "HTTP", "RSS", "RESTARTS")
 WITHOUT: Final = {

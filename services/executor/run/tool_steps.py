@@ -138,9 +138,7 @@ def take_tool_result(command: TakeToolResult, run: Run, now_ms: int) -> Sequence
         return (answered, ended_badly(run, task, error.to_wire(), now_ms))
 
 
-def _body_ended(
-    run: Run, task: TaskRecord, asked: ToolRequested, command: TakeToolResult, now_ms: int
-) -> TaskCompleted | RunEvent:
+def _body_ended(run: Run, task: TaskRecord, asked: ToolRequested, command: TakeToolResult, now_ms: int) -> RunEvent:
     """What the call of a tool node leads to."""
     error = command.error
     if error is None:

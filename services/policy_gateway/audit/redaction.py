@@ -30,7 +30,10 @@ _SORTED: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Kept(NamedTuple):
-    """What is kept of a call: its arguments and options, the digest of all arguments, whether they are complete."""
+    """What is kept of a call: its arguments and options, the fingerprint of all arguments, whether they are complete.
+
+    `masking` knows the secrets that were taken out.
+    """
 
     args: Any
     opts: Any

@@ -6,8 +6,7 @@ The private key never leaves the home's keys; the public one stands beside it an
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -16,6 +15,7 @@ from contracts.errors import Rejected
 from contracts.policy import AuditCheckpoint
 from services.policy_gateway.audit.fingerprint import Fingerprint
 from services.runtime.private_files import create_private
+from services.runtime.signatures import signature_ok
 
 PRIVATE_FILE: Final = "audit-ed25519"
 PUBLIC_FILE: Final = "audit-ed25519.pub"
@@ -71,12 +71,7 @@ def load_signer(keys: Path) -> Signer:
 
 def good_signature(entry: AuditCheckpoint) -> bool:
     """Whether a checkpoint was signed by the key that it names."""
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(entry.key))
-        key.verify(bytes.fromhex(entry.signature), statement(entry.n, entry.prev, entry.at_ms))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    return signature_ok(entry.key, entry.signature, statement(entry.n, entry.prev, entry.at_ms))
 
 
 def _new_key() -> str:

@@ -20,10 +20,13 @@ from services.policy_gateway.policy.book import PolicyBook
 from services.runtime.clock import Clock
 from services.runtime.ids import Ids
 from services.runtime.lifecycle import Log
+from services.runtime.redaction import masked
 
 SHAPE_RULE: Final = "call.shape"
 TASK_RULE: Final = "call.task"
 NAME_CHARS_MAX: Final = 64
+SEARCHED_CHARS_MAX: Final = 1_024
+"""So much of a name is searched for secrets before it is cut: half a secret looks like none."""
 _SHOWN: Final = ("field", "attempt", "status", "max", "requested")
 """Of what an error says, the part that is worth keeping."""
 
@@ -52,8 +55,7 @@ class Unjudged:
         entry = self._entry(call.role, call.tool, call.by, TASK_RULE, error, kept.args, kept.sha256)
         if task is not None:
             entry = msgspec.structs.replace(
-                entry, run_id=task.run_id[:NAME_CHARS_MAX], task_id=task.task_id[:NAME_CHARS_MAX],
-                attempt=task.attempt, call=task.call,
+                entry, run_id=_name(task.run_id), task_id=_name(task.task_id), attempt=task.attempt, call=task.call,
             )  # fmt: skip
         await self._tell(entry)
 
@@ -91,15 +93,18 @@ class Unjudged:
         except Rejected:
             self.count(entry.code)
 
-    def _entry(
-        self, role: str, tool: str, by: str, rule: str, error: Rejected, args: Any, digest: str
-    ) -> ToolDecided:  # fmt: skip
+    def _entry(self, role: str, tool: str, by: str, rule: str, error: Rejected, args: Any, digest: str) -> ToolDecided:
         version = self._book.current
         detail = {key: value for key, value in error.detail.items() if key in _SHOWN}
         return ToolDecided(
             # Never the id of the call: it may be that of one which was judged.
             n=0, prev="", hash="", at_ms=self._clock.now_ms(), id=self._ids.new(), verdict="deny",
-            role=role[:NAME_CHARS_MAX], tool=tool[:NAME_CHARS_MAX], by=by, gateway=self._gateway,
+            role=_name(role), tool=_name(tool), by=masked(by), gateway=self._gateway,
             policy_version=version.number, policy_digest=version.digest, rule=rule, args=args, args_sha256=digest,
             code=error.code, detail=clean(detail),
         )  # fmt: skip
+
+
+def _name(word: str) -> str:
+    """A word of the caller's own as the audit may show it."""
+    return masked(word[:SEARCHED_CHARS_MAX])[:NAME_CHARS_MAX]

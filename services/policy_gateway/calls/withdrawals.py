@@ -42,7 +42,7 @@ class Withdrawals:
                 failing = False
 
     async def look(self) -> None:
-        """Withdraw every call whose task is over. Raises Rejected when the log cannot be read."""
+        """Withdraw every call whose task is over. Raises Rejected when some run's log cannot be read."""
         runs: dict[str, list[Flight]] = defaultdict(list)
         for flight in self._flights.of_tasks():
             if flight.call.of is not None and not flight.withdrawn.done():
@@ -56,7 +56,11 @@ class Withdrawals:
                 if flight.call.of in over:
                     self._withdraw(flight, over[flight.call.of])
 
-        await asyncio.gather(*(look_at(run_id, flights) for run_id, flights in runs.items()))
+        # One log that cannot be read holds up no other, and nothing of this look is left when the next one begins.
+        looks = (look_at(run_id, flights) for run_id, flights in runs.items())
+        for outcome in await asyncio.gather(*looks, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def withdraw(self, call_id: str, of: CallOf) -> None:
         """Withdraw one call that is under way here. Raises Rejected("conflict") when its task goes on."""

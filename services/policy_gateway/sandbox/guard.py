@@ -4,10 +4,11 @@ The folder is only there while a box needs it. Whoever comes last takes it away;
 who is last, also between the gateways of one home, and tells our folder from one of the user.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,13 @@ from contracts.errors import Rejected
 from services.policy_gateway.sandbox import repository
 
 OURS: Final = b"ours"
+LOCK_TRIES_MAX: Final = 100
+LOCK_AGAIN_S: Final = 0.02
+"""Others hold the lock for no longer than a folder takes to vanish, but when their gateway stands still."""
 
 
-@contextlib.contextmanager
-def guarded(code: Path, name: str, state: Path) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def guarded(code: Path, name: str, state: Path) -> AsyncIterator[None]:
     """Keep something at /code/.git as long as this lasts. Raises Rejected: not_regular_file, file_error."""
     try:
         (state / "guards").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -26,7 +30,7 @@ def guarded(code: Path, name: str, state: Path) -> Iterator[None]:
     except OSError as why:
         raise _unprotected() from why
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH)  # held by others for no longer than a folder takes to vanish
+        await _share(lock)
         _stand_in(code, lock)
         yield
     finally:
@@ -34,6 +38,17 @@ def guarded(code: Path, name: str, state: Path) -> Iterator[None]:
             _take_away(code, lock)
         finally:
             os.close(lock)
+
+
+async def _share(lock: int) -> None:
+    for _ in range(LOCK_TRIES_MAX):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(LOCK_AGAIN_S)
+        else:
+            return
+    raise _unprotected()
 
 
 def _stand_in(code: Path, lock: int) -> None:

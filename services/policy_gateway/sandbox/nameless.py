@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from services.policy_gateway.sandbox.holding import BLOCK_BYTES
 from services.policy_gateway.sandbox.processes import tree
 
 _MEMORY: Final = rb"/dev/shm/|/memfd:|/SYSV|/dev/zero"
@@ -27,7 +28,7 @@ def held(root: int, devices: Collection[int]) -> Held:
     found: dict[tuple[int, int], int] = {}
     for _, about in _open_files(root):
         if stat.S_ISREG(about.st_mode) and about.st_nlink == 0 and about.st_dev in devices:
-            found[about.st_dev, about.st_ino] = about.st_blocks * 512
+            found[about.st_dev, about.st_ino] = about.st_blocks * BLOCK_BYTES
     return Held(sum(found.values()), len(found))
 
 

@@ -34,6 +34,7 @@ CLEAN_UP_SHARE: Final = 0.1
 """The part of its time that a call keeps for the removal of its container, CLEAN_UP_S at most."""
 CLEAN_UP_S: Final = 1.0
 REMOVE_S: Final = 15.0
+LIST_S: Final = 10.0
 LAST_OUTPUT_S: Final = 2.0
 GRACE_S: Final = 10.0
 """How long after its deadline a container may stand before the reaper takes it."""
@@ -88,9 +89,7 @@ class Docker:
             return removed
         try:
             async with engine(self._url) as client:
-                # All three: a container inherits labels of its image, so one alone proves little.
-                ours = {"label": [f"{LABEL}=1", CALL_LABEL, DEADLINE_LABEL]}
-                for container in await client.containers.list(all=True, filters=ours):
+                for container in await _ours(client, CALL_LABEL):
                     deadline = container["Labels"][DEADLINE_LABEL]
                     if deadline.isdigit() and int(deadline) < late_s:
                         await _remove(container)
@@ -100,13 +99,15 @@ class Docker:
         return removed
 
     async def bury(self, call_id: str) -> None:
-        """Remove the container of a call whose gateway died, before anybody makes that call again."""
+        """Remove the container of a call whose gateway died, before anybody makes that call again.
+
+        Never raises: without an engine nothing runs, and what an engine in trouble keeps is left to the reaper.
+        """
         if engine_url(self._url) is None:
             return
-        with suppress(Rejected):  # without an engine nothing runs
+        with suppress(Rejected):
             async with engine(self._url) as client:
-                its = {"label": [f"{LABEL}=1", f"{CALL_LABEL}={call_id}", DEADLINE_LABEL]}
-                for container in await client.containers.list(all=True, filters=its):
+                for container in await _ours(client, f"{CALL_LABEL}={call_id}"):
                     await _remove(container)
 
     async def _contain(
@@ -262,6 +263,19 @@ async def _clean_up(making: "asyncio.Task[DockerContainer]", copies: Path) -> No
     if making.done() and not making.cancelled() and making.exception() is None:
         await _remove(making.result())
     await asyncio.to_thread(mounts.discard, copies)
+
+
+async def _ours(client: "Client", call: str) -> "list[DockerContainer]":
+    """Containers that gateways made, of all calls or of one. Raises Rejected("docker_unavailable")."""
+    import aiodocker
+
+    # All three: a container inherits labels of its image, so one alone proves little.
+    labels = [f"{LABEL}=1", call, DEADLINE_LABEL]
+    try:
+        async with asyncio.timeout(LIST_S):
+            return await client.containers.list(all=True, filters={"label": labels})
+    except (aiodocker.DockerError, TimeoutError) as why:
+        raise Rejected("docker_unavailable", "the Docker engine does not say what runs") from why
 
 
 async def _remove(container: "DockerContainer") -> None:

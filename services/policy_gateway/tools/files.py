@@ -25,6 +25,7 @@ from services.policy_gateway.tools.tool import Ticket
 
 BYTES_MAX: Final = 16 << 20
 VALUE_BYTES_MAX: Final = 6 * BYTES_MAX + 1024
+"""What an answer can be at most: without a smaller bound every file fits."""
 ENCODED_TIMES_MAX: Final = 7
 """A control character takes six bytes in an answer; the rest is for what stands around."""
 TOO_LARGE_HINT: Final = "an answer carries no more: let a program print the part that is needed, or split the file"

@@ -169,11 +169,14 @@ def _too_large() -> Rejected:
 
 
 def _make(folder: Path) -> None:
-    for _ in range(TRIES_MAX):
-        with contextlib.suppress(FileNotFoundError):  # the last of the others has just taken the folder around away
+    for left in reversed(range(TRIES_MAX)):
+        try:
             folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # the last of the others has just taken the folder around away
+            if not left:
+                raise
+        else:
             return
-    folder.mkdir(parents=True)
 
 
 def _copy(mount: Mount, workspace: Workspace, copy: Path) -> None:

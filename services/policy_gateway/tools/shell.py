@@ -46,7 +46,7 @@ class ShellTool:
         if plan.profile != "coder":
             yield
             return
-        with guarded(workspace.code, workspace.name, self._sandbox.state):
+        async with guarded(workspace.code, workspace.name, self._sandbox.state):
             yield
 
     def _prepare(self, plan: ShellPlan, workspace: Workspace) -> tuple[Box, list[str]]:

@@ -9,7 +9,7 @@ from contracts.errors import Rejected
 from contracts.permissions import USERS
 from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.processes import Process, alive, identify
-from services.console.supervision.broker import claim_port, free_port, masked, prepare, public_keys, server_conf
+from services.console.supervision.broker import claim_port, free_port, prepare, public_keys, server_conf
 from services.console.supervision.plan import UpPlan, chosen_services, environment
 from services.console.supervision.status import document, state_of
 
@@ -129,11 +129,6 @@ def test_the_broker_listens_on_loopback_and_fsyncs(home):
     assert 'listen: "127.0.0.1:4222"' in conf
     assert "sync_interval: always" in conf
     assert "max_payload: 8388608" in conf
-
-
-def test_passwords_are_masked():
-    assert masked("nats://operator:s3cret@127.0.0.1:4222") == "nats://operator:***@127.0.0.1:4222"
-    assert masked("nats://127.0.0.1:4222") == "nats://127.0.0.1:4222"
 
 
 def test_services_start_in_their_order_whatever_was_typed():

@@ -35,9 +35,11 @@ from tests.support.nats_server import NatsServer
 FAR_MS = 4_000_000_000_000
 """A deadline that no test lives to see."""
 RUN_CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
-
-
 VANISHED = "vanished"
+READ = {"read": "/code/a.ex"}
+"""The arguments of a call that every coder may make."""
+CALL = CallOf("r1", "a", 1, 1)
+"""Whose call it is after `Caller.task_runs`."""
 
 
 class HeldTool:

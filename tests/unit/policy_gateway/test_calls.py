@@ -1,7 +1,6 @@
 """The life of a call, from outside: judged, stored before its effect, carried out once, answered."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -15,26 +14,11 @@ from contracts.subjects import tool_call
 from contracts.task import TaskSpec
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import FAR_MS, VANISHED, Caller, Gateway, caller, gateway
-
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
+from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, VANISHED, Caller, Gateway, caller, gateway
 
 
 def of(run_id: str, attempt: int, call: int) -> bytes:
     return msgspec.json.encode({"args": READ, "task": CallOf(run_id, "a", attempt, call)})
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nats_server, tmp_path / "one") as made:
-        yield made
-
-
-@pytest.fixture
-async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
-    async with caller(nats_server) as made:
-        yield made
 
 
 async def test_an_allowed_call_is_decided_carried_out_and_ended(one: Gateway, me: Caller) -> None:

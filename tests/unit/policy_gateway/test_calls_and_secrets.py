@@ -1,31 +1,12 @@
 """No secret of a call stands where its traces stand: answers, audit, log lines."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from structlog.testing import capture_logs
 
 from contracts.errors import Rejected
 from contracts.policy import CallOf
 from contracts.streams import EVENTS_POLICY_GATEWAY, TOOL_CALLS
-from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
-
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nats_server, tmp_path / "one") as made:
-        yield made
-
-
-@pytest.fixture
-async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
-    async with caller(nats_server) as made:
-        yield made
+from tests.unit.policy_gateway.gateway_desk import READ, Caller, Gateway
 
 
 async def test_what_is_said_of_a_refusal_holds_no_secret(one: Gateway, me: Caller, capfd) -> None:
@@ -75,3 +56,16 @@ async def test_no_secret_of_a_call_stands_in_a_stream_or_a_log(
     said = capfd.readouterr()
     assert "Blocked shell injection attempt" in said.out + said.err
     assert "canary7890" not in said.out + said.err
+
+
+@pytest.mark.law("I13")
+async def test_what_could_not_be_judged_leaves_no_secret_either(one: Gateway, me: Caller) -> None:
+    secret = "ghp_canary7890abcdefghijklmn"
+    await me.raw("coder", "fs", b"{", **{"Htdag-By": f"agent {secret}"})
+    await me.raw(secret, secret, b"{")
+    await me.call("coder", "fs", READ, task=CallOf(f"r {secret}", f"a {secret}", 1, 1), by=secret)
+    await me.call("coder", "fs", READ, task=CallOf(secret, secret, 1, 1))
+    await me.call("coder", "fs", READ, task=CallOf(f"{'r' * 60}-{secret}", "a", 1, 1))
+    entries = await me.audit()
+    assert len(entries) == 5
+    assert "canary" not in str(entries)

@@ -6,16 +6,13 @@ from pathlib import Path
 import pytest
 
 from contracts.commit import Commit
-from contracts.policy import CallOf, ToolDecided
+from contracts.policy import ToolDecided
 from contracts.reply import RemoteRejected
 from contracts.streams import EVENTS_POLICY_GATEWAY
 from services.policy_gateway.audit.log import AUDIT_CODEC, AUDIT_SUBJECT
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import caller, gateway
-
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
+from tests.unit.policy_gateway.gateway_desk import CALL, READ, caller, gateway
 
 
 async def test_a_call_that_another_gateway_has_is_waited_for(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -183,3 +183,30 @@ def test_the_folder_of_copies_goes_with_the_last_of_them(workspace: Workspace) -
     assert second.copies.is_dir()
     mounts.discard(second.copies)
     assert not mounts.copies_of(workspace).exists()
+
+
+@pytest.mark.parametrize("trouble", ["500", "silence"])
+async def test_an_engine_in_trouble_hinders_nobody_who_buries_or_reaps(
+    trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.policy_gateway.tools.docker.LIST_S", 0.1)
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(line)
+            status, body = (b"200 OK", b'{"Version":"29","ApiVersion":"1.50"}')
+            if b"/containers/json" in line:
+                if trouble == "silence":
+                    continue
+                status, body = b"500 Internal Server Error", b'{"message":"the store is corrupt"}'
+            head = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            writer.write(b"HTTP/1.1 " + status + b"\r\n" + head + body)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as engine:
+        docker = Docker(f"tcp://127.0.0.1:{engine.sockets[0].getsockname()[1]}")
+        await docker.bury("call-1")
+        assert await docker.reap() == 0
+    assert len([line for line in asked if b"/containers/json" in line]) == 2

@@ -1,7 +1,6 @@
 """Every call that reaches the gateway is in the audit, also what could not be judged; a flood of it fills no disk."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -15,22 +14,7 @@ from contracts.tools import UNNAMEABLE
 from services.policy_gateway.calls import unjudged
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import Caller, Gateway, caller, gateway
-
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nats_server, tmp_path / "one") as made:
-        yield made
-
-
-@pytest.fixture
-async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
-    async with caller(nats_server) as made:
-        yield made
+from tests.unit.policy_gateway.gateway_desk import CALL, READ, Caller, Gateway, caller, gateway
 
 
 @pytest.mark.law("I15")

@@ -4,34 +4,29 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contracts.policy import CallOf, ToolFinished
+from contracts.errors import Rejected
+from contracts.policy import CallOf, ToolCall, ToolFinished
 from contracts.reply import RemoteRejected
 from contracts.run import RunCreated, TaskCancelled, TaskRetryScheduled, TasksAdded, TaskStarted
 from contracts.subjects import rpc
 from contracts.task import AgentNode, LuaNode, Node, TaskSpec, ToolNode
+from services.policy_gateway.calls.call import Call
+from services.policy_gateway.calls.flights import Flights
+from services.policy_gateway.calls.withdrawals import Withdrawals
+from services.policy_gateway.run_facts import RunFacts
+from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
+from services.runtime.logs import configure
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import FAR_MS, Caller, Gateway, caller, gateway
+from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, Caller, Gateway, caller, gateway
 
-READ = {"read": "/code/a.ex"}
-CALL = CallOf("r1", "a", 1, 1)
 WITHDRAW = rpc("policy-gateway", "call", "withdraw")
 SLOW_LOOK = "services.policy_gateway.calls.withdrawals.LOOK_EVERY_S"
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with gateway(nats_server, tmp_path / "one") as made:
-        yield made
-
-
-@pytest.fixture
-async def me(nats_server: NatsServer, one: Gateway) -> AsyncIterator[Caller]:
-    async with caller(nats_server) as made:
-        yield made
 
 
 async def begun(one: Gateway, me: Caller) -> "asyncio.Task[dict]":
@@ -130,3 +125,31 @@ async def test_a_task_may_use_the_tools_that_its_node_names_whoever_asks(
         found.append(said["error"]["code"] if "error" in said else "")
     assert found == codes
     assert len(one.tool.calls) == codes.count("")
+
+
+class Unreadable:
+    """A bus that cannot read the log of one run."""
+
+    def __init__(self, bus: Bus, run_id: str) -> None:
+        self._bus, self._run_id = bus, run_id
+
+    async def history(self, stream: str, pattern: str, after: int = 0) -> AsyncIterator[Recorded]:
+        if pattern.endswith(f".{self._run_id}"):
+            raise Rejected("nats_unavailable", "this log cannot be read now")
+        async for record in self._bus.history(stream, pattern, after):
+            yield record
+
+
+async def test_a_log_that_cannot_be_read_holds_up_no_other(me: Caller) -> None:
+    await me.task_runs("r1")
+    await me.run_is("r1", TaskCancelled("a"))
+    flights = Flights()
+    flying = [
+        flights.begin(Call(run_id, "coder", "fs", ToolCall(READ, task=CallOf(run_id, "a", 1, 1)), "b", "c", 0.0))
+        for run_id in ("r2", "r1")
+    ]
+    bus: Any = Unreadable(me.bus, "r2")
+    withdrawals = Withdrawals(flights, RunFacts(bus, configure("test")), configure("test"))
+    with pytest.raises(Rejected, match="cannot be read now"):
+        await withdrawals.look()
+    assert [flight.withdrawn.done() for flight in flying] == [False, True]

@@ -10,8 +10,8 @@ import pytest
 
 from services.console.serve import SERVICES
 from services.console.supervision.background import configuration
-from services.runtime.config import SECTIONS as CONFIG_SECTIONS
-from services.runtime.environment import PROVIDER_KEYS, SECTIONS, foreign, own
+from services.runtime.config import SECTIONS
+from services.runtime.environment import PROVIDER_KEYS, SECTION_OF, foreign, own
 
 PROVIDERS = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY_FILE"]
 OTHERS = [
@@ -43,11 +43,11 @@ def test_secrets_go_to_whom_they_are_for(service: str) -> None:
 
 
 def test_every_service_is_known_by_its_section() -> None:
-    assert set(SECTIONS) == set(SERVICES)
-    assert set(SECTIONS.values()) <= set(CONFIG_SECTIONS)
+    assert set(SECTION_OF) == set(SERVICES)
+    assert set(SECTION_OF.values()) <= set(SECTIONS)
     for name, package in SERVICES.items():
         config = importlib.import_module(f"{package}.config")
-        assert SECTIONS[name] == getattr(config, "SECTION", package.rpartition(".")[2])
+        assert SECTION_OF[name] == getattr(config, "SECTION", package.rpartition(".")[2])
 
 
 def test_supervisord_starts_the_broker_without_keys_of_providers() -> None:
