@@ -180,6 +180,12 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "not_local": ErrorKind("identity", "only for callers on this host itself", "use http://127.0.0.1", DENIED),
     "not_for_agents": ErrorKind("identity", "agents may not do this", "a human does", DENIED),
     "bad_credential": ErrorKind("identity", "the agent's credential is not right", "it is shown at creation", DENIED),
+    "accounts_lost": ErrorKind(
+        "config",
+        "accounts of identity are lost",
+        "put the broker's store back from its copy; or begin with a new owner: `htdag users begin-anew`",
+        BAD_CONFIG,
+    ),
     "own_code_only": ErrorKind("identity", "an agent reads its own code only", "name nobody", DENIED),
     # identity: gates
     "approval_not_found": ErrorKind("not_found", "there is no such gate", "`htdag approvals list`", NOT_FOUND),

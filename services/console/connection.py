@@ -114,8 +114,8 @@ async def bus_at(
         await greeting(url, timeout_s=CONNECT_S)
     try:
         client = await connect(
-            url, name="htdag-console", user=user, password=password, key=key, inbox=inbox(BOOTSTRAP if key else OPERATOR),
-            log=log, deadline_s=CONNECT_S,
+            url, name="htdag-console", user=user, password=password, key=key,
+            inbox=inbox(BOOTSTRAP if key else OPERATOR), log=log, deadline_s=CONNECT_S,
         )  # fmt: skip
     except Rejected as error:
         if error.code == "nats_unavailable":

@@ -12,6 +12,7 @@ from services.identity.account.decider import USER
 from services.identity.accounts import Accounts, UserHost
 from services.identity.approval.decider import APPROVAL
 from services.identity.approval_book import APPROVAL_CODEC, ApprovalBook
+from services.identity.beginning import Beginning
 from services.identity.config import Config
 from services.identity.conversation import Login
 from services.identity.conversations import Conversations
@@ -52,6 +53,7 @@ async def build(app: App) -> None:
     clock = _clock(app, config)
     store = JetStreamEventStore(app.bus, EVENTS_IDENTITY)
     directory = Directory(store)
+    beginning = await _beginning(app, directory)
     sealer = await _sealer(app, config, directory)
     users = _users(app, "user", EVENTS_IDENTITY, clock)
     shadows = _users(app, "shadow", IDENTITY_SHADOWS, clock)
@@ -75,6 +77,7 @@ async def build(app: App) -> None:
     invitations = Invitations(accounts, app.home / "keys")
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
+    beginning.done()
     conversations = Conversations(app.bus, app.ids)
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))
@@ -117,6 +120,15 @@ def _clock(app: App, config: Config) -> Clock:
         meaning="identity takes the time from a file: whoever writes it can pass off old codes. For tests only.",
     )  # fmt: skip
     return clock
+
+
+async def _beginning(app: App, directory: Directory) -> Beginning:
+    """Refuse to go on over a log that was emptied or cut."""
+    state = (await app.bus.api(f"STREAM.INFO.{EVENTS_IDENTITY}"))["state"]
+    accounts = bool(await directory.entries())
+    beginning = Beginning(app.home / "keys", accounts=accounts, first_seq=state["first_seq"])
+    beginning.check()
+    return beginning
 
 
 async def _sealer(app: App, config: Config, directory: Directory) -> Sealer:

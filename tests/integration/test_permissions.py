@@ -35,7 +35,7 @@ def subjects() -> list[str]:
     found += [f"{inbox(user.name)}.abc.1" for user in USERS]
     for spec in STREAMS:
         verbs = ("INFO", "CREATE", "UPDATE", "DELETE", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE")
-        verbs += ("PEER.REMOVE", "LEADER.STEPDOWN")
+        found += [f"{API}.STREAM.{verb}.{spec.name}" for verb in ("PEER.REMOVE", "LEADER.STEPDOWN")]
         found += [f"{API}.STREAM.{verb}.{spec.name}" for verb in verbs]
         found += [f"{API}.DIRECT.GET.{spec.name}", f"{API}.DIRECT.GET.{spec.name}.{ROOT}.x", f"$JS.FC.{spec.name}.c.1"]
         found += [f"{API}.CONSUMER.{verb}.{spec.name}" for verb in ("CREATE", "LIST", "NAMES")]

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from contracts.errors import Rejected
+from contracts.identity import BEGIN_ANEW_FILE
 from services.console import local_identity, proof
 from services.console.connection import connected
+from services.console.home import write_private
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
 
@@ -212,6 +214,22 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
         return
     keys = file.rotate()
     common.output.value({"keys": keys}, f"a new key is in front; there are {keys}. Then: htdag users rotate --drop-old")
+
+
+@app.command(name="begin-anew")
+def begin_anew(*, common: Common = DEFAULTS) -> None:
+    """Let identity begin with a new owner although its accounts were lost: only
+    when the broker's store cannot be put back. Whoever runs this may read the
+    keys of the home anyway.
+
+    For example:
+        htdag users begin-anew
+    """
+    wish = common.place.keys / BEGIN_ANEW_FILE
+    if not common.place.keys.is_dir():
+        raise Rejected("not_found", "this home has no keys", home=str(common.place.root))
+    write_private(wish, "")
+    common.output.value({"file": str(wish)}, "the next start of identity begins anew, whatever its log holds")
 
 
 async def _all_rewrapped(common: Common) -> None:
