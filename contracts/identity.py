@@ -201,6 +201,8 @@ class Converse(msgspec.Struct, frozen=True, omit_defaults=True):
 class Said(msgspec.Struct, frozen=True, omit_defaults=False):
     """The answer to one turn. `say` is for people; `code` says why a proof was refused.
 
+    Each of `gates` has what is asked for, before the code is: `action` (null when it is large: `approval.show` has it),
+    its `digest`, and a `summary` in one line that no action can make say anything else. Show it with the prompt.
     `retry_after` (seconds) comes with rate_limited and locked, `until` (RFC 3339) with locked.
     """
 

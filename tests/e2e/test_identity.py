@@ -135,11 +135,15 @@ def test_agents_and_gates_from_the_shell(life: Life):
     for gate in ("apr-7", "apr-8"):
         asyncio.run(life.ask_for(gate, request))
     listed = asyncio.run(eventually(lambda: "apr-8" in (out := life.instance("approvals", "list").out) and out))
-    assert "deploy-feature" in listed
+    assert "apr-7  open    r1   deploy-feature  b9828f36474a" in listed
+    assert '{"cmd":["deploy.sh"]}' in listed
     refused = life.instance("approvals", "grant", "apr-7", stdin=f"planner-1\n{code}\n")
     assert (refused.code, "agent_cannot_approve" in refused.out) == (4, True)
     granted = life.instance("approvals", "grant", "apr-7", stdin=f"Aka\n{life.code()}\n")
     assert (granted.code, granted.out) == (0, "confirmed, this is Aka. deploy-feature released\n")
+    before, _, _ = granted.err.partition("Who are you?")
+    assert '"cmd": [\n        "deploy.sh"\n      ]' in before, "shown in full before anything is asked"
+    assert request["digest"] in before
     again = life.instance("approvals", "grant", "apr-8", stdin=f"Aka\n{life.code()}\n")
     assert (again.code, "code_reused" in again.out) == (4, True)
     shown = json.loads(life.instance("approvals", "show", "apr-7", "--json").out)
