@@ -117,7 +117,10 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "policy_violation", "the task has used up its calls of this tool", "work with what there is", DENIED
     ),
     "approval_required": ErrorKind(
-        "policy_violation", "this needs the approval of a human", "no human has approved this task", DENIED
+        "policy_violation",
+        "this needs the approval of a human",
+        "as a task it waits for one: `htdag run FILE`, then `htdag approvals grant`",
+        DENIED,
     ),
     # policy: what went wrong while a tool that was allowed ran
     "stale_attempt": ErrorKind("conflict", "the task is not at this attempt any more", "stop: nobody waits", CONFLICT),
