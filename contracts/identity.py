@@ -24,6 +24,8 @@ LOCK_FIRST_MS: Final = 15 * 60_000
 LOCK_MAX_MS: Final = 24 * 3_600_000
 FAILURES_TO_LOCK_FOR_GOOD: Final = 100
 
+BEGAN_FILE: Final = "identity-began"
+"""In the home's `keys`: there were accounts."""
 BEGIN_ANEW_FILE: Final = "identity-begin-anew"
 """In the home's `keys`: a person on the host wants a new owner although accounts were lost."""
 ASK_NAME: Final = "Who are you?"

@@ -6,15 +6,12 @@ back, or says that identity shall begin anew (`htdag users begin-anew`).
 """
 
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.identity import BEGIN_ANEW_FILE
+from contracts.identity import BEGAN_FILE, BEGIN_ANEW_FILE
 from services.identity.sealing import write_private
-
-MARK_FILE: Final = "identity-began"
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -36,7 +33,7 @@ class Beginning:
     """The mark of one home, and the wish to begin anew. `first_seq` is that of the log as it was found."""
 
     def __init__(self, keys: Path, *, accounts: bool, first_seq: int) -> None:
-        self._mark_file, self._wish = keys / MARK_FILE, keys / BEGIN_ANEW_FILE
+        self._mark_file, self._wish = keys / BEGAN_FILE, keys / BEGIN_ANEW_FILE
         self._accounts, self._first_seq = accounts, first_seq
 
     def check(self) -> None:
@@ -56,4 +53,4 @@ class Beginning:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError) as error:
-            raise Rejected("bad_config", f"{MARK_FILE} cannot be read", hint=str(self._mark_file)) from error
+            raise Rejected("bad_config", f"{BEGAN_FILE} cannot be read", hint=str(self._mark_file)) from error

@@ -180,3 +180,29 @@ def test_an_account_is_set_up_from_the_shell(life: Life):
     life.later(60)
     said = life.instance("users", "disable", "aka", stdin=f"{life.code()}\n")
     assert (said.code, said.out) == (0, "proof is off for aka\n")
+
+
+def test_the_terminal_says_why_an_identity_does_not_start(tmp_path: Path):
+    instance = Instance(tmp_path / "home", HTDAG_IDENTITY__OWNER="Aka")
+    instance.up("--only", "identity")
+    assert instance("down").code == 0
+    keys = instance.home / "keys" / "identity"
+    keys.chmod(0o644)
+    said = instance("up", "-d", "--port", "0", "--only", "identity")
+    assert (said.code != 0, "open to others" in said.err, "chmod 600" in said.err) == (True, True, True), said.err
+    keys.unlink()
+    said = instance("up", "-d", "--port", "0", "--only", "identity")
+    assert (said.code != 0, "key file of identity is lost" in said.err) == (True, True), said.err
+    doctor = {one["name"]: one for one in instance("doctor", "--json").document["checks"]}
+    assert doctor["identity keys"]["status"] == "fail"
+
+
+def test_admins_without_a_human_are_said_loudly(tmp_path: Path):
+    loose = Instance(tmp_path / "home", HTDAG_EXECUTOR__AUTO_ADMIN="true", HTDAG_POLICY__AUTO_ADMIN="true")
+    said = loose("up", "-d", "--port", "0", "--only", "executor,policy-gateway")
+    assert said.code == 0, said.err
+    assert [line for line in said.err.splitlines() if "AUTO ADMIN" in line] == [
+        "AUTO ADMIN: tools of admin tasks work without a human (policy.auto_admin).",
+        "AUTO ADMIN: admin tasks start without a human (executor.auto_admin).",
+    ]
+    assert loose("down").code == 0
