@@ -1,8 +1,8 @@
 """Whoever waits for an instance reads why it does not start, not with which code it ended."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,10 +10,10 @@ from services.console.supervision.last_words import last_words
 
 CRASH = {"level": "error", "msg": "task_crashed", "code": "bad_config", "reason": "the key file is lost", "hint": "h"}
 END = {"level": "info", "msg": "stopped", "exit_code": 78}
-OLD = [{**CRASH, "reason": "of yesterday", "instance": "i0"}, {**END, "instance": "i0"}]
+OLD: list[dict[str, object]] = [{**CRASH, "reason": "of yesterday", "instance": "i0"}, {**END, "instance": "i0"}]
 
 
-def log_of(folder: Path, *entries: dict[str, Any] | str) -> Path:
+def log_of(folder: Path, *entries: Mapping[str, object] | str) -> Path:
     path = folder / "identity.log"
     lines = [entry if isinstance(entry, str) else json.dumps({"instance": "i1", **entry}) for entry in entries]
     path.write_text("\n".join(lines) + "\n")
