@@ -179,7 +179,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "not_signed_in": ErrorKind(
         "identity", "this needs a session", "POST /auth/session/, then Authorization: Bearer …", DENIED
     ),
-    "bad_link": ErrorKind("identity", "the set-up link is not valid any more", "see keys/ in the home", DENIED),
+    "bad_link": ErrorKind(
+        "identity", "the set-up link is not valid any more", "on its host: `htdag users setup NAME`", DENIED
+    ),
     "not_local": ErrorKind("identity", "only for callers on this host itself", "use http://127.0.0.1", DENIED),
     "not_for_agents": ErrorKind("identity", "agents may not do this", "a human does", DENIED),
     "bad_credential": ErrorKind("identity", "the agent's credential is not right", "it is shown at creation", DENIED),

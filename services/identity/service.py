@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ from services.runtime.rpc import Caller
 CATCH_UP_S: Final = 60.0
 HOUSEKEEPING_S: Final = 10.0
 IDLE_S: Final = 600.0
+RENEW_S: Final = 600.0
 OWNER: Final = "owner"
 STARTER: Final = Caller(by="identity", corr="start", message_id="start", reply="", headers={})
 
@@ -74,7 +76,7 @@ async def build(app: App) -> None:
     await watch.look(at_start=True)
     await _take_requests(app, Mailbox(app.bus, approvals, app.log, app.spawn))
 
-    invitations = Invitations(accounts, app.home / "keys")
+    invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
     beginning.done()
@@ -90,6 +92,7 @@ async def build(app: App) -> None:
     app.handle("approval", "deny", gates.deny)
     _ = app.spawn(watch.run(), "watch")
     _ = app.spawn(_housekeeping(app, *hosts), "housekeeping")
+    _ = app.spawn(_renewing(app, invitations), "renewing")
 
 
 def _bind_accounts(app: App, users: UserHandlers, agents: AgentHandlers, login: Login) -> None:
@@ -197,8 +200,9 @@ def _listen(app: App, config: Config, clock: Clock, accounts: Accounts, invitati
     desk = Desk(
         accounts=accounts, invitations=invitations, sessions=sessions, clock=clock, ids=app.ids, issuer=config.issuer
     )
-    server.start(application(desk, sessions, lambda: server.port), app.spawn)
-    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock))
+    presence = secrets.token_urlsafe(32)
+    server.start(application(desk, sessions, presence, lambda: server.port), app.spawn)
+    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence))
     app.log.info("local_listener", url=url)
 
 
@@ -217,6 +221,7 @@ async def _first_start(app: App, config: Config, accounts: Accounts, invitations
             if not invitations.path(entry.user_id).exists():
                 await invitations.renew(entry.user_id, STARTER)
             app.log.warning("set_up_link", user=entry.user_id, file=str(invitations.path(entry.user_id)))
+    await invitations.renew_old(STARTER)
 
 
 def _owner(config: Config) -> str:
@@ -227,6 +232,16 @@ def _owner(config: Config) -> str:
     except (KeyError, OSError):
         return OWNER
     return name if key_of(name) else OWNER
+
+
+async def _renewing(app: App, invitations: Invitations) -> None:
+    """A set-up link that runs out is replaced in its file, so that only who may read the file has a good one."""
+    while True:
+        await asyncio.sleep(RENEW_S)
+        try:
+            await invitations.renew_old(STARTER)
+        except Rejected as error:
+            app.log.warning("links_not_renewed", code=error.code)
 
 
 async def _housekeeping(app: App, *hosts: ActorHost[Any, Any, Any]) -> None:

@@ -111,6 +111,13 @@ def test_the_life_of_an_identity(life: Life):
     assert life.instance("users", "rotate", "--drop-old").out == "1 old keys are dropped\n"
     life.later(60)
     assert life.instance("users", "try", "aka", life.code()).code == 0
+    life.later(60)
+    changed = life.instance("users", "passwd", "aka", stdin=f"{PASSWORD}\nanother horse\n{life.code()}\n")
+    assert (changed.code, changed.out) == (0, "the password of aka is changed\n"), changed.err
+    assert life.post("/auth/session/", {"user": "aka", "password": PASSWORD})[0] == 403
+    life.later(60)
+    back = life.instance("users", "passwd", "aka", stdin=f"another horse\n{PASSWORD}\n{life.code()}\n")
+    assert back.code == 0, back.err
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD}, **{"X-Forwarded-For": "127.0.0.1"})[0] == 403
     assert life.post("/auth/mfa/reset/", {})[0] == 403
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD})[0] == 200

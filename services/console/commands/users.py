@@ -107,6 +107,26 @@ async def setup(name: str, /, *, common: Common = DEFAULTS) -> None:
 
 
 @app.command
+async def passwd(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Change an account's local password, with the old one and a code. All three
+    are asked for, or read line by line from a pipe. On this host only.
+
+    For example:
+        htdag users passwd aka
+
+    Parameters
+    ----------
+    name
+        The account.
+    """
+    body = {"user": name, "password": proof.ask_password("Password.")}
+    body["new_password"] = proof.ask_password("Choose a new password.")
+    body["code"] = proof.ask("Enter your code.")
+    done = await local_identity.post(common.place, "/auth/password/change/", body)
+    common.output.value(done, f"the password of {name} is changed")
+
+
+@app.command
 async def disable(name: str, /, *, common: Common = DEFAULTS) -> None:
     """Turn an account's proof off with a valid code, and erase its secret.
 
