@@ -226,7 +226,7 @@ class ApprovalDeny(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
-    """A gate as people and programs see it. `action` is exactly what will be done.
+    """A gate as people and programs see it. `action` is exactly what will be done, `summary` the same in one safe line.
 
     Lists leave out (null) an action of more than 4096 bytes; `approval.show` has it.
     """
@@ -252,3 +252,4 @@ class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
     signature: str = ""
     signature_ok: bool | None = None
     action_bytes: int = 0
+    summary: str = ""

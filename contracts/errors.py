@@ -115,7 +115,10 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
         "policy_violation", "the task has used up its calls of this tool", "work with what there is", DENIED
     ),
     "approval_required": ErrorKind(
-        "policy_violation", "this needs the approval of a human", "no human has approved this task", DENIED
+        "policy_violation",
+        "this needs the approval of a human",
+        "as a task it waits for one: `htdag run FILE`, then `htdag approvals grant`",
+        DENIED,
     ),
     # policy: what went wrong while a tool that was allowed ran
     "stale_attempt": ErrorKind("conflict", "the task is not at this attempt any more", "stop: nobody waits", CONFLICT),
@@ -177,10 +180,18 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "not_signed_in": ErrorKind(
         "identity", "this needs a session", "POST /auth/session/, then Authorization: Bearer …", DENIED
     ),
-    "bad_link": ErrorKind("identity", "the set-up link is not valid any more", "see keys/ in the home", DENIED),
+    "bad_link": ErrorKind(
+        "identity", "the set-up link is not valid any more", "on its host: `htdag users setup NAME`", DENIED
+    ),
     "not_local": ErrorKind("identity", "only for callers on this host itself", "use http://127.0.0.1", DENIED),
     "not_for_agents": ErrorKind("identity", "agents may not do this", "a human does", DENIED),
     "bad_credential": ErrorKind("identity", "the agent's credential is not right", "it is shown at creation", DENIED),
+    "accounts_lost": ErrorKind(
+        "config",
+        "accounts of identity are lost",
+        "put the broker's store back from its copy; or begin with a new owner: `htdag users begin-anew`",
+        BAD_CONFIG,
+    ),
     "own_code_only": ErrorKind("identity", "an agent reads its own code only", "name nobody", DENIED),
     # identity: gates
     "approval_not_found": ErrorKind("not_found", "there is no such gate", "`htdag approvals list`", NOT_FOUND),

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 UserKind = Literal["human", "agent"]
-Purpose = Literal["login", "setup", "disable", "approval", "deny", "challenge"]
+Purpose = Literal["login", "setup", "disable", "approval", "deny", "challenge", "password"]
 AttemptCode = Literal["invalid_code", "code_reused"]
 ConversationState = Literal["await_name", "await_code", "confirmed", "refused"]
 
@@ -24,6 +24,11 @@ LOCK_FIRST_MS: Final = 15 * 60_000
 LOCK_MAX_MS: Final = 24 * 3_600_000
 FAILURES_TO_LOCK_FOR_GOOD: Final = 100
 
+BEGAN_FILE: Final = "identity-began"
+"""In the home's `keys`: there were accounts."""
+BEGIN_ANEW_FILE: Final = "identity-begin-anew"
+"""In the home's `keys`: a person on the host wants a new owner although accounts were lost."""
+SET_UP_LINK_S: Final = 7 * 86_400
 ASK_NAME: Final = "Who are you?"
 ASK_CODE: Final = "Enter your code."
 REFUSAL: Final = "That did not work."
@@ -57,7 +62,7 @@ class UserInvited(_Event, frozen=True, omit_defaults=True, tag="user.invited.v1"
 
 
 class PasswordSet(_Event, frozen=True, omit_defaults=True, tag="user.password_set.v1"):
-    """The local password was set by the one-time link; `password` is a sealed Argon2id hash."""
+    """The local password was set by the one-time link, or changed by the old one and a code: a sealed Argon2id hash."""
 
     password: str
     at_ms: int
@@ -136,10 +141,14 @@ class UserNotified(_Event, frozen=True, omit_defaults=True, tag="user.notified.v
 
 
 class PasswordJudged(_Event, frozen=True, omit_defaults=True, tag="user.password_judged.v1"):
-    """A password was judged. It has limits of its own, so that guessing it locks nobody's codes."""
+    """A password was judged. It has limits of its own, so that guessing it locks nobody's codes.
+
+    `home` says that whoever gave it may read the home of the instance: those attempts have a budget of their own.
+    """
 
     ok: bool
     at_ms: int
+    home: bool = False
 
 
 UserEvent = (
@@ -199,6 +208,8 @@ class Converse(msgspec.Struct, frozen=True, omit_defaults=True):
 class Said(msgspec.Struct, frozen=True, omit_defaults=False):
     """The answer to one turn. `say` is for people; `code` says why a proof was refused.
 
+    Each of `gates` has what is asked for, before the code is: `action` (null when it is large: `approval.show` has it),
+    its `digest`, and a `summary` in one line that no action can make say anything else. Show it with the prompt.
     `retry_after` (seconds) comes with rate_limited and locked, `until` (RFC 3339) with locked.
     """
 

@@ -46,6 +46,9 @@ def _events(service: str) -> dict[str, Any]:
         compression="s2",
         deny_delete=True,
         deny_purge=True,
+        # Said, so that a stream which was made to forget is brought back: what is not said here is the operator's.
+        max_age=0,
+        max_msgs_per_subject=-1,
         allow_atomic=True,
         duplicate_window=120 * S,
     )

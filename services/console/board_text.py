@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from contracts import run as events
+from contracts.action_text import visible as visible_text
 from contracts.run import RunEvent
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import ToolAnswered
@@ -111,9 +112,12 @@ def release(gate: str) -> str:
 
 def error_text(error: dict[str, Any]) -> str:
     """An error of the log in one short line."""
-    text = f"{error.get('code', 'error')}: {error.get('message', '')}".replace("\n", " ")
+    reason = str(error.get("reason") or "")
+    said = f"{error.get('code', 'error')}: {error.get('message', '')}" + (f": {reason}" if reason else "")
+    text = visible_text(" ".join(said.splitlines()))
     hint = str(error.get("hint") or "")
-    if hint and len(text) + len(hint) < _ERROR_CHARS_MAX:
+    # Some hints only point to the reason, which is told already.
+    if hint and not reason and len(text) + len(hint) < _ERROR_CHARS_MAX:
         text = f"{text} ({hint})"
     return text if len(text) <= _ERROR_CHARS_MAX else text[: _ERROR_CHARS_MAX - 1] + "…"
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
-from contracts.rights import OPERATOR
+from contracts.rights import BOOTSTRAP, OPERATOR, inbox
 from contracts.subjects import rpc
 from contracts.verbs import BY_SUBJECT
 from services.console import principal
@@ -19,6 +19,7 @@ from services.runtime.redaction import masked
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus
+    from services.runtime.nkeys import KeyPair
 
 CONNECT_S: Final = 2.5
 RESTART_S: Final = 3.0
@@ -92,26 +93,36 @@ async def connected(common: Common, *, patience_s: float = 0.0) -> AsyncIterator
     """
     with ends_when_told():
         url = broker_url(common)
-        await _started(url, patience_s)
+        await started(url, patience_s)
         async with bus_at(url) as bus:
             yield Console(bus, common.wait)
 
 
 @asynccontextmanager
-async def bus_at(url: str) -> AsyncIterator["Bus"]:
-    """A bus to one broker. Raises nats_unavailable or nats_denied, soon and without the password."""
+async def bus_at(
+    url: str, *, key: "KeyPair | None" = None, log: Callable[[str], None] = lambda _: None
+) -> AsyncIterator["Bus"]:
+    """A bus to one broker, as the operator or with the key `bootstrap`; what the broker says besides goes to `log`.
+
+    Raises nats_unavailable or nats_denied, soon and without the password.
+    """
     from services.runtime.bus import Bus
     from services.runtime.nats_client import connect
 
     # A URL with a user in it says who we are; the environment speaks only when it does not.
     user, password = (None, None) if "@" in url else (os.environ.get("NATS_USER"), _password())
-    if "@" not in url and user is None:
+    if key is not None:
+        user, password = None, None
+    elif "@" not in url and user is None:
         user, password = _operator()
     if _one_address(url):
         # A look at the port first: a refused connection is said at once, not after every try has failed.
         await greeting(url, timeout_s=CONNECT_S)
     try:
-        client = await connect(url, name="htdag-console", user=user, password=password, deadline_s=CONNECT_S)
+        client = await connect(
+            url, name="htdag-console", user=user, password=password, key=key,
+            inbox=inbox(BOOTSTRAP if key else OPERATOR), log=log, deadline_s=CONNECT_S,
+        )  # fmt: skip
     except Rejected as error:
         if error.code == "nats_unavailable":
             raise Rejected("nats_unavailable", f"no NATS server answers at {masked(url)}") from error
@@ -130,7 +141,7 @@ def _one_address(url: str) -> bool:
     return "," not in url and not url.startswith("ws")
 
 
-async def _started(url: str, patience_s: float) -> None:
+async def started(url: str, patience_s: float) -> None:
     """Return when something answers at `url`, or when patience is over: then the connection says why."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + patience_s

@@ -22,19 +22,25 @@ AGENTS: Final = "agents"
 class _LocalFile(msgspec.Struct, frozen=True):
     pid: int
     url: str
+    presence: str = ""
 
 
 def address(home: Home) -> str | None:
     """The URL of the listener; None when no identity runs in this home."""
-    found: list[tuple[float, str]] = []
+    found = _running(home)
+    return found.url if found is not None else None
+
+
+def _running(home: Home) -> _LocalFile | None:
+    found: list[tuple[float, _LocalFile]] = []
     for path in home.run.glob("identity-*.local"):
         try:
             entry = msgspec.json.decode(path.read_bytes(), type=_LocalFile)
             if identify(entry.pid).start_ticks:
-                found.append((path.stat().st_mtime, entry.url))
+                found.append((path.stat().st_mtime, entry))
         except (OSError, msgspec.MsgspecError):
             continue  # it is being replaced or removed right now
-    return max(found)[1] if found else None
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def links(home: Home) -> dict[str, str]:
@@ -63,10 +69,12 @@ def credential_file(home: Home, agent: str) -> Path:
 
 async def post(home: Home, path: str, body: dict[str, Any], session: str | None = None) -> dict[str, Any]:
     """One request to the listener. Raises RemoteRejected when it refuses, not_running when there is none."""
-    url = address(home)
-    if url is None:
+    found = _running(home)
+    if found is None:
         raise Rejected("not_running", "no identity runs in this home", home=str(home.root))
-    return await asyncio.to_thread(_post, url, path, body, session)
+    # It says that we may read this home: then nobody else on this host can use up our attempts.
+    presence = {"presence": found.presence} if found.presence else {}
+    return await asyncio.to_thread(_post, found.url, path, {**body, **presence}, session)
 
 
 def _post(url: str, path: str, body: dict[str, Any], session: str | None) -> dict[str, Any]:

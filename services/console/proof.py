@@ -6,8 +6,10 @@ import secrets
 import sys
 from typing import Any
 
+from contracts.approval import action_digest
 from contracts.errors import DENIED, OK, RETRY_LATER, Rejected
-from services.console.connection import connected
+from services.console.approval_text import whole
+from services.console.connection import Console, connected
 from services.console.options import Common
 from services.console.output import plain
 
@@ -18,8 +20,8 @@ async def converse(common: Common, verb: str, body: dict[str, Any]) -> int:
     async with connected(common) as console:
         said = plain(await console.call(verb, {"session": session, "text": "", **body}))
         while said["state"] in ("await_name", "await_code"):
-            if said["state"] == "await_name":
-                _show(said)
+            if said["state"] == "await_name" and said["gates"]:
+                body = {**body, "gates": await _show(console, said["gates"])}
             text = await asyncio.to_thread(ask, said["say"])
             if said["state"] == "await_name" and not text.strip():
                 raise Rejected("bad_request", "no name was given", field="text")
@@ -55,7 +57,13 @@ def ask_password(prompt: str) -> str:
     return ask(prompt)
 
 
-def _show(said: dict[str, Any]) -> None:
-    for gate in said["gates"]:
-        what = gate["title"] or gate["task_id"]
-        sys.stderr.write(f"{gate['approval_id']}  {what}  run {gate['run_id']}  digest {gate['digest']}\n")
+async def _show(console: Console, gates: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Show the whole of what would be done; what is answered then is exactly this. Raises approval_stale."""
+    for listed in gates:
+        asked = {"approval_id": listed["approval_id"]}
+        large = listed["action"] is None
+        gate = plain(await console.call("identity.approval.show", asked)) if large else listed
+        if action_digest(gate["action"]) != gate["digest"]:
+            raise Rejected("approval_stale", "the action is not that of the digest", approval_id=gate["approval_id"])
+        sys.stderr.write(f"{whole(gate)}\n")
+    return [{"approval_id": gate["approval_id"], "digest": gate["digest"]} for gate in gates]

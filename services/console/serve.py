@@ -60,11 +60,12 @@ def _broker_of(home: Home) -> dict[str, str]:
     return {"core.nats_url": f"nats://{parts.hostname}:{parts.port}"}
 
 
-def load_sections(config: Any, names: Iterable[str] = tuple(SERVICES), *, check: bool = False) -> None:
-    """Read the configuration section of each service that is installed. Raises Rejected("bad_config").
+def load_sections(config: Any, names: Iterable[str] = tuple(SERVICES), *, check: bool = False) -> list[str]:
+    """Read the configuration section of each service that is installed; what they warn of. Raises bad_config.
 
     With `check` also what a service itself finds wrong with it, by the `check` of its config module, if it has one.
     """
+    warnings: list[str] = []
     for name in names:
         package = SERVICES[name]
         try:
@@ -74,3 +75,5 @@ def load_sections(config: Any, names: Iterable[str] = tuple(SERVICES), *, check:
         section = config.section(getattr(module, "SECTION", package.rpartition(".")[2]), module.Config)
         if check and hasattr(module, "check"):
             module.check(section)
+        warnings += section.warnings() if hasattr(section, "warnings") else []
+    return warnings

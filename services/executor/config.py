@@ -33,3 +33,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approval_timeout_ms: Annotated[int, msgspec.Meta(ge=1000, le=APPROVAL_TIMEOUT_MAX_MS)] = APPROVAL_TIMEOUT_DEFAULT_MS
     approval_keys: list[str] = []
     snapshot_every_events: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
+
+    def warnings(self) -> list[str]:
+        """What whoever starts this must hear."""
+        return ["AUTO ADMIN: admin tasks start without a human (executor.auto_admin)."] if self.auto_admin else []

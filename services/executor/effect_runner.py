@@ -152,8 +152,7 @@ class RunEffects:
         elif type(effect) is AskApproval:
             self._keep(self._ask_approval(actor_id, effect, done))
         elif type(effect) is WithdrawApproval:
-            self._keep(self._gates.withdraw(actor_id, effect))
-            done(None)
+            self._keep(self._withdraw_approval(actor_id, effect, done))
         elif type(effect) is CancelLlm:
             self._cancel_llm(actor_id, effect, done)
         else:
@@ -225,6 +224,11 @@ class RunEffects:
 
     async def _ask_approval(self, run_id: str, effect: AskApproval, done: Done) -> None:
         await self._gates.ask(run_id, effect)
+        done(None)
+
+    async def _withdraw_approval(self, run_id: str, effect: WithdrawApproval, done: Done) -> None:
+        # Until it is stored, what led to it is not settled: after a crash it comes again.
+        await self._gates.withdraw(run_id, effect)
         done(None)
 
     # -- bodies and stages -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from services.runtime.clock import Clock
 from services.runtime.lifecycle import Log
 
 RETRY_S: Final = 1.0
+WITHDRAWALS_MAX: Final = 120
 REASON_CHARS_MAX: Final = 500
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -49,9 +50,12 @@ class GateKeeper:
             await asyncio.sleep(RETRY_S)
 
     async def withdraw(self, run_id: str, effect: WithdrawApproval) -> None:
-        """Say once that nobody waits any more; a gate that does not hear it expires."""
+        """Say that nobody waits any more; a gate that does not hear it in some minutes of trying expires."""
         wish = approval.WithdrawApproval(effect.reason[:REASON_CHARS_MAX])
-        await self._stored(run_id, effect.gate_id, "withdraw", wish)
+        for _ in range(WITHDRAWALS_MAX):
+            if await self._stored(run_id, effect.gate_id, "withdraw", wish):
+                return
+            await asyncio.sleep(RETRY_S)
 
     async def _stored(self, run_id: str, gate_id: str, verb: str, message: approval.ApprovalMessage) -> bool:
         try:

@@ -70,7 +70,7 @@ class Accounts:
         self, *, users: UserHost, shadows: UserHost, directory: Directory, sealer: Sealer, clock: Clock,
         metrics: Metrics, log: Log,
     ) -> None:  # fmt: skip
-        self.users, self._shadows, self.directory = users, shadows, directory
+        self.users, self.shadows, self.directory = users, shadows, directory
         self.sealer, self._clock = sealer, clock
         self._metrics, self._log = metrics, log
         self._profiles: OrderedDict[str, Profile] = OrderedDict()
@@ -148,9 +148,22 @@ class Accounts:
             raise Rejected("conflict", "the account was changed meanwhile")
         return verdict
 
+    async def judge_change(self, user: User, password: str, text: str, caller: Caller) -> Verdict:
+        """Judge the code of somebody who proved the old password, and keep the new one, sealed, when it is right."""
+        if user.secret is None:
+            raise Rejected("mfa_not_enabled")
+        secret = self.sealer.open(user.user_id, "totp", user.secret)
+        matched = codes.matched_step(secret, text, self._clock.now_ms())
+        command = JudgeAttempt(purpose="password", matched=matched, secret_no=user.secret_no, password=password)
+        verdict = await self._ask(Claim(user.user_id, False), command, _profile_of(user), caller)
+        self._profiles.pop(user.user_id, None)
+        if verdict is None:
+            raise Rejected("conflict", "the account was changed meanwhile")
+        return verdict
+
     async def _ask(self, claim: Claim, command: JudgeAttempt, profile: Profile, caller: Caller) -> Verdict | None:
         """The stored verdict; None when the secret that was compared is not the account's any more."""
-        host = self._shadows if claim.shadow else self.users
+        host = self.shadows if claim.shadow else self.users
         try:
             outcome = await host.ask(
                 claim.actor_id, command, message_id=caller.message_id, by=caller.by, corr=caller.corr

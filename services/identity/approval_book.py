@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from contracts.action_text import summary
 from contracts.approval import ACTION_LISTED_BYTES_MAX, ApprovalEvent, ApprovalRequested, ApprovalView, signed_text
 from contracts.codec import CommitCodec
 from contracts.subjects import parse_events
@@ -99,6 +100,7 @@ def view_of(gate: Approval) -> ApprovalView:
         signature=granted.signature if granted else "",
         signature_ok=_signature_ok(gate, asked),
         action_bytes=len(msgspec.json.encode(asked.action)),
+        summary=summary(asked.action),
     )
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from contracts.identity import SET_UP_LINK_S
 from services.runtime.config import Port
 
 
@@ -12,12 +13,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     `test_clock` is for tests only: a file of epoch seconds from which identity takes the time. It is refused when
     anything of the instance listens beyond loopback. Every replica needs the same `key_file`, which is `keys/identity`
-    in the home. Who signs in at the listener stays so for `session_s`; `issuer` is what authenticator apps show.
+    in the home. A set-up link is good for `set_up_link_s`; then another one takes its place. Who signs in at the
+    listener stays so for `session_s`; `issuer` is what authenticator apps show.
     """
 
     port: Port = 0
     owner: str = ""
     test_clock: str | None = None
     session_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 900.0
+    set_up_link_s: Annotated[float, msgspec.Meta(ge=1, le=90 * 86_400)] = SET_UP_LINK_S
     issuer: str = "htdag"
     key_file: str = ""

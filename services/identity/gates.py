@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from contracts.action_text import summary, visible
 from contracts.approval import (
     ACTION_LISTED_BYTES_MAX,
     GATES_PER_CODE_MAX,
@@ -114,7 +115,8 @@ class Gates:
                 entry |= {"status": "refused", "code": error.code}
         if len(failed) == len(gates):
             return refused(session, failed[0], gates)
-        names = ", ".join(one.title or one.task_id for one, error in zip(requests, outcomes, strict=True) if not error)
+        done = [one for one, error in zip(requests, outcomes, strict=True) if not error]
+        names = ", ".join(visible(one.title or one.task_id) for one in done)
         word = "released" if purpose == "approval" else "denied"
         said = told(session, verdict)
         return Said(
@@ -169,6 +171,7 @@ def _shown(requests: Sequence[ApprovalRequested], status: str) -> list[dict[str,
             "title": one.title,
             "digest": one.digest,
             "action": one.action if len(msgspec.json.encode(one.action)) <= ACTION_LISTED_BYTES_MAX else None,
+            "summary": summary(one.action),
             "expires_at_ms": one.expires_at_ms,
             "status": status,
         }

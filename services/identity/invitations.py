@@ -11,9 +11,11 @@ from services.identity.account.state import User
 from services.identity.accounts import Accounts
 from services.identity.names import checked_name
 from services.identity.sealing import write_private
+from services.runtime.clock import Clock, rfc3339
 from services.runtime.rpc import Caller
 
 FOLDER: Final = "set-up-links"
+PAGE: Final = "/auth/setup/"
 
 
 def digest_of(token: str) -> str:
@@ -22,10 +24,11 @@ def digest_of(token: str) -> str:
 
 
 class Invitations:
-    """Creates humans and writes their links."""
+    """Creates humans and writes their links, each good for a while that it says itself."""
 
-    def __init__(self, accounts: Accounts, keys: Path) -> None:
-        self._accounts, self._folder = accounts, keys / FOLDER
+    def __init__(self, accounts: Accounts, keys: Path, clock: Clock, lasts_s: float) -> None:
+        self._accounts, self._folder, self._clock = accounts, keys / FOLDER, clock
+        self.lasts_ms = int(lasts_s * 1000)
         self.base_url = ""
 
     async def create(self, name: str, caller: Caller) -> User:
@@ -36,23 +39,31 @@ class Invitations:
         outcome = await self._accounts.users.ask(
             key, command, message_id=caller.message_id, by=caller.by, corr=caller.corr
         )
-        self._write(key, token)
+        self._write(key, token, outcome.state.invited_at_ms)
         return outcome.state
 
     async def renew(self, key: str, caller: Caller) -> None:
         """A new link for an account that has no password yet: the old one may be lost, or name another port."""
         token = secrets.token_urlsafe(32)
-        await self._accounts.users.ask(
-            key, InviteUser(digest_of(token)), message_id=caller.message_id, by=caller.by, corr=caller.corr
-        )
-        self._write(key, token)
+        outcome = await self._accounts.users.ask(key, InviteUser(digest_of(token)), by=caller.by, corr=caller.corr)
+        self._write(key, token, outcome.state.invited_at_ms)
+
+    async def renew_old(self, caller: Caller) -> None:
+        """New links in the place of those that have run out."""
+        for path in self._folder.glob("*"):
+            user = await self._accounts.find(path.name)
+            if user is None or user.password is not None:
+                continue
+            if self._clock.now_ms() >= user.invited_at_ms + self.lasts_ms:
+                await self.renew(user.user_id, caller)
 
     def retarget(self, base_url: str) -> None:
         """The listener has another port now: links that are not used yet lead there."""
         self.base_url = base_url
         for path in self._folder.glob("*"):
-            _, _, token = path.read_text(encoding="ascii").strip().rpartition("#")
-            self._write(path.name, token)
+            _, path_of_page, rest = path.read_text(encoding="ascii").strip().partition(PAGE)
+            if path_of_page:
+                self._put(path.name, rest)
 
     def used(self, key: str) -> None:
         """The link is used up."""
@@ -62,8 +73,11 @@ class Invitations:
         """Where the link of an account stands."""
         return self._folder / key
 
-    def _write(self, key: str, token: str) -> None:
+    def _write(self, key: str, token: str, invited_at_ms: int) -> None:
+        self._put(key, f"?user={key}&until={rfc3339(invited_at_ms + self.lasts_ms)}#{token}")
+
+    def _put(self, key: str, rest: str) -> None:
         try:
-            write_private(self.path(key), f"{self.base_url}/auth/setup/?user={key}#{token}\n")
+            write_private(self.path(key), f"{self.base_url}{PAGE}{rest}\n")
         except Rejected as error:
             raise Rejected("bad_config", f"the set-up link of {key} cannot be written", **error.detail) from error

@@ -1,8 +1,10 @@
-"""Passwords: Argon2id, in threads of their own, few at a time; a name nobody has costs as much as any other."""
+"""Passwords: Argon2id, in a thread of its own, one at a time; a name nobody has costs as much as any other."""
 
 import asyncio
 import os
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -14,30 +16,43 @@ CHARS_MAX: Final = 1_024
 MEMORY_KIB: Final = 64 << 10
 ITERATIONS: Final = 3
 LANES: Final = 4
-AT_ONCE_MAX: Final = 2
+WAITING_MAX: Final = 8
+"""The one at work included."""
+# Two derivations of several lanes at a time wait for each other for ever (cryptography 50, OpenSSL 4.0). So there is
+# one thread for all of them, whoever stopped waiting meanwhile.
+_THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
+T = TypeVar("T")
 
 
 class Passwords:
-    """Hashes and compares. At most AT_ONCE_MAX at a time: each takes 64 MiB."""
+    """Hashes and compares, one at a time: each takes 64 MiB. Few may wait, others are refused."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(AT_ONCE_MAX)
+        self._waiting = 0
         self._dummy: str | None = None
 
     async def hashed(self, password: str) -> str:
         """The PHC string to seal. Raises Rejected("weak_password")."""
         if not CHARS_MIN <= len(password) <= CHARS_MAX:
             raise Rejected("weak_password", min=CHARS_MIN, max=CHARS_MAX)
-        async with self._slots:
-            return await asyncio.to_thread(_hash, password)
+        return await self._one_by_one(_hash, password)
 
     async def fits(self, password: str, phc: str | None) -> bool:
         """Whether it is the password of this hash; without a hash it takes as long and is not."""
         if self._dummy is None:
             self._dummy = await self.hashed("nobody's password")
-        async with self._slots:
-            right = await asyncio.to_thread(_fits, password[:CHARS_MAX], phc or self._dummy)
+        right = await self._one_by_one(_fits, password[:CHARS_MAX], phc or self._dummy)
         return right and phc is not None
+
+    async def _one_by_one(self, work: Callable[..., T], *given: str) -> T:
+        """Raises rate_limited when too many wait: each of them costs some tenths of a second of this machine."""
+        if self._waiting >= WAITING_MAX:
+            raise Rejected("rate_limited", "too many passwords at once", retry_after=1)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(_THREAD, work, *given)
+        finally:
+            self._waiting -= 1
 
 
 def _hash(password: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from services.identity.account.decider import USER
 from services.identity.accounts import Accounts, UserHost
 from services.identity.approval.decider import APPROVAL
 from services.identity.approval_book import APPROVAL_CODEC, ApprovalBook
+from services.identity.beginning import Beginning
 from services.identity.config import Config
 from services.identity.conversation import Login
 from services.identity.conversations import Conversations
@@ -42,6 +44,7 @@ from services.runtime.rpc import Caller
 CATCH_UP_S: Final = 60.0
 HOUSEKEEPING_S: Final = 10.0
 IDLE_S: Final = 600.0
+RENEW_S: Final = 600.0
 OWNER: Final = "owner"
 STARTER: Final = Caller(by="identity", corr="start", message_id="start", reply="", headers={})
 
@@ -52,6 +55,7 @@ async def build(app: App) -> None:
     clock = _clock(app, config)
     store = JetStreamEventStore(app.bus, EVENTS_IDENTITY)
     directory = Directory(store)
+    beginning = await _beginning(app, directory)
     sealer = await _sealer(app, config, directory)
     users = _users(app, "user", EVENTS_IDENTITY, clock)
     shadows = _users(app, "shadow", IDENTITY_SHADOWS, clock)
@@ -72,9 +76,10 @@ async def build(app: App) -> None:
     await watch.look(at_start=True)
     await _take_requests(app, Mailbox(app.bus, approvals, app.log, app.spawn))
 
-    invitations = Invitations(accounts, app.home / "keys")
+    invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
+    beginning.done()
     conversations = Conversations(app.bus, app.ids)
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))
@@ -87,6 +92,7 @@ async def build(app: App) -> None:
     app.handle("approval", "deny", gates.deny)
     _ = app.spawn(watch.run(), "watch")
     _ = app.spawn(_housekeeping(app, *hosts), "housekeeping")
+    _ = app.spawn(_renewing(app, invitations), "renewing")
 
 
 def _bind_accounts(app: App, users: UserHandlers, agents: AgentHandlers, login: Login) -> None:
@@ -117,6 +123,15 @@ def _clock(app: App, config: Config) -> Clock:
         meaning="identity takes the time from a file: whoever writes it can pass off old codes. For tests only.",
     )  # fmt: skip
     return clock
+
+
+async def _beginning(app: App, directory: Directory) -> Beginning:
+    """Refuse to go on over a log that was emptied or cut."""
+    state = (await app.bus.api(f"STREAM.INFO.{EVENTS_IDENTITY}"))["state"]
+    accounts = bool(await directory.entries())
+    beginning = Beginning(app.home / "keys", accounts=accounts, first_seq=state["first_seq"])
+    beginning.check()
+    return beginning
 
 
 async def _sealer(app: App, config: Config, directory: Directory) -> Sealer:
@@ -185,8 +200,9 @@ def _listen(app: App, config: Config, clock: Clock, accounts: Accounts, invitati
     desk = Desk(
         accounts=accounts, invitations=invitations, sessions=sessions, clock=clock, ids=app.ids, issuer=config.issuer
     )
-    server.start(application(desk, sessions, lambda: server.port), app.spawn)
-    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock))
+    presence = secrets.token_urlsafe(32)
+    server.start(application(desk, sessions, presence, lambda: server.port), app.spawn)
+    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence))
     app.log.info("local_listener", url=url)
 
 
@@ -205,6 +221,7 @@ async def _first_start(app: App, config: Config, accounts: Accounts, invitations
             if not invitations.path(entry.user_id).exists():
                 await invitations.renew(entry.user_id, STARTER)
             app.log.warning("set_up_link", user=entry.user_id, file=str(invitations.path(entry.user_id)))
+    await invitations.renew_old(STARTER)
 
 
 def _owner(config: Config) -> str:
@@ -215,6 +232,16 @@ def _owner(config: Config) -> str:
     except (KeyError, OSError):
         return OWNER
     return name if key_of(name) else OWNER
+
+
+async def _renewing(app: App, invitations: Invitations) -> None:
+    """A set-up link that runs out is replaced in its file, so that only who may read the file has a good one."""
+    while True:
+        await asyncio.sleep(RENEW_S)
+        try:
+            await invitations.renew_old(STARTER)
+        except Rejected as error:
+            app.log.warning("links_not_renewed", code=error.code)
 
 
 async def _housekeeping(app: App, *hosts: ActorHost[Any, Any, Any]) -> None:

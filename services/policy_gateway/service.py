@@ -73,6 +73,7 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     judge = Judge(
         decide=decide, book=book, runs=runs, workspaces=hands.workspaces,
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
+        admin_calls=config.admin_calls,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip
     unjudged = Unjudged(

@@ -113,6 +113,13 @@ def test_the_life_of_an_identity(life: Life):
     assert life.instance("users", "rotate", "--drop-old").out == "1 old keys are dropped\n"
     life.later(60)
     assert life.instance("users", "try", "aka", life.code()).code == 0
+    life.later(60)
+    changed = life.instance("users", "passwd", "aka", stdin=f"{PASSWORD}\nanother horse\n{life.code()}\n")
+    assert (changed.code, changed.out) == (0, "the password of aka is changed\n"), changed.err
+    assert life.post("/auth/session/", {"user": "aka", "password": PASSWORD})[0] == 403
+    life.later(60)
+    back = life.instance("users", "passwd", "aka", stdin=f"another horse\n{PASSWORD}\n{life.code()}\n")
+    assert back.code == 0, back.err
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD}, **{"X-Forwarded-For": "127.0.0.1"})[0] == 403
     assert life.post("/auth/mfa/reset/", {})[0] == 403
     assert life.post("/auth/mfa/reset/", {"password": PASSWORD})[0] == 200
@@ -149,11 +156,15 @@ def test_agents_and_gates_from_the_shell(life: Life):
     for gate in ("apr-7", "apr-8"):
         asyncio.run(life.ask_for(gate, request))
     listed = asyncio.run(eventually(lambda: "apr-8" in (out := life.instance("approvals", "list").out) and out))
-    assert "deploy-feature" in listed
+    assert "apr-7  open    r1   deploy-feature  b9828f36474a" in listed
+    assert '{"cmd":["deploy.sh"]}' in listed
     refused = life.instance("approvals", "grant", "apr-7", stdin=f"planner-1\n{code}\n")
     assert (refused.code, "agent_cannot_approve" in refused.out) == (4, True)
     granted = life.instance("approvals", "grant", "apr-7", stdin=f"Aka\n{life.code()}\n")
     assert (granted.code, granted.out) == (0, "confirmed, this is Aka. deploy-feature released\n")
+    before, _, _ = granted.err.partition("Who are you?")
+    assert '"cmd": [\n        "deploy.sh"\n      ]' in before, "shown in full before anything is asked"
+    assert request["digest"] in before
     again = life.instance("approvals", "grant", "apr-8", stdin=f"Aka\n{life.code()}\n")
     assert (again.code, "code_reused" in again.out) == (4, True)
     shown = json.loads(life.instance("approvals", "show", "apr-7", "--json").out)
@@ -190,3 +201,29 @@ def test_an_account_is_set_up_from_the_shell(life: Life):
     life.later(60)
     said = life.instance("users", "disable", "aka", stdin=f"{life.code()}\n")
     assert (said.code, said.out) == (0, "proof is off for aka\n")
+
+
+def test_the_terminal_says_why_an_identity_does_not_start(tmp_path: Path):
+    instance = Instance(tmp_path / "home", HTDAG_IDENTITY__OWNER="Aka")
+    instance.up("--only", "identity")
+    assert instance("down").code == 0
+    keys = instance.home / "keys" / "identity"
+    keys.chmod(0o644)
+    said = instance("up", "-d", "--port", "0", "--only", "identity")
+    assert (said.code != 0, "open to others" in said.err, "chmod 600" in said.err) == (True, True, True), said.err
+    keys.unlink()
+    said = instance("up", "-d", "--port", "0", "--only", "identity")
+    assert (said.code != 0, "key file of identity is lost" in said.err) == (True, True), said.err
+    doctor = {one["name"]: one for one in instance("doctor", "--json").document["checks"]}
+    assert doctor["identity keys"]["status"] == "fail"
+
+
+def test_admins_without_a_human_are_said_loudly(tmp_path: Path):
+    loose = Instance(tmp_path / "home", HTDAG_EXECUTOR__AUTO_ADMIN="true", HTDAG_POLICY__AUTO_ADMIN="true")
+    said = loose("up", "-d", "--port", "0", "--only", "executor,policy-gateway")
+    assert said.code == 0, said.err
+    assert [line for line in said.err.splitlines() if "AUTO ADMIN" in line] == [
+        "AUTO ADMIN: tools of admin tasks work without a human (policy.auto_admin).",
+        "AUTO ADMIN: admin tasks start without a human (executor.auto_admin).",
+    ]
+    assert loose("down").code == 0

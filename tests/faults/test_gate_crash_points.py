@@ -11,7 +11,7 @@ from contracts import streams, subjects
 from contracts.approval import RequestApproval, TakeApproval
 from contracts.codec import CommitCodec
 from contracts.limits import PARTITIONS
-from contracts.requests import RunRef, RunStart
+from contracts.requests import RunCancel, RunRef, RunStart
 from contracts.run import RunEvent, TaskStarted
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_proofs import ReplayReport
@@ -104,3 +104,39 @@ async def test_an_executor_killed_around_a_gate_asks_once_and_begins_once(
     assert sorted(asked) == sorted(event.gate_id for event in events if isinstance(event, TaskApprovalRequested))
     report: ReplayReport = await bus.call(subjects.rpc("executor", "run", "replay"), RunRef(run_id), into=ReplayReport)
     assert report.equal
+
+
+async def told(bus: Bus, verb: str) -> set[str]:
+    """The gates that identity was told this of."""
+    found: set[str] = set()
+    for partition in range(PARTITIONS):
+        wanted = f"{subjects.ROOT}.in.{partition}.identity.approval.*.{verb}"
+        found |= {record.subject.split(".")[-2] async for record in bus.history(streams.COMMANDS, wanted)}
+    return found
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("point", ["actor.after_commit", "actor.after_effects", "actor.before_settle"])
+async def test_an_executor_killed_while_a_run_is_cancelled_leaves_no_gate_open(
+    point: str, executor: ServiceProcess, bus: Bus
+) -> None:
+    run_id = f"withdrawn-{point.replace('.', '-')}"
+    executor.start()
+    await executor.ready()
+    await bus.call(subjects.rpc("executor", "run", "start"), RunStart(run_id=run_id, tasks=TASKS[:2]), timeout_s=10)
+    gates = await eventually(lambda: told(bus, "request"), timeout_s=30)
+    executor.kill()
+    executor.start(fault=f"{point}:1")
+    await executor.ready()
+    cancel = asyncio.create_task(bus.call(subjects.rpc("executor", "run", "cancel"), RunCancel(run_id), timeout_s=2))
+    await asyncio.wait([cancel])
+    cancel.exception()
+    await eventually(lambda: executor.dead, timeout_s=30)
+    executor.start()
+    await executor.ready()
+    assert (await over(bus, run_id)).status == "cancelled"
+
+    async def withdrawn() -> bool:
+        return await told(bus, "withdraw") == gates
+
+    await eventually(withdrawn, timeout_s=20)

@@ -22,8 +22,9 @@ from contracts.permissions import USERS
 from contracts.subjects import rpc
 from services.console import key_files
 from services.console.connection import bus_at
-from services.runtime import nats_client, nkeys, provision
+from services.runtime import nats_client, nkeys
 from services.runtime.bus import Bus
+from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
 from tests.support.nats_server import answers, free_port, nats_server_binary
 from tests.support.service_process import ServiceProcess
@@ -100,7 +101,7 @@ async def test_the_single_server_takes_htdags_users_and_messages(started: Starte
             await client.close()
 
 
-async def test_the_operator_makes_the_streams_and_a_service_finds_them_on_its_own(
+async def test_streams_are_made_with_the_key_that_may_and_a_service_finds_them_on_its_own(
     started: Started, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -110,10 +111,17 @@ async def test_the_operator_makes_the_streams_and_a_service_finds_them_on_its_ow
     url = SimpleNamespace(url=f"nats://127.0.0.1:{port}")
     planner = ServiceProcess("planner", cast(Any, url), tmp_path / "home", NATS_NKEY=str(started.keys / "planner.nk"))
     planner.start()
+    password = (started.keys / "operator").read_text().strip()
+    people = Instance(tmp_path / "home", NATS_URL=f"nats://operator:{password}@127.0.0.1:{port}")
+    deployer = Instance(tmp_path / "home", NATS_URL=url.url, NATS_NKEY=str(started.keys))
     try:
         # Until somebody with the right makes them, it waits and says for what.
         await eventually(lambda: "stream_missing" in planner.tail(), timeout_s=20)
-        await provision.apply(operator)
+        refused = await asyncio.to_thread(people, "bus", "apply")
+        assert (refused.code, "nats_denied" in refused.err, "bootstrap.nk" in refused.err) == (78, True, True)
+        made = await asyncio.to_thread(deployer, "bus", "apply")
+        assert made.code == 0, made.err
+        assert (await asyncio.to_thread(people, "bus", "apply", "--diff")).code == 0
         await planner.ready()
         strategies = await operator.call(rpc("planner", "strategy", "list"), {})
         assert [one["name"] for one in strategies][:1] == ["standard"]

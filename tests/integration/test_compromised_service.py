@@ -8,7 +8,7 @@ import msgspec
 
 from contracts.policy import CallOf, ToolCall
 from contracts.requests import RunCancel
-from contracts.rights import OPERATOR
+from contracts.rights import BOOTSTRAP, OPERATOR
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER, STREAMS
 from contracts.subjects import ROOT, tool_call, tool_call_of_task
 from services.runtime import provision
@@ -27,7 +27,7 @@ API = "$JS.API"
 
 
 async def test_a_planner_gone_bad_forges_and_reads_and_destroys_nothing(guarded: Guarded) -> None:
-    await provision.apply(await guarded.bus(OPERATOR))
+    await provision.apply(await guarded.bus(BOOTSTRAP))
     said: list[str] = []
     bad = await guarded.connect("planner", said)
     heard: list[str] = []
@@ -69,7 +69,7 @@ async def test_a_lie_that_the_broker_was_made_to_carry_is_not_believed(guarded: 
 
     So it gets into the executor's log; but what it can say of itself is not what the executor's own messages say.
     """
-    await provision.apply(await guarded.bus(OPERATOR))
+    await provision.apply(await guarded.bus(BOOTSTRAP))
     bad, executor = await guarded.bus("planner"), await guarded.bus("executor")
     own, target = f"{ROOT}.evt.planner.epic.e1", f"{ROOT}.evt.executor.run.r1"
     heard: list[str] = []
@@ -103,7 +103,7 @@ async def test_a_lie_that_the_broker_was_made_to_carry_is_not_believed(guarded: 
 
 
 async def test_a_request_that_the_broker_was_made_to_carry_is_not_answered(guarded: Guarded) -> None:
-    await provision.apply(await guarded.bus(OPERATOR))
+    await provision.apply(await guarded.bus(BOOTSTRAP))
     asked: list[str] = []
 
     async def cancel(request: RunCancel, _caller: Caller) -> None:
@@ -148,7 +148,7 @@ class Silent:
 async def test_what_an_admin_does_outside_of_a_task_only_a_person_can_ask_for(guarded: Guarded, tmp_path: Path) -> None:
     """By the broker: the executor's key may call for tasks only, whatever inbox it names and however it asks."""
     people = await guarded.bus(OPERATOR)
-    await provision.apply(people)
+    await provision.apply(await guarded.bus(BOOTSTRAP))
     gateway = Gateway(guarded.server, tmp_path / "home", keys=tmp_path / "keys")
     await gateway.start()
     said: list[str] = []

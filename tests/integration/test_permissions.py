@@ -1,14 +1,15 @@
 """The rights of every user at a real broker: exactly what the table says, and enough to do one's work."""
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import pytest
 
 from contracts.channels import CHANNELS
-from contracts.permissions import BY_NAME, USERS
+from contracts.permissions import BY_NAME, TRUTH, USERS
 from contracts.rights import NODES, OPERATOR, User, inbox, may_publish, may_subscribe
-from contracts.streams import CONSUMERS, STREAMS
+from contracts.streams import CONSUMERS, LLM_TOKENS, STREAMS
 from contracts.subjects import ROOT, SERVICES
 from contracts.task import ROLES
 from contracts.verbs import VERBS
@@ -34,6 +35,7 @@ def subjects() -> list[str]:
     found += [f"{inbox(user.name)}.abc.1" for user in USERS]
     for spec in STREAMS:
         verbs = ("INFO", "CREATE", "UPDATE", "DELETE", "PURGE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE")
+        found += [f"{API}.STREAM.{verb}.{spec.name}" for verb in ("PEER.REMOVE", "LEADER.STEPDOWN")]
         found += [f"{API}.STREAM.{verb}.{spec.name}" for verb in verbs]
         found += [f"{API}.DIRECT.GET.{spec.name}", f"{API}.DIRECT.GET.{spec.name}.{ROOT}.x", f"$JS.FC.{spec.name}.c.1"]
         found += [f"{API}.CONSUMER.{verb}.{spec.name}" for verb in ("CREATE", "LIST", "NAMES")]
@@ -138,15 +140,50 @@ def test_nobody_hears_the_replies_of_others_and_people_do_not_forge_them() -> No
     assert who(may_subscribe, "_INBOX.>") == {OPERATOR}
 
 
-def test_the_log_of_what_was_is_cut_by_nobody_and_streams_are_made_by_two() -> None:
+def test_the_log_of_what_was_is_cut_by_nobody_and_changed_by_one_key() -> None:
+    """A stream that forgets (`max_msgs`, `max_age`) loses what it holds as surely as one that is purged."""
     for spec in STREAMS:
-        assert who(may_publish, f"{API}.STREAM.CREATE.{spec.name}") == {OPERATOR, "bootstrap"}
-        assert who(may_publish, f"{API}.STREAM.UPDATE.{spec.name}") == {OPERATOR, "bootstrap"}
-        assert who(may_publish, f"{API}.STREAM.DELETE.{spec.name}") <= {OPERATOR}
-        if spec.config.get("deny_purge"):
-            for verb in ("DELETE", "PURGE", "MSG.DELETE"):
-                assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == set()
+        guarded_stream = bool(spec.config.get("deny_purge"))
+        makers = {"bootstrap"} if guarded_stream else {OPERATOR, "bootstrap"}
+        for verb in ("CREATE", "UPDATE"):
+            assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == makers
+        for verb in ("DELETE", "PURGE", "MSG.DELETE", "RESTORE", "PEER.REMOVE") if guarded_stream else ():
+            assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == set()
+        assert who(may_publish, f"{API}.STREAM.DELETE.{spec.name}") <= {OPERATOR, "bootstrap"}
     assert who(may_publish, "$SYS.REQ.SERVER.PING") == who(may_subscribe, "$SYS.>") == set()
+
+
+async def test_the_operator_cannot_make_the_broker_forget_what_was(guarded: Guarded) -> None:
+    await provision.apply(await guarded.bus("bootstrap"))
+    said: list[str] = []
+    operator = await guarded.connect(OPERATOR, said)
+    for name in TRUTH:
+        spec = next(one for one in STREAMS if one.name == name)
+        forgetful = {"name": name, **spec.config, "discard": "old", "max_msgs": 1}
+        for verb, body in (("UPDATE", forgetful), ("CREATE", forgetful), ("DELETE", {}), ("PURGE", {})):
+            await operator.publish(f"{API}.STREAM.{verb}.{name}", json.dumps(body).encode())
+    await settle(operator)
+    assert len([text for text in said if "permissions violation" in text.lower()]) == 4 * len(TRUTH)
+    assert {change.action for change in await provision.apply(await guarded.bus(OPERATOR), dry=True)} == {"same"}
+
+
+async def test_the_key_of_the_streams_brings_a_guarded_stream_up_to_date(guarded: Guarded) -> None:
+    bus = await guarded.bus("bootstrap")
+    spec = next(one for one in STREAMS if one.name == TRUTH[0])
+    older = {key: value for key, value in spec.config.items() if key != "allow_atomic"}
+    await bus.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **older})
+    changes = {change.name: change.action for change in await provision.apply(bus)}
+    assert changes[spec.name] == "update"
+    assert {change.action for change in await provision.apply(bus)} == {"same"}
+
+
+async def test_the_key_of_the_streams_moves_one_that_was_kept_in_memory(guarded: Guarded) -> None:
+    bus = await guarded.bus("bootstrap")
+    spec = next(one for one in STREAMS if one.name == LLM_TOKENS)
+    older = {key: value for key, value in spec.config.items() if key != "persist_mode"}
+    await bus.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **older, "storage": "memory"})
+    await provision.apply(bus)
+    assert {change.action for change in await provision.apply(bus)} == {"same"}
 
 
 def test_no_service_has_a_wildcard_over_the_brokers_own_subjects() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.errors import Rejected
 from contracts.policy import CallOf, ToolDecided, ToolFinished
-from contracts.rights import OPERATOR
+from contracts.rights import BOOTSTRAP, OPERATOR
 from contracts.streams import (
     EVENTS_EXECUTOR,
     EVENTS_IDENTITY,
@@ -44,9 +44,8 @@ READ = {"read": "/code/a.ex"}
 
 @pytest.fixture
 async def operator(guarded: Guarded) -> Bus:
-    bus = await guarded.bus(OPERATOR)
-    await provision.apply(bus)
-    return bus
+    await provision.apply(await guarded.bus(BOOTSTRAP))
+    return await guarded.bus(OPERATOR)
 
 
 async def smuggle(bad: Bus, operator: Bus, stream: str, subject: str, times: int = 1) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from services.console import proof
-from services.console.board_text import shorten
+from services.console.approval_text import HEADS, row, shown
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
-from services.console.output import columns, duration, plain
+from services.console.output import columns, plain
 
 app = App(name="approvals", help="Gates that wait for a human: look, release, deny.", help_format="plaintext")
 
@@ -35,20 +35,7 @@ async def list_(
     async with connected(common) as console:
         gates = plain(await console.call("identity.approval.list", {"all": all_, "run_id": run}))
     now_ms = time.time() * 1000
-    rows = [
-        (
-            gate["approval_id"],
-            gate["status"],
-            gate["run_id"],
-            gate["title"] or gate["task_id"],
-            gate["digest"][:12],
-            duration(max(0.0, (gate["expires_at_ms"] - now_ms) / 1000)) if gate["status"] == "open" else gate["user"],
-            shorten(str(gate["action"]), 60),
-        )
-        for gate in gates
-    ]
-    heads = ("GATE", "STATUS", "RUN", "TASK", "DIGEST", "EXPIRES IN", "ACTION")
-    common.output.value(gates, lambda _: columns(heads, rows))
+    common.output.value(gates, lambda _: columns(HEADS, [row(gate, now_ms) for gate in gates]))
 
 
 @app.command
@@ -65,13 +52,14 @@ async def show(approval_id: str, /, *, common: Common = DEFAULTS) -> None:
     """
     async with connected(common) as console:
         gate = plain(await console.call("identity.approval.show", {"approval_id": approval_id}))
-    common.output.value(gate)
+    common.output.value(gate, shown)
 
 
 @app.command
 async def grant(*approval_ids: str, common: Common = DEFAULTS) -> int:
-    """Release gates: name, then a fresh code. One code releases all that are
-    named. Exit code 4 when it did not work.
+    """Release gates: what each of them would do is shown, then name and a fresh
+    code are asked for. One code releases all that are named. Exit code 4 when
+    it did not work.
 
     For example:
         htdag approvals grant apr-7

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from contracts.commit import HEADER_REASON
 from contracts.errors import CONFLICT, OK, Rejected
 from contracts.streams import CONSUMERS, DEAD_LETTERS, STREAMS
+from services.console import stream_keeper
 from services.console.absence import while_there
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
@@ -35,8 +36,6 @@ dlq = App(
 )
 app.command(dlq)
 _PAGE = 1024
-BROKER_START_S = 5.0
-"""Who makes streams has often just started the broker."""
 
 
 @app.command
@@ -68,8 +67,9 @@ async def ls(*, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> int:
-    """Create missing streams and consumers and mend what differs; services do the
-    same when they start.
+    """Create missing streams and consumers and mend what differs, with the key of
+    the home or of the folder that NATS_NKEY names: the operator's password may
+    not. On a broker without users, services do the same when they start.
 
     For example:
         htdag bus apply --diff
@@ -79,16 +79,7 @@ async def apply(*, diff: Annotated[bool, Parameter(negative="")] = False, common
     diff
         Only show what would change; exit code 5 when something would.
     """
-    from services.runtime import provision
-
-    async with connected(common, patience_s=BROKER_START_S) as console:
-        try:
-            changes = await provision.apply(console.bus, dry=diff)
-        except Rejected as error:
-            # A consumer that the broker does not change in place: the same thing as a stream that it does not.
-            if error.code == "internal" and str(error.detail.get("api", "")).startswith("CONSUMER.CREATE."):
-                raise Rejected("stream_differs", error.message, api=error.detail["api"]) from error
-            raise
+    changes = await stream_keeper.keep(common, dry=diff)
     changed = [change for change in changes if change.action != "same"]
     lines = [
         f"{change.action} {change.kind} {change.name}"

@@ -79,13 +79,12 @@ def isolation(*, common: Common = DEFAULTS) -> int:
 
 
 async def _mend(home: Home, common: Common) -> None:
+    from services.console import stream_keeper
     from services.console.commands.up import current
-    from services.console.connection import connected
-    from services.console.supervision.mending import mend_broker, mend_streams
+    from services.console.supervision.mending import mend_broker
 
     mended = await mend_broker(home, await current(home))
-    async with connected(common) as console:
-        made = await mend_streams(console.bus)
+    made = await stream_keeper.make_missing(common)
     if made:
         common.output.note(f"made again: {', '.join(made)}")
     if mended:

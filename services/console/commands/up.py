@@ -64,7 +64,7 @@ async def up(
     """
     from services.console.supervision import background, foreground
     from services.console.supervision.clock_file import accepted
-    from services.console.supervision.plan import UpPlan, chosen_services
+    from services.console.supervision.plan import UpPlan, check_configuration, chosen_services
     from services.console.supervision.scale import parse
 
     output, home = common.output, common.place
@@ -76,6 +76,8 @@ async def up(
         return OK
     clock = None if test_clock is None else await accepted(test_clock, output)
     plan = UpPlan(chosen_services(only), port, sync, model, wishes, test_clock=clock)
+    for warning in check_configuration(home, plan):
+        output.note(warning)
     if not detach:
         return await foreground.up(home, plan, output)
     record = await background.up(home, plan, deadline_s=ready_timeout)

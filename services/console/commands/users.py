@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from contracts.errors import Rejected
+from contracts.identity import BEGIN_ANEW_FILE
 from services.console import local_identity, proof
 from services.console.connection import connected
+from services.console.home import write_private
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
 
@@ -102,6 +104,26 @@ async def setup(name: str, /, *, common: Common = DEFAULTS) -> None:
     code = proof.ask("Enter the code of your app.")
     verified = await local_identity.post(home, "/auth/mfa/verify/", {"code": code}, signed["session"])
     common.output.value(verified, f"proof is on for {name}")
+
+
+@app.command
+async def passwd(name: str, /, *, common: Common = DEFAULTS) -> None:
+    """Change an account's local password, with the old one and a code. All three
+    are asked for, or read line by line from a pipe. On this host only.
+
+    For example:
+        htdag users passwd aka
+
+    Parameters
+    ----------
+    name
+        The account.
+    """
+    body = {"user": name, "password": proof.ask_password("Password.")}
+    body["new_password"] = proof.ask_password("Choose a new password.")
+    body["code"] = proof.ask("Enter your code.")
+    done = await local_identity.post(common.place, "/auth/password/change/", body)
+    common.output.value(done, f"the password of {name} is changed")
 
 
 @app.command
@@ -212,6 +234,22 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
         return
     keys = file.rotate()
     common.output.value({"keys": keys}, f"a new key is in front; there are {keys}. Then: htdag users rotate --drop-old")
+
+
+@app.command(name="begin-anew")
+def begin_anew(*, common: Common = DEFAULTS) -> None:
+    """Let identity begin with a new owner although its accounts were lost: only
+    when the broker's store cannot be put back. Whoever runs this may read the
+    keys of the home anyway.
+
+    For example:
+        htdag users begin-anew
+    """
+    wish = common.place.keys / BEGIN_ANEW_FILE
+    if not common.place.keys.is_dir():
+        raise Rejected("not_found", "this home has no keys", home=str(common.place.root))
+    write_private(wish, "")
+    common.output.value({"file": str(wish)}, "the next start of identity begins anew, whatever its log holds")
 
 
 async def _all_rewrapped(common: Common) -> None:

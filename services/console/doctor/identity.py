@@ -4,6 +4,7 @@ import stat
 import time
 
 from contracts.errors import Rejected
+from contracts.identity import BEGAN_FILE
 from contracts.reply import RemoteRejected
 from services.console import local_identity
 from services.console.connection import Console
@@ -20,6 +21,9 @@ def keys(home: Home) -> Finding:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
+        if (home.keys / BEGAN_FILE).exists():
+            mend = f"put {path} back from its copy; without it no secret can be opened"
+            return Finding("identity keys", "fail", "the key file of identity is lost", mend)
         return Finding("identity keys", "note", "there is no key file here", "the first start of identity makes it")
     except OSError as error:
         return Finding("identity keys", "fail", f"{path}: {error.strerror}", "give it back to its owner")

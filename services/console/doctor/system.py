@@ -18,6 +18,7 @@ from services.console.processes import alive
 from services.console.serve import SERVICES
 from services.console.supervision import status
 from services.console.supervision.broker import greeting
+from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import FALLBACK_MODELS
 from services.console.supervision.readiness import probe
 from services.runtime.redaction import masked
@@ -133,7 +134,7 @@ async def _silent(common: Common, name: str) -> Finding:
     with contextlib.suppress(Rejected, KeyError):  # then only the log can say more
         state = (await background.current(common.place, record)).services[name].state
     log = common.place.logs / f"{name}.log"
-    message = f"does not answer on the bus; it is {state}{background.last_words(log)}"
+    message = f"does not answer on the bus; it is {state}{last_words(log)}"
     return Finding(name, "fail", message, f"look at {log}; `htdag up -d` starts what stands still at once")
 
 

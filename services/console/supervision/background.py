@@ -14,6 +14,7 @@ from services.console.processes import Process, ended, identify, stop
 from services.console.supervision.broker import EmbeddedBroker, greeting, provision
 from services.console.supervision.fleet import BROKER_START_S
 from services.console.supervision.foreground import find_broker
+from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, check_configuration, environment, program
 from services.console.supervision.readiness import probe
 from services.console.supervision.scale import Wishes, expanded, remember, service_of, wished
@@ -342,12 +343,3 @@ async def _why_not(home: Home, waiting: dict[str, ServiceRecord]) -> Rejected:
         hint=f"look at the logs in {home.logs}",
         services=reasons,
     )
-
-
-def last_words(log: Path) -> str:
-    """The last line of a log in brackets; empty when there is none."""
-    try:
-        lines = log.read_bytes()[-2048:].decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        return ""
-    return f" ({lines[-1].strip()})" if lines else ""

@@ -18,6 +18,7 @@ from services.console.supervision import status
 from services.console.supervision.broker import EmbeddedBroker, prepare
 from services.console.supervision.fleet import Fleet
 from services.console.supervision.keeper import Keeper
+from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import READY_S, UpPlan, check_configuration
 from services.console.supervision.scale import remember
 from services.console.supervision.strays import sweep
@@ -112,8 +113,7 @@ async def wait_ready(fleet: Fleet, deadline_s: float = READY_S) -> bool:
 def not_ready(fleet: Fleet) -> Rejected:
     """The refusal that says which service is not ready, and why."""
     reasons = {
-        child.spec.name: child.reason
-        + (f": {words}" if child.state == "failed" and (words := child.last_words()) else "")
+        child.spec.name: child.reason + (last_words(child.spec.log) if child.state == "failed" else "")
         for child in fleet.children
         if child.state != "ready"
     }

@@ -1,9 +1,9 @@
-"""Mends that need a hand: a broker whose disk was full refuses to store until it is started anew; streams it lost."""
+"""Mends that need a hand: a broker whose disk was full refuses to store until it is started anew."""
 
 import asyncio
 import shutil
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from contracts.errors import Rejected
 from services.console.home import Home, InstanceRecord
@@ -11,9 +11,6 @@ from services.console.output import size
 from services.console.processes import ended, send
 from services.console.supervision.broker import greeting
 from services.console.supervision.readiness import probe
-
-if TYPE_CHECKING:
-    from services.runtime.bus import Bus
 
 ROOM_BYTES_MIN: Final = 4 << 20
 BROKER_STOP_S: Final = 35.0
@@ -51,16 +48,6 @@ async def mend_broker(home: Home, record: InstanceRecord) -> bool:
         raise Rejected("internal", "the broker does not end", pid=record.broker.process.pid)
     await _back(home, record)
     return True
-
-
-async def mend_streams(bus: "Bus") -> list[str]:
-    """Make the streams and consumers that the broker lacks; their names."""
-    from services.runtime import provision
-
-    lacking = [change.name for change in await provision.apply(bus, dry=True) if change.action == "create"]
-    if lacking:
-        await provision.apply(bus)
-    return lacking
 
 
 async def _back(home: Home, record: InstanceRecord) -> None:

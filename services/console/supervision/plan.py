@@ -90,13 +90,16 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
     return env
 
 
-def check_configuration(home: Home, plan: UpPlan) -> None:
-    """Read what every service of the plan will read, before anything is started. Raises Rejected("bad_config")."""
+def check_configuration(home: Home, plan: UpPlan) -> list[str]:
+    """Read what every service of the plan will read, before anything is started; what must be said loudly of it.
+
+    Raises Rejected("bad_config").
+    """
     from services.runtime.config import Config
 
     config = Config.load({"core.home": str(home.root)}, env=environment(home, None, plan))
     _ = config.core
-    load_sections(config, plan.services, check=True)
+    return load_sections(config, plan.services, check=True)
 
 
 def service_specs(home: Home, names: Sequence[str], env: dict[str, str]) -> list[ChildSpec]:

@@ -71,10 +71,17 @@ def _once_each(effects: Sequence[Effect]) -> Sequence[Effect]:
 
 
 def recover(run: Run) -> Sequence[Effect]:
-    """Effects that a state folded from the log still waits for. Their ids are those they had before."""
-    if run.status != "running":
-        return ()
+    """Effects that a state folded from the log still waits for. Their ids are those they had before.
+
+    Whoever was killed may not have said that nobody waits for a gate any more, also when that ended the run: it is said
+    again, which changes nothing where it was heard.
+    """
     effects: list[Effect] = []
+    for task in run.tasks.values():
+        if task.status == "cancelled":
+            _withdraw(run, task, "", effects)
+    if run.status != "running":
+        return effects
     for task in run.tasks.values():
         if task.status == "in_progress" and not task.is_group:
             if task.work is not None:
@@ -109,10 +116,14 @@ def _ask(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
 
 def _cancelled(run: Run, event: TaskCancelled, effects: list[Effect]) -> None:
     task = run.tasks[event.task_id]
+    _withdraw(run, task, event.reason, effects)
+    _abandoned(run, event, effects)
+
+
+def _withdraw(run: Run, task: TaskRecord, reason: str, effects: list[Effect]) -> None:
     # Withdrawing a gate that was answered already changes nothing.
     if task.attempt and needs_gate(task):
-        effects.append(WithdrawApproval(gate_id(run.run_id, task.spec.id, task.attempt), event.reason))
-    _abandoned(run, event, effects)
+        effects.append(WithdrawApproval(gate_id(run.run_id, task.spec.id, task.attempt), reason))
 
 
 def _started(run: Run, event: TaskStarted, effects: list[Effect]) -> None:

@@ -8,6 +8,7 @@ from typing import Final, assert_never
 
 from contracts.errors import Rejected
 from contracts.identity import (
+    SET_UP_LINK_S,
     STEP_S,
     AttemptAccepted,
     AttemptCode,
@@ -51,17 +52,19 @@ class InviteUser:
 
 @dataclass(frozen=True, slots=True)
 class SetPassword:
-    """Set the password by the one-time link with this digest."""
+    """Set the password by the one-time link with this digest, which is good for `lasts_ms`."""
 
     password: str
     invitation: str
+    lasts_ms: int = SET_UP_LINK_S * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeAttempt:
     """Judge a code. `matched` is the newest step it fits, None when it fits none; `secret_no` is which secret was used.
 
-    `secret` is what a set-up wants to keep, sealed; then `secret_no` is that of the account all the same.
+    `secret` is what a set-up wants to keep, sealed; then `secret_no` is that of the account all the same. `password` is
+    the new one, sealed, of whoever wants to change theirs.
     """
 
     purpose: Purpose
@@ -70,6 +73,7 @@ class JudgeAttempt:
     secret: str | None = None
     gates: tuple[GateRef, ...] = ()
     reason: str = ""
+    password: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,9 @@ class JudgePassword:
 
     fits: bool
     then: str
-    """session, reset or unlock."""
+    """session, reset, unlock or change."""
+    home: bool = False
+    """Whether it came from somebody who may read the home of the instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,8 @@ def decide(command: UserCommand, user: User, now_ms: int) -> Sequence[UserEvent]
         case SetPassword():
             if user.invitation is None or user.invitation != command.invitation:
                 raise Rejected("bad_link")
+            if now_ms >= user.invited_at_ms + command.lasts_ms:
+                raise Rejected("bad_link", "the set-up link has run out")
             return (PasswordSet(password=command.password, at_ms=now_ms),)
         case JudgeAttempt():
             return _judge(command, user, now_ms)
@@ -155,6 +163,8 @@ def _judge(command: JudgeAttempt, user: User, now_ms: int) -> Sequence[UserEvent
     accepted = AttemptAccepted(step=matched, purpose=command.purpose, at_ms=at_ms, gates=gates, reason=command.reason)
     if command.purpose == "setup" and command.secret is not None:
         return (accepted, MfaEnabled(secret=command.secret, at_ms=at_ms))
+    if command.purpose == "password" and command.password is not None:
+        return (accepted, PasswordSet(password=command.password, at_ms=at_ms))
     if command.purpose == "disable":
         return (accepted, MfaDisabled(by="code", at_ms=at_ms))
     return (accepted,)
@@ -178,10 +188,11 @@ def _failed(code: AttemptCode, step: int | None, purpose: Purpose, user: User, a
 
 
 def _password(command: JudgePassword, user: User, now_ms: int) -> Sequence[UserEvent]:
-    user.passwords.check(now_ms)
-    at_ms = user.passwords.now(now_ms)
+    limiter = user.home_passwords if command.home else user.passwords
+    limiter.check(now_ms)
+    at_ms = limiter.now(now_ms)
     if command.fits and user.exists:
-        judged = PasswordJudged(ok=True, at_ms=at_ms)
+        judged = PasswordJudged(ok=True, at_ms=at_ms, home=command.home)
         match command.then:
             case "reset":
                 erased = (MfaDisabled(by="reset", at_ms=at_ms),) if user.mfa_enabled else ()
@@ -190,9 +201,9 @@ def _password(command: JudgePassword, user: User, now_ms: int) -> Sequence[UserE
                 return (judged, UserUnlocked(at_ms=at_ms))
             case _:
                 return (judged,)
-    events: list[UserEvent] = [PasswordJudged(ok=False, at_ms=at_ms)]
-    locks, until_ms = user.passwords.lock_after_this(at_ms)
-    if locks:
+    events: list[UserEvent] = [PasswordJudged(ok=False, at_ms=at_ms, home=command.home)]
+    locks, until_ms = limiter.lock_after_this(at_ms)
+    if locks and not command.home:
         # A password is proved on the host only; there is nobody nearer who could unlock it: it never locks for good.
         until_ms = until_ms if until_ms is not None else at_ms + LOCK_FOR_PASSWORDS_MS
         events.append(UserLocked(what="password", failures=user.passwords.in_row + 1, at_ms=at_ms, until_ms=until_ms))

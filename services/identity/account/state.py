@@ -25,7 +25,7 @@ from services.identity.account.limiter import Limiter
 class User:
     """One account; `kind` is None until it is created, which shadows never are.
 
-    `secret_no` counts what happened to the secret: a code that was compared with another one is not judged.
+    `secret_no` counts what happened to secret and password: a code that was compared with another secret is not judged.
     """
 
     user_id: str
@@ -36,10 +36,12 @@ class User:
     secret_no: int = 0
     password: str | None = None
     invitation: str | None = None
+    invited_at_ms: int = 0
     credential: str | None = None
     last_step: int = 0
     codes: Limiter = field(default_factory=Limiter)
     passwords: Limiter = field(default_factory=Limiter)
+    home_passwords: Limiter = field(default_factory=Limiter)
 
     @property
     def exists(self) -> bool:
@@ -58,10 +60,12 @@ def evolve(user: User, event: UserEvent) -> User:
         case UserCreated():
             user.name, user.kind, user.created_at_ms = event.name, event.kind, event.at_ms
             user.secret, user.credential, user.invitation = event.secret, event.credential, event.invitation
+            user.invited_at_ms = event.at_ms
             user.secret_no += 1
         case UserInvited():
-            user.invitation = event.invitation
+            user.invitation, user.invited_at_ms = event.invitation, event.at_ms
         case PasswordSet():
+            user.secret_no += user.password is not None
             user.password, user.invitation = event.password, None
         case MfaEnabled():
             user.secret = event.secret
@@ -79,11 +83,13 @@ def evolve(user: User, event: UserEvent) -> User:
         case AttemptFailed():
             user.codes.failed(event.at_ms)
         case PasswordJudged():
-            (user.passwords.succeeded if event.ok else user.passwords.failed)(event.at_ms)
+            limiter = user.home_passwords if event.home else user.passwords
+            (limiter.succeeded if event.ok else limiter.failed)(event.at_ms)
         case UserLocked():
             (user.codes if event.what == "code" else user.passwords).locked(event.until_ms)
         case UserUnlocked():
             user.codes.cleared()
+            user.passwords.cleared()
         case UserNotified():
             return user
     return user

@@ -5,15 +5,16 @@ from typing import Any, Final
 
 from contracts.errors import Rejected
 from services.identity import codes
-from services.identity.account.decider import JudgePassword, SetPassword
+from services.identity.account.decider import SetPassword
 from services.identity.account.state import User
 from services.identity.accounts import Accounts, Verdict
 from services.identity.conversation import checked_text
 from services.identity.invitations import Invitations, digest_of
+from services.identity.local.password_proof import PasswordProof, with_until
 from services.identity.local.sessions import Sessions
 from services.identity.names import key_of
 from services.identity.passwords import Passwords
-from services.runtime.clock import Clock, rfc3339
+from services.runtime.clock import Clock
 from services.runtime.ids import Ids
 from services.runtime.rpc import Caller
 
@@ -31,6 +32,7 @@ class Desk:
         self._accounts, self._invitations, self._sessions = accounts, invitations, sessions
         self._clock, self._ids, self._issuer = clock, ids, issuer
         self._passwords = Passwords()
+        self._proof = PasswordProof(accounts, self._passwords, clock, ids)
         # A secret that no code has confirmed is kept nowhere else, and not for long.
         self._set_ups: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -42,15 +44,30 @@ class Desk:
         user_id = user.user_id
         sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(password))
         await self._accounts.users.ask(
-            user_id, SetPassword(sealed, digest_of(token)), message_id=self._ids.new(), by=user_id
+            user_id,
+            SetPassword(sealed, digest_of(token), self._invitations.lasts_ms),
+            message_id=self._ids.new(),
+            by=user_id,
         )
         self._invitations.used(user_id)
         return self._signed_in(user_id)
 
-    async def sign_in(self, name: str | None, password: str | None) -> dict[str, Any]:
+    async def change_password(
+        self, signed_in: str | None, name: str | None, old: str | None, new: str | None, code: str | None, *, home: bool
+    ) -> dict[str, Any]:
+        """A new password, with the old one and a code; who was signed in by the old one is so no more."""
+        user = await self._meant(signed_in, name)
+        user_id = await self._proof.prove(user, name, old, "change", home=home)
+        sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(new or ""))
+        user = await self._accounts.get(user_id)
+        _check(await self._accounts.judge_change(user, sealed, checked_text(code or ""), self._caller(user_id)))
+        self._sessions.end(user_id)
+        return {"password_changed": True}
+
+    async def sign_in(self, name: str | None, password: str | None, *, home: bool) -> dict[str, Any]:
         """Sign in with name and password."""
         user = await self._accounts.find(name) if name is not None else await self._only_human()
-        return self._signed_in(await self._prove(user, password, "session"))
+        return self._signed_in(await self._proof.prove(user, name, password, "session", home=home))
 
     async def status(self, signed_in: str | None) -> dict[str, Any]:
         """Whether proof is on."""
@@ -58,12 +75,15 @@ class Desk:
         return {"user": user.name, "kind": user.kind, "mfa_enabled": user.mfa_enabled}
 
     async def set_up(self, signed_in: str | None) -> dict[str, Any]:
-        """A new secret, which is not kept until a code confirms it."""
+        """A secret, not kept until a code confirms it; for ten minutes until then, asking again gives the same."""
         user = await self._signed(signed_in)
         if user.mfa_enabled:
             raise Rejected("mfa_already_enabled")
-        secret = codes.new_secret()
-        self._set_ups[user.user_id] = (secret, self._clock.monotonic_s() + SET_UP_S)
+        now_s = self._clock.monotonic_s()
+        secret, until_s = self._set_ups.get(user.user_id, ("", 0.0))
+        if not secret or now_s >= until_s:
+            secret, until_s = codes.new_secret(), now_s + SET_UP_S
+        self._set_ups[user.user_id] = (secret, until_s)
         self._set_ups.move_to_end(user.user_id)
         if len(self._set_ups) > SET_UPS_MAX:
             self._set_ups.popitem(last=False)
@@ -98,14 +118,18 @@ class Desk:
         _check(await self._accounts.judge(claim, checked_text(code or ""), "disable", self._caller(name)))
         return {"mfa_enabled": False}
 
-    async def reset(self, signed_in: str | None, name: str | None, password: str | None) -> dict[str, Any]:
+    async def reset(
+        self, signed_in: str | None, name: str | None, password: str | None, *, home: bool
+    ) -> dict[str, Any]:
         """Off without a code, by password: the way back when the phone is lost."""
-        await self._prove(await self._meant(signed_in, name), password, "reset")
+        await self._proof.prove(await self._meant(signed_in, name), name, password, "reset", home=home)
         return {"mfa_enabled": False, "locked": False}
 
-    async def unlock(self, signed_in: str | None, name: str | None, password: str | None) -> dict[str, Any]:
+    async def unlock(
+        self, signed_in: str | None, name: str | None, password: str | None, *, home: bool
+    ) -> dict[str, Any]:
         """End a lock early, by password."""
-        await self._prove(await self._meant(signed_in, name), password, "unlock")
+        await self._proof.prove(await self._meant(signed_in, name), name, password, "unlock", home=home)
         return {"locked": False}
 
     async def keys(self) -> dict[str, Any]:
@@ -116,31 +140,6 @@ class Desk:
             sealed = [one for one in (user.secret, user.password) if one is not None]
             old += not all(self._accounts.sealer.is_newest(one) for one in sealed)
         return {"keys": self._accounts.sealer.keys, "accounts_on_old_keys": old}
-
-    async def _prove(self, user: User | None, password: str | None, then: str) -> str:
-        """Judge a password, and do what it was given for; the account's id. Raises wrong_password or its limits."""
-        if user is not None and user.kind == "agent":
-            raise Rejected("not_for_agents")
-        if not password:
-            raise Rejected("wrong_password", "this needs the password")
-        phc, user_id = None, ""
-        if user is not None:
-            user_id = user.user_id
-            _limited(user, self._clock.now_ms())
-            if user.password is not None:
-                phc = self._accounts.sealer.open(user_id, "password", user.password)
-        fits = await self._passwords.fits(password, phc)
-        if user is None or phc is None:
-            raise Rejected("wrong_password")
-        try:
-            await self._accounts.users.ask(
-                user_id, JudgePassword(fits, then), message_id=self._ids.new(), by=user_id if fits else "local"
-            )
-        except Rejected as error:
-            raise _with_until(error) from error
-        if not fits:
-            raise Rejected("wrong_password")
-        return user_id
 
     async def _signed(self, signed_in: str | None) -> User:
         if signed_in is None:
@@ -165,27 +164,11 @@ class Desk:
         return Caller(by=by, corr=message_id, message_id=message_id, reply="", headers={})
 
 
-def _limited(user: User, now_ms: int) -> None:
-    """Ask the limits before the costly comparison; the log judges again behind it."""
-    try:
-        user.passwords.check(now_ms)
-    except Rejected as error:
-        raise _with_until(error) from error
-
-
-def _with_until(error: Rejected) -> Rejected:
-    detail = {key: value for key, value in error.detail.items() if key != "until_ms"}
-    until_ms = error.detail.get("until_ms")
-    if until_ms is not None:
-        detail["until"] = rfc3339(until_ms)
-    return Rejected(error.code, error.message, **detail)
-
-
 def _check(verdict: Verdict) -> None:
     if not verdict.accepted:
         detail: dict[str, Any] = {"retry_after": verdict.retry_after, "until_ms": verdict.until_ms}
         known = {key: value for key, value in detail.items() if value is not None}
-        raise _with_until(Rejected(str(verdict.code), None, **known))
+        raise with_until(Rejected(str(verdict.code), None, **known))
 
 
 def _qr(uri: str) -> str:

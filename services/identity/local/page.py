@@ -11,9 +11,12 @@ button{font:inherit;margin-top:1rem;padding:.5rem 1.2rem}[hidden]{display:none}#
 code{overflow-wrap:anywhere}@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}#qr{background:#fff}}
 """
 _SCRIPT: Final = """
-const said=document.getElementById('said'),link=location.hash.slice(1);let bearer='';
+const said=document.getElementById('said');let bearer='',link=location.hash.slice(1);
 const user=new URLSearchParams(location.search).get('user')||'';document.getElementById('who').textContent=user;
-history.replaceState(null,'',location.pathname);
+history.replaceState(null,'',location.pathname+'?user='+encodeURIComponent(user));
+function known(){link='';document.getElementById('ask').textContent='Your password on this host';
+  document.getElementById('password').autocomplete='current-password'}
+if(!link)known();
 async function say(path,body){
   const answer=await fetch(path,{method:'POST',headers:{'Content-Type':'application/json',
     ...(bearer?{Authorization:'Bearer '+bearer}:{})},body:JSON.stringify(body)});
@@ -21,7 +24,10 @@ async function say(path,body){
   said.textContent='';return told}
 document.getElementById('first').addEventListener('submit',async event=>{event.preventDefault();
   const password=event.target.password.value;
-  bearer=(await say('/auth/password/',{user,token:link,password})).session;
+  try{bearer=(await say(link?'/auth/password/':'/auth/session/',
+    link?{user,token:link,password}:{user,password})).session}
+  catch(told){if(told.code==='bad_link'){known();said.textContent+=' If you have a password already, enter it here.'}
+    throw told}
   const made=await say('/auth/mfa/setup/',{});
   document.getElementById('qr').src='data:image/svg+xml,'+encodeURIComponent(
     made.qr_svg.replace('<svg ','<svg xmlns="http://www.w3.org/2000/svg" '));
@@ -44,7 +50,7 @@ POLICY: Final = (
 PAGE: Final = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>htdag: set up your account</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
 <h1>Welcome, <span id="who"></span></h1>
-<form id="first"><label for="password">Choose a password for this host (8 characters or more)</label>
+<form id="first"><label for="password" id="ask">Choose a password for this host (8 characters or more)</label>
 <input id="password" name="password" type="password" minlength="8" autocomplete="new-password" required autofocus>
 <button>Continue</button></form>
 <form id="second" hidden><p>Scan this with your authenticator app, or type the secret <code id="secret"></code>.</p>

@@ -1,6 +1,7 @@
 """The routes of the local listener: JSON in, JSON out, refusals as problem documents (RFC 9457) with their code."""
 
 from collections.abc import Awaitable, Callable
+from hmac import compare_digest
 from typing import Any, Final
 
 import msgspec
@@ -32,14 +33,20 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str | None = None
     code: str | None = None
     token: str | None = None
+    new_password: str | None = None
+    presence: str | None = None
+    """What stands in the home of the instance: see `Whereabouts`."""
 
 
 _DECODE: Final = msgspec.json.Decoder(Body).decode
 Act = Callable[[Body, str | None], Awaitable[dict[str, Any]]]
 
 
-def application(desk: Desk, sessions: Sessions, port: Callable[[], int]) -> ASGIApp:
-    """The whole listener as an ASGI application."""
+def application(desk: Desk, sessions: Sessions, presence: str, port: Callable[[], int]) -> ASGIApp:
+    """The whole listener as an ASGI application. `presence` is what only readers of the home can say."""
+
+    def home(body: Body) -> bool:
+        return compare_digest((body.presence or "").encode(), presence.encode())
 
     def answering(act: Act) -> Callable[[Request[Any, Any, Any]], Awaitable[Response[Any]]]:
         async def answer(request: Request[Any, Any, Any]) -> Response[Any]:
@@ -57,13 +64,16 @@ def application(desk: Desk, sessions: Sessions, port: Callable[[], int]) -> ASGI
 
     acts: dict[str, Act] = {
         "/auth/password/": lambda body, _: desk.set_password(body.user or "", body.token or "", body.password or ""),
-        "/auth/session/": lambda body, _: desk.sign_in(body.user, body.password),
+        "/auth/session/": lambda body, _: desk.sign_in(body.user, body.password, home=home(body)),
+        "/auth/password/change/": lambda body, who: desk.change_password(
+            who, body.user, body.password, body.new_password, body.code, home=home(body)
+        ),
         "/auth/keys/": lambda _body, _who: desk.keys(),
         "/auth/mfa/setup/": lambda _, who: desk.set_up(who),
         "/auth/mfa/verify/": lambda body, who: desk.verify(who, body.code),
         "/auth/mfa/disable/": lambda body, who: desk.disable(who, body.user, body.code),
-        "/auth/mfa/reset/": lambda body, who: desk.reset(who, body.user, body.password),
-        "/auth/mfa/unlock/": lambda body, who: desk.unlock(who, body.user, body.password),
+        "/auth/mfa/reset/": lambda body, who: desk.reset(who, body.user, body.password, home=home(body)),
+        "/auth/mfa/unlock/": lambda body, who: desk.unlock(who, body.user, body.password, home=home(body)),
     }
     handlers = [post(path, name=path)(answering(act)) for path, act in acts.items()]
     status = get("/auth/mfa/status/")(answering(lambda _, who: desk.status(who)))

@@ -29,3 +29,8 @@ class Sessions:
         """The account that signed in, None when nobody did or it is too long ago."""
         user_id, until_s = self._open.get(digest_of(token), ("", 0.0))
         return user_id if user_id and self._clock.monotonic_s() < until_s else None
+
+    def end(self, user_id: str) -> None:
+        """Sign this account out everywhere."""
+        for digest in [digest for digest, (who, _) in self._open.items() if who == user_id]:
+            del self._open[digest]

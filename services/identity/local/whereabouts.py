@@ -10,20 +10,26 @@ from services.identity.sealing import write_private
 
 
 class LocalFile(msgspec.Struct, frozen=True):
-    """Process, address, and the file of the clock when it is not the machine's."""
+    """Process, address, and the file of the clock when it is not the machine's.
+
+    `presence` is a random word of this process: whoever says it to the listener may read this file.
+    """
 
     pid: int
     url: str
     test_clock: str | None = None
+    presence: str = ""
 
 
-def tell_where(folder: Path, instance: str, url: str, test_clock: str | None) -> Callable[[], Awaitable[None]]:
+def tell_where(
+    folder: Path, instance: str, url: str, test_clock: str | None, presence: str
+) -> Callable[[], Awaitable[None]]:
     """Write the file and clear away those of the dead; what takes it away again at the end."""
     for other in folder.glob("*.local"):
         if not _lives(other):
             other.unlink(missing_ok=True)
     path = folder / f"{instance}.local"
-    write_private(path, msgspec.json.encode(LocalFile(os.getpid(), url, test_clock)).decode())
+    write_private(path, msgspec.json.encode(LocalFile(os.getpid(), url, test_clock, presence)).decode())
 
     async def take_away() -> None:
         path.unlink(missing_ok=True)

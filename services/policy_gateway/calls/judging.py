@@ -47,11 +47,12 @@ class Judge:
 
     def __init__(
         self, *, decide: Decide, book: PolicyBook, runs: RunFacts, workspaces: WorkspaceBook, fetches: FetchCounts,
-        clock: Clock, metrics: Metrics, auto_admin: bool, engine_sockets: tuple[str, ...] = (),
+        clock: Clock, metrics: Metrics, auto_admin: bool, admin_calls: bool = True,
+        engine_sockets: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self._decide, self._book, self._runs, self._workspaces = decide, book, runs, workspaces
         self._fetches, self._clock, self._metrics = fetches, clock, metrics
-        self._auto_admin = auto_admin
+        self._auto_admin, self._admin_calls = auto_admin, admin_calls
         self._facts = Facts(mem_bytes_max=memory_bytes(), engine_sockets=engine_sockets)
         self._profiles: dict[str | None, tuple[float, str]] = {}
 
@@ -66,10 +67,11 @@ class Judge:
             facts = facts._replace(
                 bound_role=bound.role, bound_tools=bound.tools, calls_made=fetched, approved=approved
             )
-        elif call.role != ADMIN:
+        else:
             # Outside of tasks only a person may do what needs a human, and only the subject of this role is a person's:
             # by another name of it, or in another role that needs a human, anybody might ask.
-            facts = facts._replace(approved=self._auto_admin)
+            persons = call.role == ADMIN and self._admin_calls
+            facts = facts._replace(approved=self._auto_admin or persons)
         version = self._book.current
         began_s = self._clock.monotonic_s()
         verdict = self._verdict(version, call, facts)

@@ -51,12 +51,18 @@ def confine(pid: int, limits: Limits, *, memory_counted: bool) -> None:
     if not memory_counted:
         values[resource.RLIMIT_DATA] = limits.memory_bytes
         # Whoever has to count and kill must be faster than what is counted.
-        os.setpriority(os.PRIO_PROCESS, pid, 19 if os.geteuid() == 0 else 5)
+        mine = os.getpriority(os.PRIO_PROCESS, pid)
+        os.setpriority(os.PRIO_PROCESS, pid, niceness(mine, root=os.geteuid() == 0))
     for what, value in values.items():
         # An ordinary user can only lower: what the machine allows at most stays the most.
         _, most = resource.prlimit(pid, what)
         bounded = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.prlimit(pid, what, (bounded, bounded))
+
+
+def niceness(mine: int, *, root: bool) -> int:
+    """How nice a box is, at least as nice as it is already: an ordinary user cannot take that back."""
+    return max(mine, 19 if root else 5)
 
 
 def processors_for(turn: int, limits: Limits) -> set[int]:

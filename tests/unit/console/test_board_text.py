@@ -3,6 +3,7 @@
 import pytest
 
 from contracts import run as events
+from contracts.errors import failure
 from contracts.llm import Usage
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.task import GroupNode, TaskSpec
@@ -52,6 +53,10 @@ def test_an_unknown_price_is_said():
         (events.RunEnded("completed", {}, "d"), "run r1 completed"),
         (events.RunCancelRequested("enough"), "run r1 cancel requested  enough"),
         (events.TaskFailed("a", 1, {"code": "timeout", "message": "late"}), "task a failed  timeout: late"),
+        (
+            events.TaskFailed("a", 1, failure("approval_denied", user="aka", reason="not on a \x1bFriday")),
+            "task a failed  approval_denied: a human denied this action: not on a \\u001bFriday",
+        ),
     ],
 )
 def test_one_line_per_event(event, line):

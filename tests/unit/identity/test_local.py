@@ -1,5 +1,6 @@
 """The local listener: set-up, verification, disabling, reset and unlock, for callers on this host only."""
 
+import json
 import socket
 
 from tests.unit.identity.desk import PASSWORD, Hall, Told
@@ -118,3 +119,75 @@ async def test_a_soft_stop_ends_well_and_takes_the_address_away(hall: Hall):
     await hall.enrol()
     assert hall.processes[0].terminate() == 0
     assert list(hall.home.glob("run/*")) == []
+
+
+async def test_a_set_up_link_runs_out_and_says_when(hall: Hall):
+    link = (hall.home / "keys" / "set-up-links" / "aka").read_text()
+    assert "&until=2026-09-28T14:13:20" in link, link
+    token = hall.token()
+    hall.later(7 * 86_400)
+    told = await hall.post("/auth/password/", {"user": "aka", "token": token, "password": PASSWORD})
+    assert (told.status, told.body["code"]) == (403, "bad_link")
+    assert "htdag users setup" in told.body["hint"]
+    hall.processes[0].kill()
+    await hall.start()
+    assert hall.token() != token, "the file holds a good one again"
+    await hall.set_password()
+
+
+async def test_who_loses_the_page_between_password_and_code_goes_on_with_the_same_secret(hall: Hall):
+    first = (await hall.post("/auth/mfa/setup/", None, await hall.set_password())).body["secret"]
+    again = await hall.post("/auth/session/", {"user": "aka", "password": PASSWORD})
+    made = await hall.post("/auth/mfa/setup/", None, again.body["session"])
+    assert made.body["secret"] == first
+    told = await hall.post("/auth/mfa/verify/", {"code": hall.code(secret=first)}, again.body["session"])
+    assert told == Told(200, {"mfa_enabled": True})
+
+
+async def test_a_name_that_nobody_has_is_limited_like_any_other(hall: Hall):
+    await hall.enrol()
+    for name in ("aka", "nobody-here"):
+        told = [await hall.post("/auth/mfa/reset/", {"user": name, "password": f"guess no {n}"}) for n in range(6)]
+        assert [(one.status, one.body["code"]) for one in told] == [(403, "wrong_password")] * 5 + [
+            (429, "rate_limited")
+        ]
+        assert told[-1].body["retry_after"] > 0
+
+
+async def test_a_stranger_who_guesses_does_not_keep_the_owner_out(hall: Hall):
+    await hall.enrol()
+    for _ in range(2):
+        for number in range(5):
+            await hall.post("/auth/mfa/unlock/", {"user": "aka", "password": f"guess number {number}"})
+        hall.later(60)
+    barred = await hall.post("/auth/mfa/reset/", {"user": "aka", "password": PASSWORD})
+    assert barred.body["code"] == "locked"
+    assert (await hall.post("/auth/mfa/reset/", {"user": "aka", "password": PASSWORD, "presence": "x"})).status == 403
+    [place] = hall.home.glob("run/*.local")
+    assert place.stat().st_mode & 0o777 == 0o600
+    presence = json.loads(place.read_text())["presence"]
+    told = [
+        await hall.post("/auth/mfa/reset/", {"user": "aka", "password": "guess", "presence": presence})
+        for _ in range(4)
+    ]
+    assert {one.body["code"] for one in told} == {"wrong_password"}
+    assert (
+        await hall.post("/auth/mfa/reset/", {"user": "aka", "password": PASSWORD, "presence": presence})
+    ).status == 200
+    limited = await hall.post("/auth/mfa/reset/", {"user": "aka", "password": PASSWORD, "presence": presence})
+    assert limited.status == 429, "five a minute, there too"
+
+
+async def test_a_password_is_changed_with_the_old_one_and_a_code(hall: Hall):
+    bearer = await hall.enrol()
+    new = "another horse, another battery"
+    path, body = "/auth/password/change/", {"user": "aka", "password": PASSWORD, "new_password": new}
+    assert (await hall.post(path, {**body, "password": "wrong password"})).body["code"] == "wrong_password"
+    assert (await hall.post(path, {**body, "code": hall.wrong()})).body["code"] == "invalid_code"
+    assert (await hall.post(path, {**body, "new_password": "short"})).body["code"] == "weak_password"
+    assert (await hall.post(path, {**body, "code": hall.code()})) == Told(200, {"password_changed": True})
+    assert (await hall.post("/auth/mfa/setup/", None, bearer)).status == 401, "whoever was signed in is so no more"
+    hall.later(61)
+    assert (await hall.post("/auth/session/", {"user": "aka", "password": PASSWORD})).body["code"] == "wrong_password"
+    assert (await hall.post("/auth/session/", {"user": "aka", "password": new})).status == 200
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"

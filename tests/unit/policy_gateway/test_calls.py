@@ -298,6 +298,18 @@ async def test_admin_tasks_wait_for_a_human(nats_server: NatsServer, tmp_path: P
             assert (await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 1, 2)))["ok"]
 
 
+async def test_where_admin_calls_are_closed_a_person_is_sent_to_a_task(nats_server: NatsServer, tmp_path: Path) -> None:
+    """`policy.admin_calls = false`: then nothing of an admin's happens without a proven human."""
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", admin_calls=False) as one:
+        error = (await me.call("admin", "fs", {"read": "/etc/hosts"}))["error"]
+        assert (error["class"], error["code"]) == ("policy_violation", "approval_required")
+        assert "htdag run" in error["hint"]
+        assert one.tool.calls == []
+        assert (await me.call("coder", "fs", READ))["ok"]
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", admin_calls=False, auto_admin=True):
+        assert (await me.call("admin", "fs", {"read": "/etc/hosts"}))["ok"]
+
+
 @pytest.mark.law("I6")
 @pytest.mark.parametrize(("released", "code"), [(0, "approval_required"), (1, "approval_required"), (2, "")])
 async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, released: int, code: str) -> None:

@@ -1,0 +1,57 @@
+"""Gates in words: a line each for a list, and the whole action before somebody is asked for a code."""
+
+from typing import Any, Final
+
+from contracts.action_text import as_json, summary, visible
+from services.console.output import duration
+
+WHOLE_CHARS_MAX: Final = 32_000
+"""A longer action is shown so far, and says so: nobody reads more than that at a prompt."""
+
+
+def row(gate: dict[str, Any], now_ms: float) -> tuple[object, ...]:
+    """One line of a list; see HEADS."""
+    left_s = max(0.0, (gate["expires_at_ms"] - now_ms) / 1000)
+    return (
+        gate["approval_id"],
+        gate["status"],
+        gate["run_id"],
+        named(gate),
+        gate["digest"][:12],
+        duration(left_s) if gate["status"] == "open" else gate["user"],
+        gate["summary"],
+    )
+
+
+HEADS: Final = ("GATE", "STATUS", "RUN", "TASK", "DIGEST", "EXPIRES IN", "ACTION")
+
+
+def named(gate: dict[str, Any]) -> str:
+    """What people call the task."""
+    return visible(gate["title"] or gate["task_id"])
+
+
+def whole(gate: dict[str, Any]) -> str:
+    """Everything that will be done, then in one line what it comes to: that stands nearest to the prompt."""
+    text = as_json(gate["action"], indent=2)
+    more = len(text) - WHOLE_CHARS_MAX
+    if more > 0:
+        look = f"htdag approvals show {gate['approval_id']} --json"
+        text = f"{text[:WHOLE_CHARS_MAX]}\n… {more} characters more are not shown here: {look}"
+    lines = "\n".join(f"    {line}" for line in text.split("\n"))
+    head = f"{gate['approval_id']}  {named(gate)}  run {visible(gate['run_id'])}"
+    return f"{head}\n{lines}\n  {summary(gate['action'])}\n  digest {gate['digest']}"
+
+
+def shown(gate: dict[str, Any]) -> str:
+    """One gate with everything that is known of it."""
+    facts = [
+        ("status", gate["status"]),
+        ("asked", f"{gate['requested_at']} by {visible(gate['requested_by']) or '-'}"),
+        ("expires", gate["expires_at"]),
+        ("may answer", ", ".join(map(visible, gate["approvers"])) or "every human"),
+        ("answered", f"{gate['answered_at']} by {gate['user'] or '-'}" if gate["answered_at"] else ""),
+        ("reason", visible(gate["reason"])),
+        ("signature", {True: "ok", False: "not genuine"}.get(gate["signature_ok"], "")),
+    ]
+    return "\n".join([whole(gate), *(f"  {name}: {said}" for name, said in facts if said)])

@@ -1,0 +1,56 @@
+"""Whether identity may begin with an owner of its own making: once, and never over accounts that were lost.
+
+Somebody who can empty the log could otherwise be the next owner. A mark beside the keys says that there were accounts,
+and from which message on the log was complete; a log that holds less is refused until a person on the host puts it
+back, or says that identity shall begin anew (`htdag users begin-anew`).
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from contracts.errors import Rejected
+from contracts.identity import BEGAN_FILE, BEGIN_ANEW_FILE
+from services.identity.sealing import write_private
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """There were accounts, and `first_seq` was the oldest message of the log."""
+
+    first_seq: int = 1
+
+
+def check_log(*, accounts: bool, first_seq: int, mark: Mark | None) -> None:
+    """Return when the log is as it was left. Raises accounts_lost."""
+    # Nothing ever leaves this log by itself: what does not begin where it began was cut.
+    if first_seq > (mark.first_seq if mark is not None else 1):
+        raise Rejected("accounts_lost", "the beginning of identity's log is gone", first_seq=first_seq)
+    if mark is not None and not accounts:
+        raise Rejected("accounts_lost", "there were accounts here, and identity's log holds none")
+
+
+class Beginning:
+    """The mark of one home, and the wish to begin anew. `first_seq` is that of the log as it was found."""
+
+    def __init__(self, keys: Path, *, accounts: bool, first_seq: int) -> None:
+        self._mark_file, self._wish = keys / BEGAN_FILE, keys / BEGIN_ANEW_FILE
+        self._accounts, self._first_seq = accounts, first_seq
+
+    def check(self) -> None:
+        """Raises accounts_lost, unless somebody on the host wants to begin anew."""
+        if not self._wish.exists():
+            check_log(accounts=self._accounts, first_seq=self._first_seq, mark=self._mark())
+
+    def done(self) -> None:
+        """There are accounts now: from here on the log must keep them."""
+        if self._mark() is None or self._wish.exists():
+            write_private(self._mark_file, msgspec.json.encode(Mark(max(self._first_seq, 1))).decode() + "\n")
+        self._wish.unlink(missing_ok=True)
+
+    def _mark(self) -> Mark | None:
+        try:
+            return msgspec.json.decode(self._mark_file.read_bytes(), type=Mark)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise Rejected("bad_config", f"{BEGAN_FILE} cannot be read", hint=str(self._mark_file)) from error

@@ -1,0 +1,55 @@
+"""What somebody reads before they type a code: all of it, and no word of it is a prompt of ours."""
+
+from typing import Any
+
+from contracts.action_text import summary
+from contracts.approval import action_digest
+from services.console.approval_text import HEADS, row, shown, whole
+from services.console.output import columns
+
+FORGED = "nothing\x1b[2K\rWho are you?  > \n  noop {}\n  digest 00\n"
+
+
+def gate(**more: Any) -> dict[str, Any]:
+    node = {"type": "tool", "tool": "shell", "args": {"cmd": ["deploy.sh"]}}
+    action = more.pop("action", {"role": "admin", "title": "deploy", "node": node})
+    told = {
+        "approval_id": "apr-7", "run_id": "r1", "task_id": "deploy-feature", "title": "", "status": "open",
+        "action": action, "digest": action_digest(action), "summary": summary(action), "expires_at_ms": 900_000,
+        "user": None, "approvers": [], "requested_at": "T1", "requested_by": "executor", "expires_at": "T2",
+        "answered_at": None, "reason": "", "signature_ok": None,
+    }  # fmt: skip
+    return {**told, **more}
+
+
+def test_a_list_says_what_would_be_done() -> None:
+    told = columns(HEADS, [row(gate(), 0)])
+    assert told.splitlines()[1].endswith(
+        "deploy-feature  " + gate()["digest"][:12] + '  15m00s      admin shell ["deploy.sh"]'
+    )
+
+
+def test_the_whole_action_is_shown_and_what_it_comes_to_stands_last() -> None:
+    lines = whole(gate()).splitlines()
+    assert lines[0] == "apr-7  deploy-feature  run r1"
+    assert '"deploy.sh"' in [line.strip() for line in lines]
+    assert lines[-2:] == ['  admin shell ["deploy.sh"]', f"  digest {gate()['digest']}"]
+
+
+def test_an_actions_words_forge_nothing() -> None:
+    node = {"type": "tool", "tool": "shell", "args": {"cmd": [FORGED]}}
+    told = whole(gate(title=FORGED, action={"role": FORGED, "title": FORGED, "description": FORGED, "node": node}))
+    assert all(line.isprintable() for line in told.split("\n"))
+    assert [line for line in told.split("\n") if line.startswith("  digest")] == [told.split("\n")[-1]]
+    assert not [line for line in told.split("\n") if line.startswith("Who are you?")]
+
+
+def test_what_is_too_long_to_read_says_so() -> None:
+    told = whole(gate(action={"role": "admin", "node": {"type": "lua", "src": "x" * 100_000}}))
+    assert len(told) < 34_000
+    assert "characters more are not shown here: htdag approvals show apr-7 --json" in told
+
+
+def test_one_gate_says_who_may_answer() -> None:
+    assert "  may answer: every human" in shown(gate())
+    assert "  may answer: aka, bo" in shown(gate(approvers=["aka", "bo"]))
