@@ -86,15 +86,10 @@ def broker_url(common: Common) -> str:
 
 
 @asynccontextmanager
-async def connected(common: Common, *, patience_s: float = 0.0) -> AsyncIterator[Console]:
-    """A console on the broker that `common` means, which may still be starting for `patience_s`.
-
-    Raises nats_unavailable or nats_denied.
-    """
+async def connected(common: Common) -> AsyncIterator[Console]:
+    """A console on the broker that `common` means. Raises nats_unavailable or nats_denied."""
     with ends_when_told():
-        url = broker_url(common)
-        await started(url, patience_s)
-        async with bus_at(url) as bus:
+        async with bus_at(broker_url(common)) as bus:
             yield Console(bus, common.wait)
 
 
