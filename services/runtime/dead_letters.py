@@ -8,7 +8,7 @@ from services.runtime.pull import Delivery
 
 
 class DeadLetters:
-    """Puts messages of one service aside. `again_s` later comes again what cannot be put aside now."""
+    """Puts messages of one service aside. What cannot be put aside now comes again in `again_s` seconds."""
 
     def __init__(self, bus: Bus, metrics: Metrics, log: Log, again_s: float) -> None:
         self._bus, self._metrics, self._log, self._again_s = bus, metrics, log, again_s
