@@ -24,10 +24,12 @@ from services.executor.run.state import Run
 from services.executor.views import summary_of
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
+from services.runtime.dead_letters import DeadLetters
 from services.runtime.genuine import HEADER_STREAM
 from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
 from services.runtime.mailbox import Answered, Interrupted, Outcome
+from services.runtime.metrics import Metrics
 from services.runtime.publisher import Stored
 from services.runtime.pull import Delivery
 
@@ -63,6 +65,7 @@ class Mailboxes:
         self,
         bus: Bus,
         host: Host,
+        metrics: Metrics,
         log: Log,
         spawn: Callable[[Coroutine[Any, Any, Any], str], Any],
         time_command: Callable[[], RunCommand],
@@ -70,6 +73,7 @@ class Mailboxes:
     ) -> None:
         self._bus, self._host, self._log, self._spawn = bus, host, log, spawn
         self._time_command, self._check_answer = time_command, check_answer
+        self._dead_letters = DeadLetters(bus, metrics, log, NAK_DELAY_S)
         self._unsettled: set[Delivery] = set()
 
     async def keep_alive(self) -> None:
@@ -187,15 +191,7 @@ class Mailboxes:
             delivery.nak(NAK_DELAY_S)
 
     def _put_aside(self, delivery: Delivery, code: str, detail: str) -> None:
-        self._log.warning("dead_letter", subject=delivery.subject, seq=delivery.seq, code=code)
-        self._spawn(self._dead_letter(delivery, code, detail), "dead-letter")
-
-    async def _dead_letter(self, delivery: Delivery, code: str, detail: str) -> None:
-        try:
-            await self._bus.dead_letter(delivery, code, detail)
-        except Rejected as error:  # it stays where it is and comes again
-            self._log.warning("dead_letter_failed", code=error.code)
-            delivery.nak(NAK_DELAY_S)
+        self._spawn(self._dead_letters.put_aside(delivery, code, detail), "dead-letter")
 
 
 def _wish(delivery: Delivery, verb: str, run_id: str) -> Said:

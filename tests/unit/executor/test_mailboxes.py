@@ -19,6 +19,7 @@ from contracts.streams import COMMANDS, POISON_DELIVERIES_MAX
 from services.executor.mailboxes import Mailboxes
 from services.runtime.genuine import HEADER_STREAM
 from services.runtime.mailbox import Interrupted, Outcome
+from services.runtime.metrics import Metrics
 from services.runtime.publisher import Stored
 from tests.unit.executor.builders import noop, run, start
 
@@ -56,8 +57,9 @@ class Post:
         self.stored: list[tuple[str, str]] = []
         self.refuses: Rejected | None = None
         bus: Any = SimpleNamespace(publish=self._publish, dead_letter=self._dead_letter, store=self._store)
+        self.metrics = Metrics()
         self.boxes = Mailboxes(
-            bus, host, structlog.get_logger(), self._spawn, lambda: TakeTime(llm_alive=False), self._check
+            bus, host, self.metrics, structlog.get_logger(), self._spawn, lambda: TakeTime(llm_alive=False), self._check
         )
         self.doubts: Rejected | None = None
 
@@ -163,6 +165,7 @@ async def test_what_cannot_be_read_is_put_aside_with_a_code(post: Post, subject:
     post.boxes.take_command(letter)  # type: ignore[arg-type]
     await post.settled()
     assert (post.kept, post.aside, letter.fate) == ([], [(subject, code)], [f"term {code}"])
+    assert post.metrics.value("htdag_dead_letters_total", stream=COMMANDS, reason=code) == 1
 
 
 async def test_who_waits_is_answered_with_a_summary_or_a_refusal(post: Post):
