@@ -22,6 +22,7 @@ from contracts.streams import (
     CONSUMERS,
     EVENTS_EXECUTOR,
     EVENTS_PLANNER,
+    FACTS,
     LLM_REQUESTS,
     LLM_TOKENS,
     SNAPSHOTS,
@@ -48,8 +49,6 @@ TOOLS: Final = f"{ROOT}.tool"
 API: Final = "$JS.API"
 AGENT_ROLES: Final = tuple(role for role in ROLES if role != ADMIN)
 """Roles that an agent outside of htdag may have a key for: an admin waits for a human, a key waits for none."""
-TRUTH: Final = tuple(spec.name for spec in STREAMS if spec.config.get("deny_purge"))
-"""The streams that nobody may cut or remove."""
 _LOSSES: Final = ("DELETE", "PURGE", "MSG.DELETE", "CREATE", "UPDATE", "RESTORE", "PEER.REMOVE")
 """What could lose a part of a stream: one whose bounds are changed forgets, too."""
 _DISCOVERY: Final = ("PING", "INFO", "STATS")
@@ -237,7 +236,7 @@ def _bootstrap() -> User:
     publish = [f"{API}.INFO"]
     for spec in STREAMS:
         publish += [f"{API}.STREAM.{verb}.{spec.name}" for verb in ("INFO", "CREATE", "UPDATE")]
-        if spec.name not in TRUTH:
+        if spec.name not in FACTS:
             # A stream that an older version kept in memory moves to the disk by being made anew.
             publish.append(f"{API}.STREAM.DELETE.{spec.name}")
     for one in CONSUMERS:
@@ -292,7 +291,7 @@ def _operator(private: Iterable[str]) -> User:
         [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
         [f"{ROOT}.conversation.>", *ALONE],
     )
-    losses = [f"{API}.STREAM.{verb}.{name}" for name in TRUTH for verb in _LOSSES]
+    losses = [f"{API}.STREAM.{verb}.{name}" for name in FACTS for verb in _LOSSES]
     heard = tuple(private)
     # Who answers a nats node of a run is the operator, too.
     forged = [subject for subject in heard if subject != f"{inbox(NODES)}.>"]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from contracts.channels import CHANNELS
-from contracts.permissions import BY_NAME, TRUTH, USERS
+from contracts.permissions import BY_NAME, USERS
 from contracts.rights import NODES, OPERATOR, User, inbox, may_publish, may_subscribe
-from contracts.streams import CONSUMERS, LLM_TOKENS, STREAMS
+from contracts.streams import CONSUMERS, FACTS, LLM_TOKENS, STREAMS
 from contracts.subjects import ROOT, SERVICES
 from contracts.task import ROLES
 from contracts.verbs import VERBS
@@ -157,19 +157,19 @@ async def test_the_operator_cannot_make_the_broker_forget_what_was(guarded: Guar
     await provision.apply(await guarded.bus("bootstrap"))
     said: list[str] = []
     operator = await guarded.connect(OPERATOR, said)
-    for name in TRUTH:
+    for name in FACTS:
         spec = next(one for one in STREAMS if one.name == name)
         forgetful = {"name": name, **spec.config, "discard": "old", "max_msgs": 1}
         for verb, body in (("UPDATE", forgetful), ("CREATE", forgetful), ("DELETE", {}), ("PURGE", {})):
             await operator.publish(f"{API}.STREAM.{verb}.{name}", json.dumps(body).encode())
     await settle(operator)
-    assert len([text for text in said if "permissions violation" in text.lower()]) == 4 * len(TRUTH)
+    assert len([text for text in said if "permissions violation" in text.lower()]) == 4 * len(FACTS)
     assert {change.action for change in await provision.apply(await guarded.bus(OPERATOR), dry=True)} == {"same"}
 
 
 async def test_the_key_of_the_streams_brings_a_guarded_stream_up_to_date(guarded: Guarded) -> None:
     bus = await guarded.bus("bootstrap")
-    spec = next(one for one in STREAMS if one.name == TRUTH[0])
+    spec = next(one for one in STREAMS if one.name == FACTS[0])
     older = {key: value for key, value in spec.config.items() if key != "allow_atomic"}
     await bus.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **older})
     changes = {change.name: change.action for change in await provision.apply(bus)}
