@@ -8,7 +8,7 @@ nothing is pulled. The tool touches only containers that it made itself, and by 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -155,7 +155,7 @@ class Docker:
             raise
 
 
-def user_of(prepared: mounts.Mounts, info: dict[str, Any]) -> str:
+def user_of(prepared: mounts.Mounts, info: Mapping[str, Any]) -> str:
     """Whom a container runs as: the owner of what it works on, who alone can enter a private workspace.
 
     That may be root. With every capability dropped and none to gain, root is an owner like others: what belongs to
