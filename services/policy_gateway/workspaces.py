@@ -5,11 +5,13 @@ the machine. `workspace.toml` beside them may bind a directory of the user as th
 itself belongs to the gateway: no tool reaches it. Imports nothing heavy, since the console binds directories too.
 """
 
+import contextlib
 import json
 import os
 import re
 import tomllib
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -36,6 +38,7 @@ SIGNS: Final[dict[str, WorkspaceProfile]] = {
     "requirements.txt": "python",
 }
 """Files that tell what a project is made with; the first one found counts."""
+TOP_ENTRIES_MAX: Final = 10_000
 CLOSED: Final = tuple(
     Path(path)
     for path in ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
@@ -159,8 +162,14 @@ def name_of(directory: Path) -> str:
 
 
 def profile_of(code: Path) -> WorkspaceProfile:
-    """The profile that a project's own files ask for."""
-    return next((profile for name, profile in SIGNS.items() if (code / name).is_file()), "seed")
+    """The profile that a project's own files ask for: a sign of a build tool, else a Python program at its top."""
+    for name, profile in SIGNS.items():
+        if (code / name).is_file():
+            return profile
+    with contextlib.suppress(OSError), os.scandir(code) as entries:
+        if any(entry.name.endswith(".py") and entry.is_file() for entry in islice(entries, TOP_ENTRIES_MAX)):
+            return "python"
+    return "seed"
 
 
 def _parse(path: Path, name: str) -> Settings:

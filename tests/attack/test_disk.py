@@ -1,5 +1,6 @@
 """Programs that fill the disk where nobody looks: without names, in reserve, as empty folders, over many calls."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.attack.ground import Hands
+from tests.support.eventually import eventually
 
 LITTLE = {"disk_written_bytes": 32 << 20, "file_bytes": 64 << 20}
 WAIT = "import signal; signal.pause()\n"
@@ -78,6 +80,13 @@ import os
 for number in range(6000):
     os.mkdir(f'/tmp/{number}')
 """
+DEEP = """
+import os
+os.chdir('/tmp')
+for _ in range(300):
+    os.mkdir('d' * 200)
+    os.chdir('d' * 200)
+"""
 CLOSED = """
 import os
 os.mkdir('/code/closed')
@@ -87,6 +96,22 @@ for number in range(24):
         file.write(block)
 os.chmod('/code/closed', 0)
 """
+IN_TWO_PARTS = """
+import os, time
+block = bytes(1 << 20)
+def fill(name, count):
+    with open(f'/code/{name}', 'wb') as file:
+        for _ in range(count):
+            file.write(block)
+fill('one', 16)
+os.mkdir('/code/half')
+while not os.path.exists('/code/go'):
+    time.sleep(0.01)
+time.sleep(1.5)
+fill('two', 60)
+time.sleep(5)
+"""
+BALLAST_BYTES = 512 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +132,10 @@ def empty(hands: Hands) -> None:
                 path.unlink()
 
 
+def call(hands: Hands, **limits: int) -> Any:
+    return hands.python("pass", limits=limits)
+
+
 @pytest.mark.parametrize("source", [WITHOUT_NAMES, MAPPED, UNDER_WAY], ids=["open", "mapped", "under-way"])
 def test_files_without_a_name_are_counted(hands: Hands, source: str) -> None:
     done = hands.python(source + WAIT, limits=LITTLE)
@@ -115,6 +144,29 @@ def test_files_without_a_name_are_counted(hands: Hands, source: str) -> None:
 
 def test_old_times_are_no_disguise(hands: Hands) -> None:
     done = hands.python(OLD_TIMES + WAIT, limits=LITTLE)
+    assert (done["killed"], done["exit"]) == ("disk", 137)
+
+
+def test_what_others_delete_is_no_room_for_a_box(hands: Hands) -> None:
+    (hands.code / "large").write_bytes(bytes(128 << 20))
+    assert call(hands, folders_bytes=64 << 20)["code"] == "workspace_full"
+    assert call(hands, folders_bytes=1 << 30)["exit"] == 0
+    (hands.code / "large").unlink()
+    (hands.code / "go").touch()
+    assert hands.python(IN_TWO_PARTS, limits=LITTLE)["killed"] == "disk"
+
+
+async def test_space_that_others_free_hides_nothing(hands: Hands) -> None:
+    ballast = hands.code.parent / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+    call = asyncio.create_task(asyncio.to_thread(hands.python, IN_TWO_PARTS, limits=LITTLE))
+    try:
+        await eventually((hands.code / "half").exists, timeout_s=20)
+    finally:
+        ballast.unlink()
+        (hands.code / "go").touch()
+    done = await call
     assert (done["killed"], done["exit"]) == ("disk", 137)
 
 
@@ -144,10 +196,6 @@ def test_empty_files_in_shared_memory_are_counted(hands: Hands) -> None:
     assert (done["killed"], done["exit"]) == ("disk", 137)
 
 
-def call(hands: Hands, **limits: int) -> Any:
-    return hands.python("pass", limits=limits)
-
-
 def test_many_calls_fill_no_more_than_the_workspace_may_hold(hands: Hands) -> None:
     """Each of them writes less than a call may."""
     source = "import os, sys; open(f'/code/{sys.argv[1]}', 'wb').write(bytes(8 << 20))"
@@ -169,9 +217,25 @@ def test_a_box_that_runs_ends_when_the_workspace_is_full(hands: Hands) -> None:
 
 
 def test_too_many_files_close_the_workspace(hands: Hands) -> None:
-    hands.python(FOLDERS)
+    hands.python(FOLDERS.replace("/tmp", "/code"))
     done = call(hands, folders_entries=4_000)
     assert (done["code"], done["files_max"]) == ("workspace_full", 4_000)
+
+
+def test_what_fills_the_private_tmp_goes_before_it_closes_the_workspace(hands: Hands) -> None:
+    hands.python(FOLDERS)
+    (hands.code / "kept").touch()
+    assert call(hands, folders_entries=4_000)["exit"] == 0
+    assert (list(hands.tmp.iterdir()), (hands.code / "kept").exists()) == ([], True)
+
+
+def test_a_tree_that_is_deeper_than_a_path_closes_nothing(hands: Hands) -> None:
+    assert hands.python(DEEP)["exit"] == 0
+    hands.kill()
+    hands.start_again()  # it knows nothing of the workspace, and looks at it
+    assert call(hands)["exit"] == 0
+    done = call(hands, folders_entries=100)
+    assert (done["exit"], list(hands.tmp.iterdir())) == (0, [])
 
 
 def test_a_folder_that_is_closed_to_its_owner_is_opened_and_counted(hands: Hands) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from contracts.errors import Rejected
+from services.policy_gateway.sandbox.emptying import empty
 
 COMMITS: Final = 60
 CANARY_VARIABLE: Final = "HTDAG_DRILL_SECRET"
@@ -91,7 +92,9 @@ class Stage:
 
     def _remove(self) -> list[str]:
         os.environ.pop(CANARY_VARIABLE, None)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it is not there
+            empty(self.folder)  # an attacker's tree may be deeper than any path
+            self.folder.rmdir()
         left = [str(self.folder.name)] if self.folder.exists() else []
         return left + [f"process {pid}" for pid in _attackers(self._code)]
 

@@ -1,8 +1,9 @@
 """How much a box writes: it may neither fill the disk of its folders nor write without end.
 
-What is free is asked for all the time, which costs nothing; only when it has shrunk by as much as a box may write, or
-nothing was looked at for long, is it looked up whose files have grown, for others write to the same disk. A box that
-holds files where nobody can look is charged with all that the disk has lost meanwhile.
+What the box itself holds decides: it is looked at every second or, where looking is dear, for a twentieth of the time.
+What is free is asked for all the time, which costs nothing, and only hastens the next look: others write to the same
+disk, and others free what they held there. A box that holds files where nobody can look is charged with all that the
+disk has lost since it was emptiest.
 """
 
 import os
@@ -12,11 +13,15 @@ from pathlib import Path
 from typing import Final
 
 from services.policy_gateway.sandbox import nameless
-from services.policy_gateway.sandbox.ledger import Ledger, free_of, too_much
+from services.policy_gateway.sandbox.holding import Holding
+from services.policy_gateway.sandbox.ledger import Free, Ledger, free_of, too_much
 from services.policy_gateway.sandbox.limits import Limits
 
 CLOCK_SLACK_S: Final = 2.0
 """File systems stamp times a little late."""
+LOOK_EVERY_S: Final = 1.0
+LOOK_COST_TIMES: Final = 20
+"""After a look, nothing is looked at for so many times as long as it took; but when the disk shrinks meanwhile."""
 
 
 class Disk:
@@ -25,7 +30,8 @@ class Disk:
     def __init__(self, pid: int, folders: Sequence[Path], limits: Limits, ledger: Ledger) -> None:
         self._pid, self._folders, self._limits, self._ledger = pid, folders, limits, ledger
         self._since_s = time.time() - CLOCK_SLACK_S
-        self._start = self._mark = free_of(folders)
+        self._most = self._mark = free_of(folders)
+        self._look_at_s = time.monotonic()
         self._before = ledger.known(folders)
 
     def filled(self) -> bool:
@@ -37,14 +43,20 @@ class Disk:
             return True
         if _shared_memory_entries(self._pid) > limits.shared_memory_entries:
             return True
-        if not (
-            self._mark.bytes - now.bytes > limits.disk_written_bytes
-            or self._mark.entries - now.entries > limits.disk_written_entries
-            or self._ledger.stale(self._folders)
+        # Space that others free makes room for more: both marks rise with it, and shrinking is told from there.
+        self._most, self._mark = _larger(self._most, now), _larger(self._mark, now)
+        began_s = time.monotonic()
+        if (
+            self._mark.bytes - now.bytes <= limits.disk_written_bytes
+            and self._mark.entries - now.entries <= limits.disk_written_entries
+            and began_s < self._look_at_s
         ):
             return False
         self._mark = now
-        return self._exceeded(self._start.bytes - now.bytes)
+        exceeded = self._exceeded(self._most.bytes - now.bytes)
+        ended_s = time.monotonic()
+        self._look_at_s = ended_s + max(LOOK_EVERY_S, LOOK_COST_TIMES * (ended_s - began_s))
+        return exceeded
 
     def last_look(self) -> None:
         """The box is over: what was not looked at for long is looked at before the next one needs it."""
@@ -58,15 +70,25 @@ class Disk:
             return True
         bytes_, entries = holding.fresh_bytes, holding.fresh_entries
         if self._before is not None:
-            # What was only touched was there before.
-            bytes_ = min(bytes_, max(holding.bytes - self._before.bytes, 0))
-            entries = min(entries, max(holding.entries - self._before.entries, 0))
+            # What was only touched was there before. What is remembered may be more than there really was, for others
+            # delete too: so it counts from when the folders held least.
+            self._before = _smaller(self._before, holding)
+            bytes_ = min(bytes_, holding.bytes - self._before.bytes)
+            entries = min(entries, holding.entries - self._before.entries)
         devices = {os.stat(folder).st_dev for folder in self._folders if folder.exists()}
         held = nameless.held(self._pid, devices)
         bytes_, entries = bytes_ + held.bytes, entries + held.entries
         if lost_bytes > limits.disk_written_bytes >= bytes_ and (holding.closed or nameless.hides(self._pid)):
             return True
         return bytes_ > limits.disk_written_bytes or entries > limits.disk_written_entries
+
+
+def _larger(one: Free, other: Free) -> Free:
+    return Free(max(one.bytes, other.bytes), max(one.entries, other.entries))
+
+
+def _smaller(one: Holding, other: Holding) -> Holding:
+    return Holding(min(one.bytes, other.bytes), min(one.entries, other.entries))
 
 
 def _shared_memory_entries(pid: int) -> int:

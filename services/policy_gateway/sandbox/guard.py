@@ -1,7 +1,8 @@
 """Where a coder's /code has no repository, an empty read-only folder stands in for it: none can be made by hand.
 
 The folder is only there while a box needs it. Whoever comes last takes it away; a lock in the gateway's own folder says
-who is last, also between the gateways of one home, and tells our folder from one of the user.
+who is last, also between the gateways of one home, and tells our folder from one of the user. The lock goes with the
+folder: so whoever got one looks whether it is still the lock that others find.
 """
 
 import asyncio
@@ -24,31 +25,47 @@ LOCK_AGAIN_S: Final = 0.02
 @contextlib.asynccontextmanager
 async def guarded(code: Path, name: str, state: Path) -> AsyncIterator[None]:
     """Keep something at /code/.git as long as this lasts. Raises Rejected: not_regular_file, file_error."""
+    place = state / "guards" / name
+    lock = await _shared(place)
     try:
-        (state / "guards").mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(state / "guards" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as why:
-        raise _unprotected() from why
-    try:
-        await _share(lock)
         _stand_in(code, lock)
         yield
     finally:
         try:
-            _take_away(code, lock)
+            _take_away(code, place, lock)
         finally:
             os.close(lock)
 
 
-async def _share(lock: int) -> None:
+async def _shared(place: Path) -> int:
+    """The lock at this place, held together with others."""
     for _ in range(LOCK_TRIES_MAX):
+        lock = _opened(place)
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(lock)
             await asyncio.sleep(LOCK_AGAIN_S)
-        else:
-            return
+            continue
+        if _stands_at(place, lock):
+            return lock
+        os.close(lock)
     raise _unprotected()
+
+
+def _opened(place: Path) -> int:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as why:
+        raise _unprotected() from why
+
+
+def _stands_at(place: Path, lock: int) -> bool:
+    try:
+        return os.path.samestat(place.lstat(), os.fstat(lock))
+    except OSError:
+        return False  # whoever was last took it away between our look and our lock
 
 
 def _stand_in(code: Path, lock: int) -> None:
@@ -63,12 +80,16 @@ def _stand_in(code: Path, lock: int) -> None:
         raise _unprotected() from why
 
 
-def _take_away(code: Path, lock: int) -> None:
-    with contextlib.suppress(OSError):  # it is in use, or not empty, or gone
+def _take_away(code: Path, place: Path, lock: int) -> None:
+    with contextlib.suppress(OSError):  # others need it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _stands_at(place, lock):
+            return
         if os.pread(lock, len(OURS), 0) == OURS:
             os.ftruncate(lock, 0)
-            (code / ".git").rmdir()
+            with contextlib.suppress(OSError):  # it is not empty, or gone
+                (code / ".git").rmdir()
+        place.unlink()
 
 
 def _unprotected() -> Rejected:

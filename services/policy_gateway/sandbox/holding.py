@@ -1,7 +1,7 @@
 """How much folders hold: by blocks, which sparse and reserved files cannot disguise, and by entries, folders included.
 
-A program may make a tree hard to look at: too deep to be named (then it counts as too much), or closed to its own owner
-(then it is said so, and `opening` opens it: what cannot be counted cannot be bounded).
+A program may make a tree hard to look at: too deep to be named (so nothing is named), or closed to its own owner (then
+it is said so, and `opening` opens it: what cannot be counted cannot be bounded).
 """
 
 import errno
@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from services.policy_gateway.sandbox.descent import Descent, Moved
+
 BLOCK_BYTES: Final = 512
-BEYOND: Final = 1 << 62
 
 
 class Holding(NamedTuple):
@@ -23,7 +24,7 @@ class Holding(NamedTuple):
     fresh_bytes: int = 0
     fresh_entries: int = 0
     closed: bool = False
-    """Some folder could not be looked into."""
+    """Some folder could not be looked into, or was moved while it was looked at."""
     whole: bool = True
     """False: it was enough to know that it is too much."""
 
@@ -44,8 +45,6 @@ def measure(
             fresh_size, fresh_entries = fresh_size + used, fresh_entries + 1
         if size > bytes_max or entries > entries_max:
             return Holding(size, entries, fresh_size, fresh_entries, looked.closed, whole=False)
-    if looked.too_deep:
-        return Holding(size, BEYOND, fresh_size, BEYOND, looked.closed, whole=False)
     return Holding(size, entries, fresh_size, fresh_entries, looked.closed)
 
 
@@ -53,47 +52,60 @@ class _Look:
     """One look; a file of several names is met once."""
 
     def __init__(self, folders: Sequence[Path], opening: bool) -> None:
-        self.closed = self.too_deep = False
+        self.closed = False
         self._folders, self._opening = folders, opening
         self._met: set[tuple[int, int]] = set()
 
     def below(self) -> Iterator[os.stat_result]:
         """Each file and folder, told by its status."""
-        open_ = [str(folder) for folder in self._folders]
-        while open_ and not self.too_deep:
-            at = open_.pop()
+        for folder in self._folders:
             try:
-                with self._listed(at) as entries:
-                    for entry in entries:
-                        about = self._about(entry)
-                        if about is None:
-                            continue
-                        yield about
-                        if stat.S_ISDIR(about.st_mode):
-                            open_.append(entry.path)
+                with Descent(folder) as descent:
+                    yield from self._walk(descent)
             except OSError as why:
                 self._missed(why)
 
-    def _listed(self, at: str) -> "os._ScandirIterator[str]":
-        try:
-            return os.scandir(at)
-        except PermissionError:
-            if not (self._opening and self._opened(at)):
-                raise
-            return os.scandir(at)
+    def _walk(self, descent: Descent) -> Iterator[os.stat_result]:
+        waiting: list[list[str]] = []
+        yield from self._listed(descent, waiting)
+        while True:
+            if waiting[-1]:
+                if self._entered(descent, waiting[-1].pop()):
+                    yield from self._listed(descent, waiting)
+            elif descent.depth:
+                waiting.pop()
+                descent.up()
+            else:
+                return
 
-    def _opened(self, at: str) -> bool:
-        """Let the owner in; only what really stands below one of the folders, whatever the path leads to by now."""
-        folder = os.open(at, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _listed(self, descent: Descent, waiting: list[list[str]]) -> Iterator[os.stat_result]:
+        """What is in the current folder; the folders in it wait for their turn."""
+        folders: list[str] = []
+        waiting.append(folders)
         try:
-            place = Path(f"/proc/self/fd/{folder}")
-            mine = os.fstat(folder).st_uid == os.geteuid()
-            if not mine or not any(place.readlink().is_relative_to(top.resolve()) for top in self._folders):
-                return False
-            place.chmod(0o700)
-            return True
-        finally:
-            os.close(folder)
+            with os.scandir(descent.here) as entries:
+                for entry in entries:
+                    about = self._about(entry)
+                    if about is None:
+                        continue
+                    yield about
+                    if stat.S_ISDIR(about.st_mode):
+                        folders.append(entry.name)
+        except OSError as why:
+            self._missed(why)
+
+    def _entered(self, descent: Descent, name: str) -> bool:
+        try:
+            try:
+                descent.down(name)
+            except PermissionError:
+                if not (self._opening and descent.open_up(name)):
+                    raise
+                descent.down(name)
+        except OSError as why:
+            self._missed(why)
+            return False
+        return True
 
     def _about(self, entry: "os.DirEntry[str]") -> os.stat_result | None:
         try:
@@ -109,7 +121,6 @@ class _Look:
         return about
 
     def _missed(self, why: OSError) -> None:
-        if why.errno == errno.ENAMETOOLONG:
-            self.too_deep = True
-        elif why.errno == errno.EACCES:
+        """What is gone meanwhile does not count; what could not be looked at is remembered."""
+        if isinstance(why, Moved) or why.errno in (errno.EACCES, errno.EMFILE, errno.ENFILE):
             self.closed = True

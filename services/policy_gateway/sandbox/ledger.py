@@ -1,18 +1,21 @@
 """What the writable folders of boxes hold, remembered: looking costs as much as there is, and most calls add nothing.
 
 Looked at before a call only when nothing is known, when it was too much, or when the disk has lost a part of what is
-still free to be filled; now and again beside a call that runs, at most a fiftieth of the time.
+still free to be filled or gained a part of what a box may write; now and again beside a call that runs.
 """
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from contracts.errors import Rejected
-from services.policy_gateway.sandbox.holding import BEYOND, Holding, measure
+from services.policy_gateway.sandbox.emptying import empty
+from services.policy_gateway.sandbox.holding import Holding, measure
 from services.policy_gateway.sandbox.limits import Limits
 
 KNOWN_S: Final = 30.0
@@ -21,6 +24,7 @@ COST_TIMES: Final = 50
 PART: Final = 4
 """A new look is due when the disk has lost this part of what the folders may still take."""
 FOLDERS_MAX: Final = 1_000
+BEYOND: Final = 1 << 62
 
 
 class Free(NamedTuple):
@@ -41,14 +45,34 @@ class Ledger:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, ...], _Known] = {}
+        self._working: Counter[Path] = Counter()
         self._lock = threading.Lock()
 
-    def check(self, folders: Sequence[Path], limits: Limits, shown: str) -> None:
-        """Raise Rejected("workspace_full") when the folders hold more than they may. May take its time."""
+    @contextlib.contextmanager
+    def working_in(self, folders: Sequence[Path]) -> Iterator[None]:
+        """As long as this lasts, a box works in the folders: nothing there is taken away under its feet."""
+        with self._lock:
+            self._working.update(folders)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working.subtract(folders)
+                self._working += Counter()  # those that are used by nobody are forgotten
+
+    def check(self, folders: Sequence[Path], limits: Limits, shown: str, *, tmp: Path | None = None) -> None:
+        """Raise Rejected("workspace_full") when the folders hold more than they may. May take its time.
+
+        `tmp` is that one of them which only holds what can be done without: it is emptied first, unless a box works
+        there. Else nobody could work in the workspace any more, not even to remove what fills it.
+        """
         known = self._known.get(tuple(folders))
         holding = known.holding if known is not None else Holding(whole=False)
-        if known is None or too_much(holding, limits) or holding.closed or _lost(known, folders, limits):
+        if known is None or too_much(holding, limits) or holding.closed or _moved(known, folders, limits):
             holding = self.look(folders, limits, opening=holding.closed)
+        if too_much(holding, limits) and tmp is not None and not self._working[tmp]:
+            empty(tmp)
+            holding = self.look(folders, limits, opening=True)
         if too_much(holding, limits):
             said = "at least " if not holding.whole else ""
             message = f"{shown} holds more than it may: {said}{_told(holding)}"
@@ -112,13 +136,18 @@ def free_of(folders: Sequence[Path]) -> Free:
     return Free(bytes_, entries)
 
 
-def _lost(known: _Known, folders: Sequence[Path], limits: Limits) -> bool:
+def _moved(known: _Known, folders: Sequence[Path], limits: Limits) -> bool:
+    """Whether the disk has lost or gained so much that what is known may be far from the truth."""
     now = free_of(folders)
     bytes_left = limits.folders_bytes - known.holding.bytes
     entries_left = limits.folders_entries - known.holding.entries
-    return known.free.bytes - now.bytes > bytes_left // PART or known.free.entries - now.entries > entries_left // PART
+    return (
+        known.free.bytes - now.bytes > bytes_left // PART
+        or known.free.entries - now.entries > entries_left // PART
+        or now.bytes - known.free.bytes > limits.disk_written_bytes // PART
+        or now.entries - known.free.entries > limits.disk_written_entries // PART
+    )
 
 
 def _told(holding: Holding) -> str:
-    files = "more folders in each other than can be named" if holding.entries >= BEYOND else f"{holding.entries} files"
-    return f"{files}, {holding.bytes} bytes"
+    return f"{holding.entries} files, {holding.bytes} bytes"

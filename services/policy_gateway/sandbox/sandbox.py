@@ -143,7 +143,8 @@ class Sandbox:
     def _check_folders(self, box: Box) -> None:
         if folders := _writable(box):
             shown = " with ".join(bind.target for bind in box.binds if bind.writable)
-            self.ledger.check(folders, self.limits, shown)
+            tmp = next((bind.source for bind in box.binds if bind.writable and bind.target == "/tmp"), None)
+            self.ledger.check(folders, self.limits, shown, tmp=tmp)
 
     async def _life(self, shape: Shape, box: Box, argv: Sequence[str], endings: list[Ending]) -> Ending:
         """A box has a task of its own, which is told to stop and never cancelled; how it ended is put into `endings`.
@@ -179,7 +180,8 @@ class Sandbox:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
                 alone = group is None
                 watch = Watch(alone, alone, _writable(box), self.ledger, group)
-                return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
+                with self.ledger.working_in(watch.folders):
+                    return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(
         self,

@@ -8,7 +8,7 @@ nothing is pulled. The tool touches only containers that it made itself, and by 
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiodocker.containers import DockerContainer
 
 LABEL, CALL_LABEL, DEADLINE_LABEL = "htdag", "htdag.call", "htdag.deadline"
-USER: Final = "65534:65534"
+NOBODY: Final = "65534:65534"
 PIDS_MAX: Final = 256
 TMP: Final = "rw,nosuid,nodev,size=256m,mode=1777"
 VOLUME: Final = "rw,nosuid,nodev,size=64m,mode=1777"
@@ -114,10 +114,10 @@ class Docker:
         self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int, printed: dict[int, Kept]
     ) -> dict[str, Any]:
         image = await _image(client, plan.image)
-        cores = int((await client.system.info()).get("NCPU", 1))
+        info = await client.system.info()
         sockets = engine_sockets(engine_url(self._url))
         prepared = await self._prepare(plan, ticket, deadline, sockets)
-        config = template(plan, image, prepared, cores)
+        config = template(plan, image, prepared, int(info.get("NCPU", 1)), user_of(prepared, info))
         config["Labels"] = {LABEL: "1", CALL_LABEL: ticket.call_id, DEADLINE_LABEL: str(deadline)}
         # A call that is cancelled while the engine makes the container must still learn its id.
         making = asyncio.create_task(client.containers.create(config))
@@ -155,14 +155,28 @@ class Docker:
             raise
 
 
-def template(plan: DockerPlan, image: dict[str, Any], prepared: mounts.Mounts, cores: int) -> dict[str, Any]:
+def user_of(prepared: mounts.Mounts, info: Mapping[str, Any]) -> str:
+    """Whom a container runs as: the owner of what it works on, who alone can enter a private workspace.
+
+    That may be root. With every capability dropped and none to gain, root is an owner like others: what belongs to
+    somebody else, and is closed, stays closed.
+    """
+    if prepared.owner is None:
+        return NOBODY
+    if any("rootless" in str(option) for option in info.get("SecurityOptions") or ()):
+        return "0:0"  # the engine's own ordinary user is root inside, and everybody else is unknown to it
+    return "{}:{}".format(*prepared.owner)
+
+
+def template(
+    plan: DockerPlan, image: dict[str, Any], prepared: mounts.Mounts, cores: int, user: str = NOBODY
+) -> dict[str, Any]:
     """Return the container's configuration for the engine's API: the plan in the fixed template."""
-    writes_as = prepared.owner if prepared.owner and prepared.owner[0] != 0 else None
     config: dict[str, Any] = {
         "Image": image["Id"],  # the very image that was looked at, whatever its name means a moment later
         "Entrypoint": [plan.cmd[0]],
         "Cmd": list(plan.cmd[1:]),
-        "User": f"{writes_as[0]}:{writes_as[1]}" if writes_as else USER,
+        "User": user,
         "Hostname": "sandbox",
         "NetworkDisabled": True,
         "AttachStdin": False,

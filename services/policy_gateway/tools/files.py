@@ -80,7 +80,7 @@ class Files:
         if plan.path.root == "host":
             return write(plan, ticket, over)
         folders = (ticket.workspace.code, ticket.workspace.tmp)
-        self._ledger.check(folders, self._limits, "/code with /tmp")
+        self._ledger.check(folders, self._limits, "/code with /tmp", tmp=ticket.workspace.tmp)
         value = write(plan, ticket, over)
         self._ledger.add(folders, len(plan.content))
         return value

@@ -30,7 +30,7 @@ CLOSED_TARGETS: Final = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
 class Mounts(NamedTuple):
-    """Mounts for the engine's API, the folder of copies to remove afterwards, and who owns what is writable."""
+    """Mounts for the engine's API, the folder of copies to remove afterwards, and whose files they are."""
 
     specs: list[dict[str, Any]]
     copies: Path
@@ -43,17 +43,16 @@ def prepare(
     """Open every mount by the rules of the fs tool. Raises Rejected: forbidden_mount, file_not_found, too_large."""
     copies = copies_of(workspace) / f"{deadline}-{blake2b(call_id.encode(), digest_size=8).hexdigest()}"
     specs: list[dict[str, Any]] = []
-    owner: tuple[int, int] | None = None
+    looked_at: list[tuple[Mount, os.stat_result]] = []
     try:
         for index, mount in enumerate(mounts):
             source, status = _source(mount, workspace, copies / str(index), sockets)
-            if not mount.read_only and owner is None:
-                owner = (status.st_uid, status.st_gid)
+            looked_at.append((mount, status))
             specs.append(_spec(mount, source))
     except BaseException:
         discard(copies)
         raise
-    return Mounts(specs, copies, owner)
+    return Mounts(specs, copies, _owner(looked_at))
 
 
 def check(mounts: tuple[Mount, ...], workspace: Workspace, sockets: tuple[Path, ...]) -> None:
@@ -83,6 +82,20 @@ def sweep(root: Path, now_s: float) -> int:
             discard(copies)
             removed += 1
     return removed
+
+
+def _owner(looked_at: list[tuple[Mount, os.stat_result]]) -> tuple[int, int] | None:
+    """Who a container has to be: the owner of what it may write, else of what it sees of the workspace.
+
+    Nobody becomes root to read the machine: what is mounted of it for reading alone stays what everybody may read.
+    """
+    writable = [status for mount, status in looked_at if not mount.read_only]
+    ours = [status for mount, status in looked_at if mount.host.root != "host"]
+    reads_machine = any(mount.read_only and mount.host.root == "host" for mount, _ in looked_at)
+    for status in (*writable, *ours):
+        if status.st_uid or not reads_machine:
+            return status.st_uid, status.st_gid
+    return None
 
 
 def _source(mount: Mount, workspace: Workspace, copy: Path, sockets: tuple[Path, ...]) -> tuple[Path, os.stat_result]:

@@ -159,3 +159,17 @@ async def test_a_link_that_is_mounted_is_refused_by_the_policy_without_image_or_
     assert refused.value.to_wire()["class"] == "policy_violation"
     assert refused.value.code == "forbidden_mount"
     await stage.remove()
+
+
+async def test_a_tree_of_an_attacker_is_removed_however_deep_it_is(tmp_path):
+    stage = Stage(tmp_path)
+    await stage.build()
+    folder = os.open(stage.code, os.O_RDONLY)
+    for _ in range(1_500):
+        os.mkdir("d", dir_fd=folder)
+        inner = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    assert await stage.remove() == []
+    assert os.listdir(tmp_path) == []

@@ -14,7 +14,7 @@ import pytest
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan, Mount, Place
 from services.policy_gateway.tools import mounts, rootfs
-from services.policy_gateway.tools.docker import Docker, template
+from services.policy_gateway.tools.docker import Docker, template, user_of
 from services.policy_gateway.tools.image import build, write_archive
 from services.policy_gateway.tools.rootfs import Entry, RootFs
 from services.policy_gateway.tools.tool import Ticket, Workspace
@@ -51,6 +51,14 @@ def test_the_template_leaves_a_container_nothing(workspace: Workspace) -> None:
     assert set(host["Tmpfs"]) == {"/tmp", "/data"}
     assert not {"Binds", "Devices", "CapAdd", "VolumesFrom", "PidMode", "UsernsMode", "Links"} & set(host)
     assert "Env" not in config
+
+
+def test_a_container_is_the_owner_of_what_it_works_on(tmp_path: Path) -> None:
+    owned = mounts.Mounts([], tmp_path, (1234, 1235))
+    assert user_of(owned, {}) == "1234:1235"
+    assert user_of(owned._replace(owner=None), {}) == "65534:65534"
+    # There the only user that a container can share with the machine is its root, an ordinary user outside.
+    assert user_of(owned, {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}) == "0:0"
 
 
 def test_mounts_are_objects_never_strings(workspace: Workspace) -> None:

@@ -149,6 +149,9 @@ def test_any_directory_name_can_be_written_down(workspaces: Workspaces, tmp_path
         (["pyproject.toml", "package.json"], "python"),
         (["Cargo.toml"], "seed"),
         (["gleam.toml"], "seed"),
+        (["a.py", "notes.txt"], "python"),
+        (["package.json", "a.py"], "seed"),
+        (["notes.txt"], "seed"),
     ],
 )
 def test_the_profile_follows_the_project(tmp_path: Path, files: list[str], profile: str) -> None:

@@ -43,6 +43,32 @@ async def test_a_folder_of_the_user_is_left_alone(code: Path, tmp_path: Path) ->
     assert (code / ".git").is_dir()
 
 
+async def test_whoever_comes_last_takes_the_lock_away_too(code: Path, tmp_path: Path) -> None:
+    async with guarded(code, "shop", tmp_path):
+        async with guarded(code, "shop", tmp_path):
+            pass
+        assert [path.name for path in (tmp_path / "guards").iterdir()] == ["shop"]
+    assert list((tmp_path / "guards").iterdir()) == []
+
+
+async def test_a_lock_that_was_taken_away_meanwhile_protects_nothing(
+    code: Path, tmp_path: Path, elsewhere: int
+) -> None:
+    calling = asyncio.create_task(_enter_and_leave(code, tmp_path))
+    await asyncio.sleep(0)
+    (tmp_path / "guards" / "shop").unlink()
+    fcntl.flock(elsewhere, fcntl.LOCK_UN)
+    await eventually(calling.done)
+    assert calling.exception() is None
+    assert list((tmp_path / "guards").iterdir()) == []
+
+
+async def _enter_and_leave(code: Path, state: Path) -> None:
+    async with guarded(code, "shop", state):
+        assert (code / ".git").is_dir()
+        assert (state / "guards" / "shop").exists()
+
+
 async def test_whoever_meets_another_at_the_door_waits_for_it(code: Path, tmp_path: Path, elsewhere: int) -> None:
     async def call() -> None:
         async with guarded(code, "shop", tmp_path):
