@@ -45,13 +45,15 @@ class CallOf(msgspec.Struct, frozen=True, omit_defaults=True):
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
     """One tool call, sent to `htdag.v1.tool.<role>.<tool>`. A task's workspace is that of its run, not `workspace`.
 
-    What `args` and `opts` may hold depends on the tool; the decision looks at them, and at nothing else.
+    What `args` and `opts` may hold depends on the tool; the decision looks at them, and at nothing else but `barred`:
+    whoever sends this has refused it already. It is judged and recorded like any other, and never allowed.
     """
 
     args: Any
     opts: Any = {}
     task: CallOf | None = None
     workspace: str | None = None
+    barred: bool = False
 
 
 # Requests -------------------------------------------------------------------------------------------------------

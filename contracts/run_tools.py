@@ -24,7 +24,7 @@ class ToolRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     """A tool call was decided; it is sent as it stands here, also after a crash.
 
     `step` is the step whose answer wants it, or `body` for a node of type tool. `tool_call_id` is the model's name
-    for it.
+    for it. `barred`: the task does not have this tool; it is only asked for so that the audit sees the refusal.
     """
 
     task_id: str
@@ -36,6 +36,7 @@ class ToolRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     deadline_at_ms: int
     opts: Any = {}
     tool_call_id: str = ""
+    barred: bool = False
 
 
 class ToolAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="tool.answered.v1"):

@@ -96,7 +96,8 @@ class ToolCaller:
             args = {"tool": effect.tool[:NAME_CHARS_MAX], "args": effect.args}
         subject = tool_call_of_task(effect.role, tool) if effect.role == ADMIN else tool_call(effect.role, tool)
         task = {"run_id": run_id, "task_id": effect.task_id, "attempt": effect.attempt, "call": effect.call}
-        body = _ENCODE({"args": args, "opts": effect.opts, "task": task, "workspace": None})
+        asked = {"args": args, "opts": effect.opts, "task": task, "workspace": None}
+        body = _ENCODE({**asked, "barred": True} if effect.barred else asked)
         headers = {HEADER_BY: f"agent:{run_id}/{effect.task_id}"}
         waited_for = Rejected("timeout", "the deadline of the task passed", tool=effect.tool)
         while (left_s := (effect.deadline_at_ms - self._clock.now_ms()) / 1000) > 0:

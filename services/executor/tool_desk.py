@@ -31,11 +31,13 @@ class _Open:
 
 
 class ToolDesk:
-    """Carries CallTool and WithdrawTools out; at most `at_once_max` calls are asked for at once."""
+    """Carries CallTool and WithdrawTools out; at most `at_once_max` calls, and as many barred ones, at once."""
 
     def __init__(self, caller: ToolCaller, clock: Clock, log: Log, observe: Observe, at_once_max: int) -> None:
         self._caller, self._clock, self._log, self._observe = caller, clock, log, observe
         self._turns = asyncio.Semaphore(at_once_max)
+        # Refusals are quick, and must not wait until others' tools have ended.
+        self._refused_turns = asyncio.Semaphore(at_once_max)
         self._open: dict[Attempt, set[_Open]] = defaultdict(set)
 
     async def call(self, run_id: str, effect: CallTool) -> TakeToolResult:
@@ -68,7 +70,7 @@ class ToolDesk:
         await asyncio.gather(*(self._withdraw(run_id, call.effect) for call in calls if call.asked))
 
     async def _outcome(self, run_id: str, call: _Open) -> ToolOutcome:
-        async with self._turns:
+        async with self._refused_turns if call.effect.barred else self._turns:
             call.asked = True
             return await self._caller.call(run_id, call.effect)
 

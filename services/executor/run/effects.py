@@ -96,7 +96,8 @@ class CallNats(msgspec.Struct, frozen=True):
 class CallTool(msgspec.Struct, frozen=True):
     """Ask policy-gateway for one tool call. Run, task, attempt and call name it: asking again is no second call.
 
-    `for_model` says that only a model reads the result, so that no more of it is kept than a model is shown.
+    `for_model` says that only a model reads the result, so that no more of it is kept than a model is shown. A `barred`
+    one is asked for only to be refused, and recorded, where every call is.
     """
 
     task_id: str
@@ -108,6 +109,7 @@ class CallTool(msgspec.Struct, frozen=True):
     opts: Any
     deadline_at_ms: int
     for_model: bool
+    barred: bool = False
 
     @property
     def key(self) -> tuple[str, int, str]:

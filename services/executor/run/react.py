@@ -170,7 +170,7 @@ def _tool_answered(run: Run, event: ToolAnswered, effects: list[Effect]) -> None
         return
     step = next((talk.said.step for talk in work.talks.values() if event.call in talk.results), None)
     waiting = due(asked for asked in work.tools.values() if asked.step == step)
-    effects.extend(_tool_call(task, asked) for asked in waiting if asked.call > event.call)
+    effects.extend(_tool_call(task, asked) for asked in waiting if asked.call > event.call and not asked.barred)
 
 
 def _tool_call(task: TaskRecord, asked: ToolRequested) -> CallTool:
@@ -184,6 +184,7 @@ def _tool_call(task: TaskRecord, asked: ToolRequested) -> CallTool:
         asked.opts,
         asked.deadline_at_ms,
         for_model=asked.step != TOOL_BODY,
+        barred=asked.barred,
     )
 
 

@@ -1,6 +1,7 @@
 """In which order the tool calls of one answer are made: as it lists them, but reads that follow each other together.
 
 What a model writes in one answer it means in this order: write, then add, then commit. Pure.
+A call that can only be refused does nothing: it waits for nobody, and nobody waits for it.
 """
 
 from collections.abc import Iterable
@@ -17,6 +18,9 @@ def due(open_calls: Iterable[ToolRequested]) -> list[ToolRequested]:
     found: list[ToolRequested] = []
     only_reading: dict[str, bool] = {}
     for asked in open_calls:
+        if asked.barred:
+            found.append(asked)
+            continue
         reads = only_reads(asked.tool, asked.args)
         before = only_reading.get(asked.step)
         if before is None or (before and reads):

@@ -1,7 +1,8 @@
 """The tool loop of an agent: answers that want tools, what the tools give, the next question. Pure.
 
-A refusal is a result like any other: the model sees it and goes on, or gives up. What a task does not have is refused
-here and never asked for; the policy refuses it too.
+A refusal is a result like any other: the model sees it and goes on, or gives up. A tool that a task does not have is
+barred: policy-gateway is asked for it all the same, so that the refusal is in the audit. Whatever it says, and if
+nobody answers in time, the call is refused here.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from contracts.run import LlmAnswered, LlmRequested, RunEvent, TaskCompleted
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.tools import only_reads
 from services.executor.run.conversation import Wanted, continued, wanted, without_tools
-from services.executor.run.failures import ended_badly, opens_gate
+from services.executor.run.failures import DENIED, ended_badly, opens_gate
 from services.executor.run.llm_steps import (
     corr_id,
     has_loop,
@@ -35,6 +36,8 @@ from services.executor.run.state import TOOL_BODY, Run, Talk, TaskRecord, Work, 
 
 READS_PER_ATTEMPT_MAX: Final = 3
 """A tool node's call that only reads is made so often in one attempt when its gateway dies."""
+BARRED_WAIT_MS: Final = 10_000
+"""So long a refusal waits for policy-gateway to record it."""
 
 
 def wants_tools(task: TaskRecord, answered: LlmAnswered) -> list[Wanted]:
@@ -47,43 +50,53 @@ def wants_tools(task: TaskRecord, answered: LlmAnswered) -> list[Wanted]:
 def ask_tools(
     run: Run, task: TaskRecord, request: LlmRequest, answered: LlmAnswered, calls: Sequence[Wanted], now_ms: int
 ) -> Sequence[RunEvent]:
-    """Ask for the tools that an answer to `request` wants, and refuse those that its model may not have.
+    """Ask for the tools that an answer to `request` wants, and refuse those beyond the bounds of an attempt.
 
     A model that still wants some after it was told that there are none any more has no answer: that fails the attempt.
     """
     work = task.work
     if work is None:
         return ()
-    if not request.params.tools and is_later_round(answered.step):
-        return (ended_badly(run, task, _insists(run, task, work, calls), now_ms),)
-    deadline = tool_deadline_ms(task.deadline_at_ms, now_ms)
-    events: list[RunEvent] = []
     talk = Talk(request, answered, [], {})
+    insists = _insists(talk)
+    if insists and offered(run, task.spec):
+        return (ended_badly(run, task, _beyond_bounds(work, calls), now_ms),)
+    events: list[RunEvent] = []
     for number, call in enumerate(calls[:TOOL_CALLS_PER_ANSWER_MAX], work.tool_calls + 1):
+        barred = insists or not permitted(run, task.spec, call.tool)
+        deadline = tool_deadline_ms(task.deadline_at_ms, now_ms)
+        if barred:
+            deadline = min(deadline, now_ms + BARRED_WAIT_MS)
         asked = ToolRequested(
-            task.spec.id, task.attempt, answered.step, number, call.tool, call.args, deadline, call.opts, call.id
+            task.spec.id,
+            task.attempt,
+            answered.step,
+            number,
+            call.tool,
+            call.args,
+            deadline,
+            call.opts,
+            call.id,
+            barred,
         )
         events.append(asked)
         talk.asked.append(asked)
-        refused = _refusal(run, task, work, asked)
+        refused = _refusal(work, asked)
         if refused is not None:
             talk.results[number] = ToolAnswered(task.spec.id, task.attempt, number, error=refused)
             events.append(talk.results[number])
     if len(talk.results) < len(talk.asked):
         return events
-    try:
-        return (
-            *events,
-            _next_question(run, task, talk, work.tool_rounds + 1, work.tool_calls + len(talk.asked), now_ms),
-        )
-    except Rejected as error:
-        return (*events, ended_badly(run, task, error.to_wire(), now_ms))
+    return (*events, _what_follows(run, task, talk, work.tool_rounds + 1, work.tool_calls + len(talk.asked), now_ms))
 
 
-def _insists(run: Run, task: TaskRecord, work: Work, calls: Sequence[Wanted]) -> dict[str, Any]:
-    """The end of an attempt whose model wants tools even when it is told that there are none any more."""
-    if not offered(run, task.spec):
-        return failure("forbidden_tool", "this task has no tools", tool=calls[0].tool, tools=[])
+def _insists(talk: Talk) -> bool:
+    """Whether a model wants tools even though it was told that there are none any more."""
+    return not talk.request.params.tools and is_later_round(talk.said.step)
+
+
+def _beyond_bounds(work: Work, calls: Sequence[Wanted]) -> dict[str, Any]:
+    """The end of an attempt that has used up its calls or rounds and still wants more."""
     if work.tool_calls >= TOOL_CALLS_PER_ATTEMPT_MAX:
         requested = work.tool_calls + len(calls)
         return failure("tool_limit_exceeded", limit="calls", max=TOOL_CALLS_PER_ATTEMPT_MAX, requested=requested)
@@ -91,11 +104,8 @@ def _insists(run: Run, task: TaskRecord, work: Work, calls: Sequence[Wanted]) ->
     return failure("tool_limit_exceeded", limit="rounds", max=TOOL_ROUNDS_PER_ATTEMPT_MAX, requested=rounds)
 
 
-def _refusal(run: Run, task: TaskRecord, work: Work, asked: ToolRequested) -> dict[str, Any] | None:
+def _refusal(work: Work, asked: ToolRequested) -> dict[str, Any] | None:
     """Why the executor does not even ask for this call; None when it does."""
-    if not permitted(run, task.spec, asked.tool):
-        tools = list(offered(run, task.spec))
-        return failure("forbidden_tool", "this task does not have this tool", tool=asked.tool, tools=tools)
     if work.tool_rounds + 1 >= TOOL_ROUNDS_PER_ATTEMPT_MAX:
         return failure("tool_limit_exceeded", limit="rounds", max=TOOL_ROUNDS_PER_ATTEMPT_MAX)
     if asked.call > TOOL_CALLS_PER_ATTEMPT_MAX:
@@ -112,6 +122,8 @@ def take_tool_result(command: TakeToolResult, run: Run, now_ms: int) -> Sequence
     asked = work.tools.get(command.call)
     if asked is None:
         return ()
+    if asked.barred:
+        command = _barred(run, task, asked, command)
     answered = ToolAnswered(
         command.task_id,
         command.attempt,
@@ -131,11 +143,29 @@ def take_tool_result(command: TakeToolResult, run: Run, now_ms: int) -> Sequence
     results = {**talk.results, command.call: answered}
     if len(results) < len(talk.asked) or any(answer is not None and answer.error for answer in work.answers):
         return (answered,)
+    talk = Talk(talk.request, talk.said, talk.asked, results)
+    return (answered, _what_follows(run, task, talk, work.tool_rounds, work.tool_calls, now_ms))
+
+
+def _barred(run: Run, task: TaskRecord, asked: ToolRequested, command: TakeToolResult) -> TakeToolResult:
+    """What a barred call gave: the policy's refusal as it says it, and ours instead of anything else."""
+    error = command.error or {}
+    if error.get("class") == DENIED and error.get("code") == "forbidden_tool":
+        return command
+    tools = list(offered(run, task.spec))
+    refused = failure("forbidden_tool", "this task does not have this tool", tool=asked.tool, tools=tools)
+    return msgspec.structs.replace(command, value=None, error=refused, truncated=False)
+
+
+def _what_follows(run: Run, task: TaskRecord, talk: Talk, rounds: int, made: int, now_ms: int) -> RunEvent:
+    """The next question, or the end of an attempt that cannot go on, once every call of an answer has a result."""
+    if _insists(talk):
+        none = failure("forbidden_tool", "this task has no tools", tool=talk.asked[0].tool, tools=[])
+        return ended_badly(run, task, none, now_ms)
     try:
-        talk = Talk(talk.request, talk.said, talk.asked, results)
-        return (answered, _next_question(run, task, talk, work.tool_rounds, work.tool_calls, now_ms))
+        return _next_question(run, task, talk, rounds, made, now_ms)
     except Rejected as error:
-        return (answered, ended_badly(run, task, error.to_wire(), now_ms))
+        return ended_badly(run, task, error.to_wire(), now_ms)
 
 
 def _body_ended(run: Run, task: TaskRecord, asked: ToolRequested, command: TakeToolResult, now_ms: int) -> RunEvent:

@@ -72,6 +72,8 @@ class Judge:
             # by another name of it, or in another role that needs a human, anybody might ask.
             persons = call.role == ADMIN and self._admin_calls
             facts = facts._replace(approved=self._auto_admin or persons)
+        if call.asked.barred:
+            facts = facts._replace(bound_tools=(facts.bound_tools or frozenset()) - {call.tool})
         version = self._book.current
         began_s = self._clock.monotonic_s()
         verdict = self._verdict(version, call, facts)

@@ -12,8 +12,22 @@ from contracts.tools import only_reads
 from services.executor.run.conversation import ANSWER_NOW
 from services.executor.run.decider import RUN
 from services.executor.run.effects import CallTool, WithdrawTools
-from tests.support.spec import Spec
-from tests.unit.executor.builders import agent, answer, asked, called, gave, messages, run, start, tool, wants, working
+from services.executor.run.tool_steps import BARRED_WAIT_MS
+from tests.support.spec import NOW_MS, Spec
+from tests.unit.executor.builders import (
+    agent,
+    answer,
+    asked,
+    called,
+    denied,
+    gave,
+    messages,
+    run,
+    start,
+    tool,
+    wants,
+    working,
+)
 
 READ = {"name": "fs", "arguments": {"read": "/code/a"}}
 WRITE = {"name": "fs", "arguments": {"write": "/code/a", "content": "x"}}
@@ -82,17 +96,56 @@ def test_only_what_surely_changes_nothing_is_a_read(name: str, args, reads: bool
 # -- what a task does not have ---------------------------------------------------------------------------------------
 
 
-def test_a_tool_of_the_role_that_the_node_does_not_name_is_refused_and_never_asked_for():
+def barred_calls(spec: Spec) -> list[int]:
+    return [effect.call for effect in spec.effects(CallTool) if effect.barred]
+
+
+def refusal(spec: Spec, call: int) -> dict:
+    return next(event.error for event in spec.history if isinstance(event, ToolAnswered) and event.call == call)
+
+
+def test_a_tool_of_the_role_that_the_node_does_not_name_is_asked_for_only_to_be_refused():
     spec = working(agent("a", node=AgentNode(tools=["fs"])))
     told = spec.when(wants("r1.a.1.llm-1", "shell", READ))
-    assert [type(event) for event in told.events] == [LlmAnswered, ToolRequested, ToolAnswered, ToolRequested]
-    refused = told.events[2]
-    assert (refused.call, refused.error["class"], refused.error["code"]) == (1, "policy_violation", "forbidden_tool")
-    assert (refused.error["tool"], refused.error["tools"]) == ("shell", ["fs"])
-    assert begun(spec, told) == under_way(spec) == [2]
+    assert [type(event) for event in told.events] == [LlmAnswered, ToolRequested, ToolRequested]
+    assert begun(spec, told) == under_way(spec) == [1, 2]
+    assert barred_calls(spec) == [1]
+    denial = {"class": "policy_violation", "code": "forbidden_tool", "message": "m", "rule": "task.tools"}
+    spec.after(TakeToolResult("a", 1, 1, error=denial))
+    assert refusal(spec, 1) == denial
     spec.after(gave("a", 2, {"content": "x"}))
     shown = [json.loads(message["content"]) for message in messages(spec) if message["role"] == "tool"]
     assert [shown[0]["error"]["code"], shown[1]] == ["forbidden_tool", {"content": "x"}]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        TakeToolResult("a", 1, 1, {"content": "what it must not see"}, truncated=True),
+        TakeToolResult("a", 1, 1, error={"class": "unavailable", "code": "service_unavailable", "message": "m"}),
+        TakeToolResult("a", 1, 1, error={"class": "policy_violation", "code": "approval_required", "message": "m"}),
+        TakeToolResult("a", 1, 1, error={"class": "execution", "code": "forbidden_tool", "message": "m"}),
+        TakeToolResult("a", 1, 1),
+    ],
+)
+def test_a_tool_that_the_task_does_not_have_is_refused_whatever_the_gateway_says(result: TakeToolResult):
+    spec = working(agent("a", node=AgentNode(tools=["fs"]))).after(wants("r1.a.1.llm-1", "shell"))
+    told = spec.when(result)
+    assert [type(event) for event in told.events] == [ToolAnswered, LlmRequested]
+    answered = told.events[0]
+    assert (answered.value, answered.truncated) == (None, False)
+    assert (answered.error["class"], answered.error["code"]) == ("policy_violation", "forbidden_tool")
+    assert (answered.error["tool"], answered.error["tools"]) == ("shell", ["fs"])
+
+
+def test_a_refusal_waits_for_nobody_and_nobody_waits_for_it():
+    spec = working(agent("a", node=AgentNode(tools=["fs"])))
+    told = spec.when(wants("r1.a.1.llm-1", "shell", WRITE, "git", READ, "docker"))
+    assert begun(spec, told) == under_way(spec) == [1, 2, 3, 5]
+    told = spec.when(gave("a", 2))
+    assert begun(spec, told) == [4]
+    limits = {event.call: event.deadline_at_ms - NOW_MS for event in called(spec)}
+    assert limits[1] == limits[3] == limits[5] == BARRED_WAIT_MS < limits[2] == limits[4]
 
 
 def test_what_the_role_does_not_have_is_for_the_policy_to_refuse():
@@ -106,9 +159,11 @@ def test_what_the_role_does_not_have_is_for_the_policy_to_refuse():
 def test_who_has_no_tools_is_told_so_and_asked_once_more(node: AgentNode):
     spec = working(agent("a", node=node)) if node.tools is not None else run().after(start(agent("a", node=node)))
     told = spec.when(wants("r1.a.1.llm-1", "shell", output="I would"))
-    kinds = [LlmAnswered, ToolRequested, ToolAnswered, LlmRequested]
-    assert [type(event) for event in told.events] == kinds
-    assert (told.events[2].error["code"], begun(spec, told), under_way(spec)) == ("forbidden_tool", [], [])
+    assert [type(event) for event in told.events] == [LlmAnswered, ToolRequested]
+    assert begun(spec, told) == under_way(spec) == barred_calls(spec) == [1]
+    told = spec.when(denied("a", 1, "forbidden_tool"))
+    assert [type(event) for event in told.events] == [ToolAnswered, LlmRequested]
+    assert under_way(spec) == []
     assert [message["role"] for message in messages(spec)] == ["user", "assistant", "user"]
     assert "forbidden_tool" in messages(spec)[-1]["content"]
     assert messages(spec)[-1]["content"].endswith(ANSWER_NOW)
@@ -116,12 +171,16 @@ def test_who_has_no_tools_is_told_so_and_asked_once_more(node: AgentNode):
     assert told.events[-1].result["output"] == "then so"
 
 
-def test_who_insists_on_tools_it_does_not_have_fails():
-    spec = working(agent("a", node=AgentNode(tools=[]))).after(wants("r1.a.1.llm-1", "shell"))
-    told = spec.when(wants("r1.a.1.llm-1.2", "shell"))
-    assert [type(event) for event in told.events] == [LlmAnswered, TaskFailed]
-    assert told.events[1].error["code"] == "forbidden_tool"
-    assert called(spec)[-1].call == 1
+def test_who_insists_on_tools_it_does_not_have_fails_once_that_is_recorded_too():
+    spec = working(agent("a", node=AgentNode(tools=[])))
+    spec.after(wants("r1.a.1.llm-1", "shell"), denied("a", 1, "forbidden_tool"))
+    told = spec.when(wants("r1.a.1.llm-1.2", "git", "shell"))
+    assert [type(event) for event in told.events] == [LlmAnswered, ToolRequested, ToolRequested]
+    assert begun(spec, told) == barred_calls(spec) == [2, 3]
+    told = spec.after(denied("a", 2, "forbidden_tool")).when(denied("a", 3, "forbidden_tool"))
+    assert [type(event) for event in told.events] == [ToolAnswered, TaskFailed]
+    assert (told.events[1].error["code"], told.events[1].error["tool"]) == ("forbidden_tool", "git")
+    assert len(asked(spec)) == 2
 
 
 # -- the last word ---------------------------------------------------------------------------------------------------

@@ -72,6 +72,12 @@ async def test_a_call_of_an_admin_task_has_a_subject_of_its_own():
     assert [subject for subject, _ in gateway.asked] == ["htdag.v1.tool.admin.shell.task"]
 
 
+async def test_a_call_that_can_only_be_refused_says_so():
+    _, gateway = await outcome(msgspec.structs.replace(call(), barred=True), refused("forbidden_tool"))
+    ((subject, body),) = gateway.asked
+    assert (subject, body["barred"]) == ("htdag.v1.tool.coder.shell", True)
+
+
 async def test_it_is_asked_again_under_the_same_name_until_it_is_answered():
     found, gateway = await outcome(call(), "no_responders", "timeout", "nats_unavailable", {"exit": 0})
     assert found.value == {"exit": 0}
