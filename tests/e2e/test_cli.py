@@ -354,7 +354,7 @@ def test_a_url_that_is_none_is_wrong_configuration(tmp_path, words):
     lost = Instance(tmp_path, NATS_URL="nats://256.1.1.1:zz", HTDAG_CORE__HTTP_PORT="0")
     said = lost(*words, timeout_s=20)
     assert said.code == 78, said
-    assert "URL cannot be read" in said.err
+    assert "NATS_URL is no broker's URL" in said.err
 
 
 def test_without_services_the_missing_one_is_named(tmp_path, nats_server):
