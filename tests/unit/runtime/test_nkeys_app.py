@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from contracts.rights import NODES, OPERATOR
+from contracts.rights import BOOTSTRAP, NODES
 from services.runtime import logs, provision
 from services.runtime.app import App
 from services.runtime.bus import Bus
@@ -59,7 +59,7 @@ async def test_it_waits_until_somebody_else_has_made_its_streams(live, guarded, 
     app = live(build, guarded, tmp_path / "keys" / place)
     await eventually(lambda: [line for line in live.said() if line["msg"] == "stream_missing"])
     assert not buses
-    await provision.apply(await guarded.bus(OPERATOR))
+    await provision.apply(await guarded.bus(BOOTSTRAP))
     await eventually(lambda: app.life.phase is Phase.READY, timeout_s=10)
     own, nodes = buses
     assert own is not nodes
@@ -67,7 +67,7 @@ async def test_it_waits_until_somebody_else_has_made_its_streams(live, guarded, 
 
 
 async def test_what_it_may_not_do_stands_in_its_log(live, guarded, tmp_path):
-    await provision.apply(await guarded.bus(OPERATOR))
+    await provision.apply(await guarded.bus(BOOTSTRAP))
 
     async def build(app: App) -> None:
         app.bus.publish("htdag.v1.evt.planner.epic.e1", b"{}")
