@@ -18,6 +18,7 @@ from services.policy_gateway.tools.docker import Docker, template, user_of
 from services.policy_gateway.tools.image import build, write_archive
 from services.policy_gateway.tools.rootfs import Entry, RootFs
 from services.policy_gateway.tools.tool import Ticket, Workspace
+from tests.support.eventually import eventually
 
 IMAGE = {"Id": "sha256:abc", "Config": {"Volumes": {"/data": {}, "/tmp": {}}, "Entrypoint": ["/evil"], "User": "root"}}
 
@@ -206,8 +207,10 @@ async def test_an_engine_in_trouble_hinders_nobody_who_buries_or_reaps(
 ) -> None:
     monkeypatch.setattr("services.policy_gateway.tools.docker.LIST_S", 0.1)
     asked: list[bytes] = []
+    talks: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(writer)
         while line := await reader.readline():
             await reader.readuntil(b"\r\n\r\n")
             asked.append(line)
@@ -219,9 +222,12 @@ async def test_an_engine_in_trouble_hinders_nobody_who_buries_or_reaps(
             head = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
             writer.write(b"HTTP/1.1 " + status + b"\r\n" + head + body)
         writer.close()
+        await writer.wait_closed()
+        talks.remove(writer)
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as engine:
         docker = Docker(f"tcp://127.0.0.1:{engine.sockets[0].getsockname()[1]}")
         await docker.bury("call-1")
         assert await docker.reap() == 0
+        await eventually(lambda: not talks)
     assert len([line for line in asked if b"/containers/json" in line]) == 2
