@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
+from tests.support import boxes
 from tests.support import docker_engine as engines
 from tests.support.docker_engine import DockerEngine
 from tests.support.guarded import Guarded
@@ -26,28 +27,45 @@ settings.register_profile("htdag", deadline=None, print_blob=True, suppress_heal
 settings.load_profile("htdag")
 NEEDS_SERVER = "start_nats_server"
 NEEDS_ENGINE = "docker_engine"
+WITHOUT_BOX = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what starts a broker or an engine, so that `scripts/check --fast` can leave it out.
 
-    Tests in Docker are left out where no engine can be started, and `pytest_terminal_summary` says so.
+    Tests in Docker are left out where no engine can be started, those that build boxes where the kernel has no
+    namespaces for one, and `pytest_terminal_summary` says so.
     """
-    if engines.missing():
-        left_out = [item for item in items if NEEDS_ENGINE in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    left_out = {id(item) for item in items if _impossible(item)}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    config.stash[WITHOUT_BOX] = sum(_builds_boxes(item) for item in items if id(item) in left_out)
+    items[:] = [item for item in items if id(item) not in left_out]
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if NEEDS_SERVER in fixtures or NEEDS_ENGINE in fixtures or "e2e" in item.path.parts:
             item.add_marker(pytest.mark.server)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def _impossible(item: pytest.Item) -> bool:
+    if NEEDS_ENGINE in getattr(item, "fixturenames", ()) and engines.missing():
+        return True
+    return _builds_boxes(item) and boxes.missing() is not None
+
+
+def _builds_boxes(item: pytest.Item) -> bool:
+    return item.get_closest_marker("box") is not None or "attack" in item.path.parts
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what was left out."""
     why = engines.missing()
     if why:
         terminalreporter.write_line(f"left out: tests in Docker, because {why}")
+    without = config.stash.get(WITHOUT_BOX, 0)
+    if without:
+        terminalreporter.write_line(
+            f"left out: {without} tests that need what a box refuses, because {boxes.missing()}"
+        )
 
 
 @pytest.fixture(scope="session")

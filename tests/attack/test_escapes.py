@@ -11,6 +11,7 @@ import pytest
 
 from services.policy_gateway.sandbox.syscalls import MACHINES, number
 from tests.attack.ground import Hands
+from tests.support import boxes
 from tests.support.nats_server import NatsServer
 
 SECRET = "canary-7f3a"
@@ -214,3 +215,10 @@ def test_other_workspaces_and_the_home_of_htdag_cannot_be_seen(hands: Hands) -> 
 
 def test_the_terminal_of_the_gateway_cannot_be_opened(hands: Hands) -> None:
     assert tried(hands, ATTEMPT + "print(attempt(lambda: open('/dev/tty')), os.read(0, 1))") == "out b''"
+
+
+def test_tests_in_a_box_know_that_they_cannot_build_another(hands: Hands) -> None:
+    source = Path(boxes.__file__).read_text()
+    done = hands.python(f"{source}\nprint(missing())")
+    assert "there are no user namespaces here" in done["stdout"]
+    assert boxes.missing() is None

@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiodocker
 import pytest
@@ -15,65 +13,11 @@ from services.policy_gateway.tools import mounts as mounting
 from services.policy_gateway.tools.docker import CALL_LABEL, DEADLINE_LABEL, LABEL, OUTPUT_BYTES_MAX, Docker
 from services.policy_gateway.tools.engine import engine_version
 from services.policy_gateway.tools.image import build
-from services.policy_gateway.tools.tool import Ticket, Workspace
 from tests.support.docker_engine import DockerEngine
+from tests.support.docker_world import BUSYBOX, World
 from tests.support.eventually import eventually
 
-BUSYBOX, PYTHON = "htdag/busybox:test", "htdag/python:test"
-CODE = Mount(Place("code", ()), "/work", True)
-MEM = 64 << 20
-
-
-class World:
-    """A workspace, an engine with a small image, and the tool between them."""
-
-    def __init__(self, engine: DockerEngine, folder: Path) -> None:
-        self.engine = engine
-        self.tool = Docker(engine.url)
-        for name in ("code", "tmp"):
-            (folder / "w" / name).mkdir(parents=True)
-        self.workspace = Workspace("w", folder / "w/code", folder / "w/tmp", "seed")
-        (self.workspace.code / "hello.txt").write_text("hello")
-
-    def ticket(self, timeout_s: float = 30.0) -> Ticket:
-        return Ticket("call-1", "tester", self.workspace, asyncio.get_running_loop().time() + timeout_s)
-
-    async def run(self, *cmd: str, timeout_s: float = 30.0, **plan: Any) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "image": BUSYBOX,
-            "working_dir": "/work",
-            "mounts": (CODE,),
-            "cpus": 2.0,
-            "mem_bytes": MEM,
-        } | plan
-        return await self.tool.run(DockerPlan(cmd=cmd, **fields), self.ticket(timeout_s))
-
-    async def sh(self, script: str, **plan: Any) -> dict[str, Any]:
-        return await self.run("sh", "-c", script, **plan)
-
-    async def refused(self, *cmd: str, **plan: Any) -> Rejected:
-        with pytest.raises(Rejected) as caught:
-            await self.run(*cmd, **plan)
-        assert str(self.workspace.code) not in str(caught.value.to_wire())
-        return caught.value
-
-    async def containers(self) -> list[str]:
-        async with aiodocker.Docker(self.engine.url) as client:
-            return [container.id for container in await client.containers.list(all=True)]
-
-
-@pytest.fixture(scope="session")
-def busybox(docker_engine: DockerEngine) -> DockerEngine:
-    asyncio.run(build(BUSYBOX, busybox=True, url=docker_engine.url))
-    return docker_engine
-
-
-@pytest.fixture
-async def world(busybox: DockerEngine, tmp_path: Path) -> AsyncIterator[World]:
-    made = World(busybox, tmp_path)
-    yield made
-    assert await made.containers() == []
-    assert list(mounting.copies_of(made.workspace).glob("*")) == []
+PYTHON = "htdag/python:test"
 
 
 async def test_a_command_runs_and_its_result_is_told(world: World) -> None:
@@ -84,19 +28,6 @@ async def test_a_command_runs_and_its_result_is_told(world: World) -> None:
 
 async def test_the_command_is_data_not_a_shell_line(world: World) -> None:
     assert (await world.run("echo", "a; exit 7", "$HOME"))["stdout"] == "a; exit 7 $HOME\n"
-
-
-async def test_its_owner_runs_it_without_powers(world: World) -> None:
-    os.chown(world.workspace.code, 1234, 1234)
-    value = await world.sh("id -u; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; env; ps | wc -l")
-    lines = value["stdout"].split("\n")
-    assert lines[0] == "1234"
-    assert [line.split() for line in lines[1:4]] == [
-        ["CapEff:", "0000000000000000"],
-        ["NoNewPrivs:", "1"],
-        ["Seccomp:", "2"],
-    ]
-    assert not any(name in value["stdout"] for name in ("HTDAG_", "NATS_", "KEY", "SECRET", "DOCKER"))
 
 
 async def test_there_is_no_network(world: World) -> None:
@@ -300,47 +231,6 @@ async def test_a_copy_has_a_limit(world: World, monkeypatch: pytest.MonkeyPatch)
     assert (await world.refused("true", mounts=(mount,))).code == "too_large"
     monkeypatch.setattr(mounting, "COPY_BYTES_MAX", 500)
     assert (await world.run("true", mounts=(mount,)))["exit"] == 0
-
-
-async def test_an_admin_may_write_to_what_is_mounted(world: World) -> None:
-    os.chown(world.workspace.code, 1234, 1234)
-    mount = Mount(Place("code", ()), "/work", False)
-    assert (await world.sh("echo made >made", mounts=(mount,)))["exit"] == 0
-    assert (world.workspace.code / "made").read_text() == "made\n"
-
-
-async def test_a_private_workspace_is_read_and_what_belongs_to_others_is_not(world: World) -> None:
-    """Root's own workspace, when the gateway is root: root inside, and no power over anybody."""
-    code = world.workspace.code
-    code.chmod(0o700)
-    (code / "hello.txt").chmod(0o600)
-    (code / "foreign").write_text("secret")
-    (code / "foreign").chmod(0o600)
-    os.chown(code / "foreign", 1234, 1234)
-    script = "id -u; cat hello.txt; cat foreign; chown 1 hello.txt; mknod /tmp/d b 8 0; echo 1 >/proc/sys/vm/swappiness"
-    value = await world.sh(f"{script}; touch /dev/new /sys/new; grep -E '^Cap(Eff|Prm|Bnd|Amb):' /proc/self/status")
-    uid, *rest = value["stdout"].split("\n")
-    assert (uid, rest[0].startswith("hello"), "secret" in value["stdout"]) == ("0", True, False)
-    assert value["stdout"].count("0000000000000000") == 4
-    assert value["stderr"].count("denied") + value["stderr"].count("not permitted") >= 2
-    assert (code / "hello.txt").stat().st_uid == 0
-
-
-async def test_what_root_may_write_is_writable_for_an_admin(world: World) -> None:
-    world.workspace.code.chmod(0o700)
-    mount = Mount(Place("code", ()), "/work", False)
-    assert (await world.sh("echo made >made", mounts=(mount,)))["exit"] == 0
-    assert (world.workspace.code / "made").read_text() == "made\n"
-
-
-async def test_nobody_is_root_to_read_the_machine(world: World, tmp_path: Path) -> None:
-    secret = tmp_path / "machine"
-    secret.mkdir()
-    (secret / "file").write_text("secret")
-    (secret / "file").chmod(0o600)
-    mount = Mount(Place("host", secret.parts[1:]), "/machine", True)
-    value = await world.run("cat", "/machine/file", mounts=(CODE, mount))
-    assert (value["exit"], "secret" in value["stdout"]) == (1, False)
 
 
 async def test_leftovers_of_a_gateway_that_died_are_reaped_and_nothing_else(world: World) -> None:

@@ -128,6 +128,7 @@ async def test_a_source_that_is_gone_is_harm_and_no_mistake_of_the_drill(tmp_pat
     assert await stage.remove() == []
 
 
+@pytest.mark.box
 @pytest.mark.parametrize("whose", ["its own", "another's"])
 async def test_what_another_drill_left_is_its_harm_alone(tmp_path, whose):
     stage, other = Stage(tmp_path), Stage(tmp_path)
@@ -145,6 +146,7 @@ async def test_what_another_drill_left_is_its_harm_alone(tmp_path, whose):
     assert await stage.harm("") == []
 
 
+@pytest.mark.box
 async def test_a_link_that_is_mounted_is_refused_by_the_policy_without_image_or_engine(tmp_path):
     """Attempt 3.5: what closes it must not be that an engine or an image is missing."""
     stage = Stage(tmp_path)

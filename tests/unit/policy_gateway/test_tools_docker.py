@@ -39,6 +39,7 @@ def config_of(workspace: Workspace, **fields: Any) -> dict[str, Any]:
     return template(plan, IMAGE, prepared, cores=2)
 
 
+@pytest.mark.box
 def test_the_template_leaves_a_container_nothing(workspace: Workspace) -> None:
     config = config_of(workspace)
     host = config["HostConfig"]
@@ -61,6 +62,7 @@ def test_a_container_is_the_owner_of_what_it_works_on(tmp_path: Path) -> None:
     assert user_of(owned, {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}) == "0:0"
 
 
+@pytest.mark.box
 def test_mounts_are_objects_never_strings(workspace: Workspace) -> None:
     (mount,) = config_of(workspace)["HostConfig"]["Mounts"]
     assert mount == {
@@ -72,6 +74,7 @@ def test_mounts_are_objects_never_strings(workspace: Workspace) -> None:
     }
 
 
+@pytest.mark.box
 def test_a_colon_in_a_path_changes_nothing(workspace: Workspace) -> None:
     (workspace.code / "a:b").mkdir()
     mount = Mount(Place("code", ("a:b",)), "/work:rw", True)
@@ -79,11 +82,13 @@ def test_a_colon_in_a_path_changes_nothing(workspace: Workspace) -> None:
     assert (found["Target"], found["ReadOnly"]) == ("/work:rw", True)
 
 
+@pytest.mark.box
 @pytest.mark.parametrize(("cpus", "nano"), [(0.5, 500_000_000), (64.0, 2_000_000_000), (0.001, 10_000_000)])
 def test_cpus_are_what_the_engine_has_at_most(workspace: Workspace, cpus: float, nano: int) -> None:
     assert config_of(workspace, cpus=cpus)["HostConfig"]["NanoCpus"] == nano
 
 
+@pytest.mark.box
 def test_an_admin_may_leave_limits_out_but_not_the_rest(workspace: Workspace) -> None:
     host = config_of(workspace, cpus=None, mem_bytes=None)["HostConfig"]
     assert not {"Memory", "MemorySwap", "NanoCpus"} & set(host)
@@ -132,6 +137,7 @@ def layers(archive: io.BytesIO) -> tuple[dict[str, Any], dict[str, tarfile.TarIn
         return {"manifest": manifest, "config": config}, {member.name: member for member in inner}
 
 
+@pytest.mark.box
 def test_an_image_of_a_folder_holds_its_files_and_no_powers(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)
@@ -184,6 +190,7 @@ async def test_an_image_comes_from_exactly_one_source(tmp_path: Path) -> None:
         assert caught.value.code == "bad_request"
 
 
+@pytest.mark.box
 def test_the_folder_of_copies_goes_with_the_last_of_them(workspace: Workspace) -> None:
     (workspace.code / "sub").mkdir()
     mount = Mount(Place("code", ("sub",)), "/work", True)

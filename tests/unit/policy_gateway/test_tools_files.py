@@ -21,6 +21,8 @@ from services.policy_gateway.tools.tool import Ticket, Workspace
 from tests.support.eventually import eventually
 from tests.support.nats_server import die_with_parent
 
+pytestmark = pytest.mark.box
+
 SECRET = "the secret of the host"
 CALLS = itertools.count()
 

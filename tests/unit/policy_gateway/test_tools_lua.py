@@ -12,6 +12,8 @@ from services.policy_gateway.decision.plans import LuaPlan
 from services.policy_gateway.tools.lua import RESULT_BYTES_MAX, Lua
 from services.policy_gateway.tools.tool import Ticket, Workspace
 
+pytestmark = pytest.mark.box
+
 WORKSPACE = Workspace("w", Path("/none"), Path("/none"), "seed")
 OF_THE_SEED = """
 function main()

@@ -7,6 +7,8 @@ import pytest
 
 from services.policy_gateway.sandbox.processes import usage
 
+pytestmark = pytest.mark.box
+
 HOLDS_30_MIB = """
 import sys
 open("/proc/self/comm", "wb").write(bytes.fromhex(sys.argv[1]))

@@ -12,6 +12,7 @@ from services.policy_gateway.sandbox.sandbox import Sandbox
 from services.policy_gateway.sandbox.selftest import available, selftest
 
 
+@pytest.mark.box
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 async def test_every_property_holds_in_a_poorer_box_too(tmp_path: Path, shape: Shape) -> None:
     findings = await selftest(Sandbox(tmp_path, shapes=(shape,)))
@@ -25,6 +26,7 @@ async def test_where_no_box_can_be_built_it_says_why(tmp_path: Path) -> None:
     assert findings[0].reason
 
 
+@pytest.mark.box
 async def test_a_probe_that_is_late_is_a_finding_and_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox(tmp_path)
     await sandbox.ready()
@@ -35,6 +37,7 @@ async def test_a_probe_that_is_late_is_a_finding_and_no_crash(tmp_path: Path, mo
     assert os.listdir(tmp_path) == ["etc"]
 
 
+@pytest.mark.box
 async def test_it_says_what_holds_each_bound(tmp_path: Path) -> None:
     found = await available(Sandbox(tmp_path, cgroups=False))
     assert (found.ok, "watchdog" in found.reason, "affinity" in found.reason) == (True, True, True)
@@ -50,6 +53,7 @@ def test_the_probe_finds_an_open_network() -> None:
     assert "an abstract socket of the machine answers" in found
 
 
+@pytest.mark.box
 def test_the_probe_finds_what_can_be_seen(tmp_path: Path) -> None:
     found = list(probe.sight({"hidden": [str(tmp_path)], "environment": []}))
     assert f"{tmp_path} can be seen" in found

@@ -9,6 +9,8 @@ from services.policy_gateway.decision.plans import GitPlan, Place
 from tests.attack.ground import Ground
 from tests.unit.policy_gateway.decision.verdicts import allowed
 
+pytestmark = pytest.mark.box
+
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Ground:

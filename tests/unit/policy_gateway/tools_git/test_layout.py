@@ -12,6 +12,8 @@ from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import Place
 from tests.attack.ground import CODE, Ground
 
+pytestmark = pytest.mark.box
+
 SECRET = "canary-41c9"
 CALLS = (("status",), ("log", "-1"), ("commit", "--allow-empty", "-m", "x"), ("branch", "more"))
 

@@ -11,6 +11,8 @@ from services.policy_gateway.decision.plans import Place
 from services.policy_gateway.sandbox.box import Bind, Box
 from tests.attack.ground import Ground
 
+pytestmark = pytest.mark.box
+
 PAYLOAD = "touch /code/marker /tmp/marker; exit 0"
 EVERYDAY = [
     ("status",),

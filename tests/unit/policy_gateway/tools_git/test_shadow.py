@@ -9,6 +9,8 @@ from contracts.errors import Rejected
 from services.policy_gateway.tools.shadow import Shadow
 from tests.attack.ground import Ground
 
+pytestmark = pytest.mark.box
+
 
 @pytest.fixture
 async def ground(tmp_path: Path) -> Ground:

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from services.policy_gateway.decision.plans import GitPlan, Place, ShellPlan, WritePlan
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.files import Files
@@ -12,6 +14,8 @@ from services.policy_gateway.tools.programs import Programs
 from services.policy_gateway.tools.shell import ShellTool
 from services.policy_gateway.tools.tool import Ticket
 from tests.attack.ground import CODE, Ground, interpreter
+
+pytestmark = pytest.mark.box
 
 AGENTS = 5
 NESTED = (

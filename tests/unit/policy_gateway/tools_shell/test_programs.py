@@ -30,6 +30,7 @@ def project(ground: Ground) -> None:
     )
 
 
+@pytest.mark.box
 async def test_a_project_without_an_environment_uses_the_gateways(tmp_path: Path) -> None:
     ground = Ground(tmp_path, profile="python")
     project(ground)
@@ -39,6 +40,7 @@ async def test_a_project_without_an_environment_uses_the_gateways(tmp_path: Path
     assert (done["exit"], "1 failed, 1 passed" in done["stdout"]) == (1, True)
 
 
+@pytest.mark.box
 async def test_a_project_with_its_own_environment_uses_that(tmp_path: Path) -> None:
     ground = Ground(tmp_path, profile="python")
     project(ground)
@@ -56,6 +58,7 @@ async def test_a_project_with_its_own_environment_uses_that(tmp_path: Path) -> N
     assert (await ground.shell("python", "-c", "import own; print(own.WHERE)"))["stdout"] == "its own environment\n"
 
 
+@pytest.mark.box
 async def test_our_own_repository_is_workable(tmp_path: Path) -> None:
     """Coder and tester in a checkout of htdag, with the environment that scripts/setup made."""
     ground = Ground(tmp_path, profile="python")
@@ -71,6 +74,7 @@ async def test_our_own_repository_is_workable(tmp_path: Path) -> None:
     assert (done["exit"], "passed" in done["stdout"]) == (0, True), done
 
 
+@pytest.mark.box
 async def test_an_environment_of_a_foreign_interpreter_opens_no_folder(tmp_path: Path) -> None:
     """A workspace names its interpreter itself: where that leads is no reason to show it."""
     ground = Ground(tmp_path, profile="python")

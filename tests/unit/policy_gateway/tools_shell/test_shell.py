@@ -13,6 +13,8 @@ from tests.attack.ground import Ground
 from tests.attack.test_bombs import processes_with
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.box
+
 
 @pytest.fixture(params=[True, False], ids=["cgroups", "watchdog"])
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
