@@ -18,7 +18,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 import msgspec
 
 from contracts.errors import Rejected
-from services.runtime.redaction import HIDDEN, masked, masked_tree, secret_name
+from services.runtime.redaction import HIDDEN, masked, masked_tree
+from services.runtime.secret_names import secret_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -18,7 +18,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from contracts.errors import CATALOGUE
 from services.runtime import telemetry
-from services.runtime.redaction import HIDDEN, Masking, masked, named_items, secret_under
+from services.runtime.redaction import HIDDEN, Masking, masked, named_items
+from services.runtime.secret_names import secret_under
 
 Format = Literal["auto", "json", "text"]
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -1,79 +1,22 @@
 """What a secret looks like, and texts without it: the one place that logs, traces, events and the audit ask.
 
 A secret is known by the name that it stands under (`password`, `X-Api-Key: …`, `--token …`, `?api_key=…`), or by its
-own shape (`ghp_…`, a JWT, a private key). Both are tables here: a new kind is a new line. Only the secret is taken out;
-the text around it stays readable. Pure. Every step is linear in the text: what a pattern may look at before it fails is
-bounded, so nobody can make a log line expensive.
+own shape (`ghp_…`, a JWT, a private key), or by its place in a command or a URL. Shapes are a table here, names in
+`secret_names.py`, programs in `secret_commands.py`, URLs in `secret_queries.py`: a new kind is a new line. Only the
+secret is taken out; the text around it stays readable. Pure. Every step is linear in the text: what a pattern may look
+at before it fails is bounded, so nobody can make a log line expensive.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote
+
+from services.runtime.secret_commands import has_options, secret_begins, shell_words
+from services.runtime.secret_names import NAME_CHARS_MAX, secret_name, secret_under
+from services.runtime.secret_queries import secret_values
 
 HIDDEN: Final = "***"
-
-# Names ----------------------------------------------------------------------------------------------------------------
-
-NAME_CHARS_MAX: Final = 128
-_NAMES: Final = frozenset(
-    {
-        "auth",
-        "bearer",
-        "jwt",
-        "otp",
-        "otps",
-        "pass",
-        "passcode",
-        "pat",
-        "pin",
-        "pins",
-        "proxyauth",
-        "psk",
-        "sig",
-        "xauth",
-    }
-)
-"""Names that are secret as they stand; as the end of another name they would be everyday words."""
-_NAME_ENDS: Final = tuple(
-    end + plural
-    for end in (
-        "accesskey", "accountkey", "apikey", "apppassword", "appkey", "authkey", "authorization", "clientkey",
-        "connectionstring", "cookie", "credential", "deploykey", "encryptionkey", "jsessionid", "masterkey",
-        "nkey", "nkeyseed", "passphrase", "passwd", "password", "phpsessid", "privatekey", "secret", "secretkey",
-        "secretkeybase", "secretkeyid", "sessionid", "sessionkey", "sharedkey", "signature", "signingkey", "sshkey",
-        "storagekey", "subscriptionkey", "token", "totp", "webhookurl",
-    )
-    for plural in ("", "s")
-)  # fmt: skip
-"""How names of secrets end, without their `-`, `_` and `.`: `X-Api-Key`, `aws_secret_access_key`, `clientSecret`."""
-_NONE: Final = ("no-", "no_")
-"""How options say that there is none: `--no-password`."""
-_USERS: Final = frozenset({"u", "user", "userpwd", "proxyuser", "userpass"})
-"""Options whose value may be `name:password`."""
-_SEPARATORS: Final = str.maketrans("", "", "-_. \"'$[]{}/:")
-
-
-def secret_name(name: str) -> bool:
-    """Whether what stands under this name is a secret."""
-    if len(name) > NAME_CHARS_MAX:
-        name = name[-NAME_CHARS_MAX:]
-    if "%" in name:
-        name = unquote(name)
-    if name.lower().lstrip("-").startswith(_NONE):
-        return False
-    bare = name.translate(_SEPARATORS).lower()
-    return bare in _NAMES or bare.endswith(_NAME_ENDS)
-
-
-def secret_under(name: str, value: Any) -> bool:
-    """Whether `value` is a secret because it stands under `name`. How many tokens there were is none."""
-    if value is None or isinstance(value, bool):
-        return False
-    counted = not isinstance(value, str) or value.isdigit()
-    return secret_name(name) and not (counted and name.lower().rstrip().endswith("tokens"))
-
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
 
@@ -113,6 +56,7 @@ SHAPES: Final = (
     Shape("@", re.compile(r"(://[^/\s?#@:]{0,256}:)[^/\s?#\"'<>]+@"), rf"\1{HIDDEN}@"),
     Shape("@", re.compile(r"(://[^/\s?#@:]{0,256}:)(?!\d{1,5}/)[^\s@\"'<>]{1,256}@"), rf"\1{HIDDEN}@"),
     Shape("@", re.compile(r"(://)[^/\s?#@:]{16,256}@"), rf"\1{HIDDEN}@", _any_digit),
+    Shape("@", re.compile(r"((?:https?|nats|tls|wss?)://)[^/\s?#@:\"'<>]{1,256}@", re.IGNORECASE), rf"\1{HIDDEN}@"),
     Shape("ey", re.compile(r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){0,4}")),
     Shape("github_pat_", re.compile(r"github_pat_[A-Za-z0-9_]{20,}")),
     Shape("gh", re.compile(r"gh[a-z]_[A-Za-z0-9_]{16,}")),
@@ -143,25 +87,30 @@ SHAPES: Final = (
 _HINTED: Final = tuple((shape, shape.hint.lower()) for shape in SHAPES)
 SHAPED_CHARS_MIN: Final = 15
 """No secret that is one word and no URL is known by its shape when it is shorter."""
+_NAME_CHAR: Final = r"[\w.%\u0300-\u036f-]"
+"""Letters of any language; an accent may be a character of its own."""
 _NAMED: Final = re.compile(
     # A name is tried once, at its beginning, and given up as a whole.
-    r"(?<![A-Za-z0-9_.%-])(?P<name>[A-Za-z0-9_.%-]++)[\\\"'\]]{0,4}[ \t]{0,4}(?P<sign>[:=])>?[ \t]{0,4}\\{0,3}"
+    rf"(?<!{_NAME_CHAR})(?P<name>{_NAME_CHAR}++)[\\\"'\]]{{0,4}}[ \t]{{0,4}}(?P<sign>[:=])>?[ \t]{{0,4}}\\{{0,3}}"
 )
 _OPTION: Final = re.compile(
-    r"(?<![A-Za-z0-9_.%-])(?P<name>--[A-Za-z0-9_.-]++)(?P<gap>[ \t]{1,4})(?P<value>\"[^\"]*+\"?|'[^']*+'?|[^\s\"';&|]+)"
+    rf"(?<!{_NAME_CHAR})(?P<name>--{_NAME_CHAR}++)(?P<gap>[ \t]{{1,4}})"
+    r"(?P<value>\"[^\"]*+\"?|'[^']*+'?|[^\s\"';&|]+)"
 )
 """An option and its value in one text, as a shell would take them apart."""
 _QUOTED: Final = re.compile(r"\"(?:[^\"\\]|\\.)*+(?:\"|\Z)|'(?:[^'\\]|\\.)*+(?:'|\Z)", re.DOTALL)
 _UNQUOTED: Final = re.compile(r"[^\s&\"']+")
 _LINE_NAMES: Final = ("authorization", "cookie", "cookies")
 """Headers whose whole line is the secret, blanks included."""
-_TAIL: Final = re.compile(r"[A-Za-z0-9_.%-]{1,128}\Z")
+_TAIL: Final = re.compile(rf"{_NAME_CHAR}{{1,128}}\Z")
 _SCHEMES: Final = frozenset({"bearer", "basic", "digest", "negotiate", "token"})
 
 
 PAIR: Final = 2
 PART_CHARS_MIN: Final = 4
 """Shorter secrets are not looked for inside of other words."""
+NESTED_MAX: Final = 3
+"""How deep commands are looked for in words of commands: `bash -c 'sh -c "…"'`."""
 
 
 class Masking:
@@ -183,6 +132,9 @@ class Masking:
         shown = self._assigned(text)
         if "--" in shown:
             shown = _OPTION.sub(self._option, shown)
+        if "-" in shown:
+            shown = self._commands(shown, NESTED_MAX)
+        shown = self._spans(shown, secret_values(shown))
         if len(text) < SHAPED_CHARS_MIN and "://" not in text and len(text.split(None, 1)) < PAIR:
             return shown
         folded = shown.lower()
@@ -194,32 +146,28 @@ class Masking:
     def words(self, words: Sequence[Any], other: Callable[[Any], Any]) -> list[Any]:
         """The words of a command, or a name and its value, without secrets; `other` says what is shown of no text."""
         shown: list[Any] = []
-        secret_next = user_next = in_key = False
+        secret_next = in_key = False
+        begins = secret_begins([word if isinstance(word, str) else "" for word in words])
         for place, word in enumerate(words):
             if not isinstance(word, str):
                 hidden = secret_next and not isinstance(word, dict | list)
                 shown.append(self.hide(word) if hidden else other(word))
-                secret_next = user_next = False
+                secret_next = False
                 continue
             if in_key:
                 in_key = re.search(_KEY_END, word) is None
                 shown.append(self.hide(word))
                 continue
             in_key = "PRIVATE KEY" in word and _key_open(word)
-            shown.append(self._word(word, secret=secret_next, user=user_next))
+            shown.append(self._word(word, 0 if secret_next else begins[place]))
             # A secret may look like an option, and an option may be without its value: both are hidden.
             bare = word.strip()
             secret_next = _announces(bare) or (len(words) == PAIR and place == 0 and secret_name(bare))
-            user_next = bare.startswith("-") and bare.translate(_SEPARATORS).lower() in _USERS
         return shown
 
-    def _word(self, word: str, *, secret: bool, user: bool) -> str:
-        if secret:
-            return self.hide(word)
-        if user and ":" in word and not word.replace(":", "").isdigit():
-            name, _, password = word.partition(":")
-            self.hide(password)
-            return f"{name}:{HIDDEN}"
+    def _word(self, word: str, begin: int) -> str:
+        if begin >= 0:
+            return word[:begin] + self.hide(word[begin:])
         option, sign, value = word.partition("=")
         if sign and word.startswith("-") and secret_under(option, value):
             return f"{option}={self.hide(value)}"
@@ -265,6 +213,36 @@ class Masking:
             return found.group()
         return f"{found['name']}{found['gap']}{self.hide(value)}"
 
+    def _commands(self, text: str, nested: int) -> str:
+        """`text` without what stands as a secret in a command, or in a command in one of its words."""
+        if not has_options(text):
+            return text
+        words = [*shell_words(text)]
+        pieces: list[str] = []
+        at = 0
+        for word, begin in zip(words, secret_begins([word.text for word in words]), strict=True):
+            if begin >= 0:
+                secret = word.text[begin:]
+                shown = self.hide(secret)
+                start = word.begin + begin
+            elif nested and " " in word.text:
+                secret, start = word.text, word.begin
+                shown = self._commands(secret, nested - 1)
+            else:
+                continue
+            pieces.extend((text[at:start], shown))
+            at = start + len(secret)
+        return "".join((*pieces, text[at:])) if pieces else text
+
+    def _spans(self, text: str, spans: Sequence[tuple[int, int]]) -> str:
+        """`text` with these parts hidden."""
+        pieces: list[str] = []
+        at = 0
+        for begin, end in spans:
+            pieces.extend((text[at:begin], self.hide(text[begin:end])))
+            at = end
+        return "".join((*pieces, text[at:])) if pieces else text
+
     def _assigned(self, text: str) -> str:
         """`text` with the values of secret names hidden: headers, parameters, settings, in any notation."""
         if "=" not in text and ":" not in text:
@@ -281,6 +259,8 @@ class Masking:
         """Hide what stands behind a secret name; where the text goes on."""
         at, name = found.end(), found["name"]
         quoted = _QUOTED.match(text, at)
+        if quoted and not secret_under(name, quoted.group()[1:-1] or "x"):
+            return at
         if quoted:
             pieces.append(f"{text[at]}{self.hide(quoted.group())}{text[at]}")
             return quoted.end()

@@ -217,6 +217,26 @@ def test_everyday_calls_are_kept_as_they_are(call: Any) -> None:
         "--max-tokens 24 --out /tmp/x",
         "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF",
         "PATH=/usr/bin:/bin",
+        "PWD=/code OLDPWD=/tmp",
+        '{"pwd": "/code"}',
+        "git -p log",
+        "git add -p lib/a.ex",
+        "git log -p -u --stat",
+        "mkdir -p lib/new",
+        "ssh -p 22 me@host",
+        "docker run -p 8080:80 -u 1000:1000 nginx",
+        "cp -pr a b && tar -pxf x.tar",
+        "find . -path ./deps -prune -o -print",
+        "gcc -pthread -pedantic -pipe",
+        "cargo build -p my_crate && pytest -p no:cacheprovider",
+        "ps -p 123; nmap -p1-65535 host; patch -p1",
+        "mysql -p shop -u root",
+        "perl -pi -e s/a/b/ x",
+        "the login page -- and don't use -u or -p",
+        "https://github.com/x/y/issues?state=open&page=2",
+        "https://docs.rs/?code=E0382",
+        "https://medium.com/@somebody/a-story",
+        "https://h/?status=200&code=404",
     ],
 )  # fmt: skip
 def test_everyday_text_stays_readable(text: str) -> None:
@@ -237,6 +257,8 @@ def test_no_text_is_expensive() -> None:
     texts = [
         "eyJ-", "://a:", "a=", "token=", "aA1", "-----BEGIN ", "bearer ", "password: \n", "'token:a", "sk-", '"a\\',
         "SU", "token \t ", "-----BEGIN PRIVATE KEY-----", "://", "token:'", "xoxb.xoxb", "%", "a.", "basic a",
+        "mysql -p", "curl -u a:", "login -p '", "sh -c \"", "\"'\\", "?code=", "&state=a", "https://a", "-p1a", "ñ",
+        "-u ",
     ]  # fmt: skip
     for text in texts:
         small, large = (_effort(text * (size // len(text))) for size in (20_000, 160_000))

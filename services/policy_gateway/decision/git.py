@@ -192,8 +192,9 @@ def _list_or_make(read: _Read, listing: bool) -> _Judged:
 def _switch(read: _Read) -> _Judged:
     if read.paths is not None:
         return _Judged(wrong="--")
-    wrong = read.operands[1] if len(read.operands) > 1 else _first_wrong(read.operands, is_revision)
-    return _as_it_came(read, wrong)
+    # A dash is the branch before this one.
+    wrong = read.operands[1] if len(read.operands) > 1 else None
+    return _as_it_came(read, wrong or _first_wrong(read.operands, lambda word: word == "-" or is_revision(word)))
 
 
 def _checkout(read: _Read) -> _Judged:

@@ -53,10 +53,18 @@ _LOG: Final = _options(
     " reverse no-merges merges patch no-patch decorate? first-parent quiet check unified? since= until= after= before="
     " author= committer= grep= format: pretty? max-count= skip= diff-filter= date=",
 )
+_REV_LIST: Final = _options(
+    "n=",
+    "count all max-count= skip= since= until= after= before= author= committer= grep= merges no-merges first-parent"
+    " reverse oneline abbrev-commit topo-order date-order parents children objects left-right left-only right-only"
+    " cherry-pick ancestry-path disk-usage",
+)
 _PICK: Final = _options("x", "no-edit abort")
 
 SUBCOMMANDS: Final[dict[str, Subcommand]] = {
-    "status": Subcommand(_options("s b u? z v", "short branch porcelain? long verbose untracked-files?"), "paths"),
+    "status": Subcommand(
+        _options("s b u? z v", "short branch porcelain? long verbose untracked-files? ignored"), "paths"
+    ),
     "add": Subcommand(_options("A u v n", "all update verbose dry-run intent-to-add"), "paths"),
     "commit": Subcommand(
         _options("a q s v m=", "all quiet signoff allow-empty verbose dry-run no-edit message="), "paths", writes=True
@@ -78,6 +86,9 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "stash": Subcommand(_options("u q m=", "include-untracked quiet message="), "stash", writes=True),
     "tag": Subcommand(_options("a l n? m=", "list annotate message= sort="), "tag", writes=True),
     "rev-parse": Subcommand(_options("q", "show-toplevel short? abbrev-ref? verify quiet"), "revisions"),
+    "merge-base": Subcommand(_options("a", "all is-ancestor fork-point independent octopus"), "revisions"),
+    "rev-list": Subcommand(_REV_LIST, "revisions_paths", numbers=True),
+    "ls-tree": Subcommand(_options("d r t l z", "name-only name-status long full-name full-tree"), "revisions_paths"),
     "describe": Subcommand(_options("", "tags always all long dirty?"), "revisions"),
     "shortlog": Subcommand(_options("s n e c", "summary numbered"), "revisions"),
     "blame": Subcommand(_options("w l s e L=", ""), "revisions_paths"),

@@ -5,7 +5,7 @@ import re
 from typing import Any, Final, NamedTuple
 
 from services.policy_gateway.decision.roles import TIMEOUT_MS_CEILING, Rights
-from services.policy_gateway.decision.shape import INTEGER_MAX, bad_args, shown
+from services.policy_gateway.decision.shape import bad_args, shown
 from services.policy_gateway.decision.verdict import Deny
 
 CPUS_MAX: Final = 64
@@ -38,8 +38,7 @@ def timeout(rights: Rights, opts: dict[str, Any] | None) -> int | Deny:
         return Deny("bad_timeout", "timeout.shape", {"requested": shown(asked)})
     longest = rights.timeout_ms_max
     if longest is not None and asked > longest:
-        requested = asked if asked <= INTEGER_MAX else INTEGER_MAX
-        return Deny("timeout_exceeded", "timeout.max", {"max": longest, "requested": requested})
+        return Deny("timeout_exceeded", "timeout.max", {"max": longest, "requested": shown(asked)})
     if asked > TIMEOUT_MS_CEILING:
         return Deny("bad_timeout", "timeout.shape", {"requested": shown(asked), "max": TIMEOUT_MS_CEILING})
     return asked

@@ -10,7 +10,8 @@ SHOWN_CHARS_MAX: Final = 250
 SHOWN_ITEMS_MAX: Final = 64
 SHOWN_DEPTH_MAX: Final = 3
 INTEGER_MAX: Final = (1 << 53) - 1
-"""The largest integer that every JSON reader keeps exact."""
+"""The largest integer that every JSON reader keeps exact; larger ones are shown as texts."""
+_INTEGER_SHOWN_END: Final = 10**40
 
 
 def table_of(value: Any) -> dict[str, Any] | None:
@@ -45,7 +46,9 @@ def shown(value: Any, depth: int = 0) -> Any:
     if kind is bool or value is None:
         return value
     if kind is int:
-        return value if -INTEGER_MAX <= value <= INTEGER_MAX else "an integer beyond 2^53"
+        if -INTEGER_MAX <= value <= INTEGER_MAX:
+            return value
+        return str(value) if abs(value) < _INTEGER_SHOWN_END else "an integer beyond 10^40"
     if kind is float:
         return value if math.isfinite(value) else "no finite number"
     if depth == SHOWN_DEPTH_MAX:

@@ -157,4 +157,4 @@ def test_a_detail_is_short_whatever_was_asked() -> None:
     assert len(shown(list(range(1000)))) == 64
     assert shown(nested(50)) == [[["…"]]]
     assert shown({"a": float("nan"), 1: 2, "b": {1}}) == {"a": "no finite number", "b": "no JSON value"}
-    assert shown(10**5000) == "an integer beyond 2^53"
+    assert shown(10**5000) == "an integer beyond 10^40"
