@@ -18,6 +18,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.bounds import Allowance, of_wire
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
 
@@ -79,7 +80,7 @@ class CliProvider:
         complaints = asyncio.create_task(_complaints(process), name="cli-stderr")
         try:
             result: dict[str, Any] | None = None
-            async for line in _lines(process):
+            async for line in _lines(process, of_wire(call)):
                 if line.get("type") == "stream_event":
                     text = _text_of(line)
                     if text:
@@ -173,7 +174,7 @@ async def _complaints(process: asyncio.subprocess.Process) -> str:
     return kept.decode(errors="replace")
 
 
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, Any]]:
+async def _lines(process: asyncio.subprocess.Process, allowance: Allowance) -> AsyncIterator[dict[str, Any]]:
     if process.stdout is None:
         return
     while True:
@@ -181,6 +182,7 @@ async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str,
             line = await process.stdout.readline()
             if not line:
                 return
+            allowance.take(len(line))
             if line.strip():
                 yield _DECODE(line)
         except (ValueError, msgspec.MsgspecError) as error:
@@ -206,7 +208,7 @@ def _end(result: dict[str, Any]) -> list[Piece]:
     if not isinstance(usage, dict):
         raise Rejected("provider_malformed", "the program reported no usage", provider="cli")
     return [
-        TokensUsed(int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0)),
+        TokensUsed(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0),
         Finish("stop"),
     ]
 

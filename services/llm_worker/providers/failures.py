@@ -26,7 +26,9 @@ def of_status(status: int, body: Any, provider: str) -> Rejected:
 
 
 def of_connection(error: BaseException, provider: str) -> Rejected:
-    """No connection, or one that broke."""
+    """No connection, or one that broke; or we broke it off, and know why."""
+    if isinstance(error.__cause__, Rejected):
+        return error.__cause__
     return Rejected("provider_unreachable", provider=provider, detail=said(str(error.__cause__ or error)))
 
 
