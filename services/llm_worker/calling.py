@@ -259,7 +259,11 @@ class Caller:
             # Nobody knows how much it would have said, and whether it counts that: it had all that was reserved.
             heard.used = all_of(flight)
         if heard.used is not None or heard.parts:
-            self._note(flight, await self._believing.bill(flight, heard))
+            try:
+                bill = await self._believing.bill(flight, heard)
+            except Exception:
+                bill = Bill(all_of(flight), True, None)  # what it cost nobody knows: then it is what was held for it
+            self._note(flight, bill)
             flight.used_guessed = flight.used_guessed or error_is(error, OVERRAN)
 
     def _note(self, flight: Flight, bill: Bill) -> None:
