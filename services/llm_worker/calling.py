@@ -28,6 +28,7 @@ from services.llm_worker.tool_calls import normalised
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
+from services.runtime.held_secrets import tree_without_held
 from services.runtime.metrics import Metrics
 
 TOKENS_END_S: Final = 2.0
@@ -290,7 +291,9 @@ class Caller:
 
     def failed(self, flight: Flight, error: Rejected) -> LlmError:
         """The outcome of a call that failed, with what it used all the same."""
-        wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
+        # A provider may say anything, also what it was given in confidence.
+        told = tree_without_held({"message": error.message or "", **error.detail})
+        wire = failure(error.code, told.pop("message"), **{"model": flight.request.model_id, **told})
         used = flight.used
         if used is not None:
             # The provider was stopped, but what it had done by then is not free.

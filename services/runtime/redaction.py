@@ -1,9 +1,10 @@
 """What a secret looks like, and texts without it: the one place that logs, traces, events and the audit ask.
 
-A secret is known by the name that it stands under (`password`, `X-Api-Key: …`, `--token …`, `?api_key=…`), or by its
-own shape (`ghp_…`, a JWT, a private key). Both are tables here: a new kind is a new line. Only the secret is taken out;
-the text around it stays readable. Pure. Every step is linear in the text: what a pattern may look at before it fails is
-bounded, so nobody can make a log line expensive.
+A secret is known by its value where this process holds it (`held_secrets`), by the name that it stands under
+(`password`, `X-Api-Key: …`, `--token …`, `?api_key=…`), or by its own shape (`ghp_…`, a JWT, a private key). Names and
+shapes are tables here: a new kind is a new line. Only the secret is taken out; the text around it stays readable. Pure
+but for what is held. Every step is linear in the text: what a pattern may look at before it fails is bounded, so nobody
+can make a log line expensive.
 """
 
 import re
@@ -12,7 +13,9 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-HIDDEN: Final = "***"
+from services.runtime import held_secrets
+
+HIDDEN: Final = held_secrets.HIDDEN
 
 # Names ----------------------------------------------------------------------------------------------------------------
 
@@ -180,6 +183,7 @@ class Masking:
         """`text` without the secrets in it."""
         if len(text) < PART_CHARS_MIN:
             return text
+        text = held_secrets.without_held(text)
         shown = self._assigned(text)
         if "--" in shown:
             shown = _OPTION.sub(self._option, shown)

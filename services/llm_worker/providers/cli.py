@@ -21,6 +21,7 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import Allowance, of_wire
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+from services.runtime.held_secrets import CHARS_MAX, without_held
 
 LINE_BYTES_MAX: Final = 8 << 20
 STDERR_BYTES_MAX: Final = 4_000
@@ -170,8 +171,9 @@ async def _complaints(process: asyncio.subprocess.Process) -> str:
         return ""
     kept = b""
     while chunk := await process.stderr.read(65_536):
-        kept = (kept + chunk)[-STDERR_BYTES_MAX:]
-    return kept.decode(errors="replace")
+        kept = (kept + chunk)[-STDERR_BYTES_MAX - CHARS_MAX :]
+    # Half a key is not known for one: it is taken out before the beginning is cut off.
+    return without_held(kept.decode(errors="replace"))[-STDERR_BYTES_MAX:]
 
 
 async def _lines(process: asyncio.subprocess.Process, allowance: Allowance) -> AsyncIterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ import re
 from typing import Any, Final
 
 from contracts.errors import Rejected
+from services.runtime.held_secrets import without_held
 
 DETAIL_CHARS_MAX: Final = 300
 SENSELESS: Final = (ValueError, AttributeError, TypeError, LookupError, AssertionError)
@@ -37,4 +38,4 @@ def said(body: Any) -> str:
     for _ in range(2):
         if isinstance(body, dict):
             body = body.get("error") or body.get("message") or body
-    return _KEYS.sub("***", str(body))[:DETAIL_CHARS_MAX]
+    return _KEYS.sub("***", without_held(str(body)))[:DETAIL_CHARS_MAX]
