@@ -215,6 +215,12 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "provider_error": ErrorKind("llm", "the provider failed", "it is tried again by itself", RETRY_LATER),
     "provider_unreachable": ErrorKind("llm", "the provider cannot be reached", "check its URL and the network", FAILED),
     "provider_malformed": ErrorKind("llm", "the provider's answer cannot be read", "look at its log", FAILED),
+    "provider_overran": ErrorKind(
+        "llm",
+        "the provider said more than max_tokens allows and was stopped",
+        "it does not keep max_tokens: look at it before it is asked again",
+        FAILED,
+    ),
     "circuit_open": ErrorKind(
         "llm", "this model failed too often and is left alone for a while", "wait `retry_after` seconds", RETRY_LATER
     ),

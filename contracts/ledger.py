@@ -77,7 +77,8 @@ class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """A call was answered, and cost this. It counts for `day` (UTC): the one in which it was reserved.
 
     `estimated` when the provider was stopped before it had counted. Where the cost turned out to be unknown,
-    `charged_usd_micros` is what budgets count instead: all that was reserved.
+    `charged_usd_micros` is what budgets count instead: all that was reserved. What a provider reported beyond its
+    reservation is `disputed_*`: a fact for whoever compares invoices, which no sum counts.
     """
 
     corr_id: str
@@ -97,6 +98,8 @@ class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     budgets: list[str] = []
     estimated: bool = False
     charged_usd_micros: int | None = None
+    disputed_tokens: int = 0
+    disputed_usd_micros: int = 0
 
 
 class LlmReleased(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.released.v1"):

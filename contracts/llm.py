@@ -94,6 +94,13 @@ class Usage(msgspec.Struct, frozen=True):
     total_tokens: int
 
 
+class Disputed(msgspec.Struct, frozen=True):
+    """What a provider reported beyond the worst case of a call: told, and not spent. `usd_micros` None: no price."""
+
+    tokens: int
+    usd_micros: int | None = None
+
+
 class OutputRef(msgspec.Struct, frozen=True):
     """Where all of an output is that was too big to travel: an object store of the broker (`nats object get`)."""
 
@@ -109,7 +116,8 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     `model_id` is what was asked for, `model_used` what answered. `cost_usd_micros` is None when the price is unknown.
     `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
     With `output_ref`, `output` is only the beginning of it. `cached` says that the answer of the call `cached_from` was
-    taken; `replay_of` names the call that this one repeats, at its own price.
+    taken; `replay_of` names the call that this one repeats, at its own price. `disputed` is what the provider reported
+    and could not have used: it stands in no sum.
     """
 
     run_id: str
@@ -127,6 +135,7 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     cached: bool = False
     cached_from: str = ""
     replay_of: str = ""
+    disputed: Disputed | None = None
 
 
 class LlmError(msgspec.Struct, frozen=True):

@@ -48,6 +48,12 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),
     MetricSpec("htdag_llm_retries_total", "counter", ("provider", "model"), "calls made once more after a failure"),
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
+    MetricSpec(
+        "htdag_llm_disputed_tokens_total", "counter", ("provider", "model"), "tokens reported beyond the worst case"
+    ),
+    MetricSpec(
+        "htdag_llm_disputed_usd_micros_total", "counter", ("provider", "model"), "their price; no budget counts it"
+    ),
     MetricSpec("htdag_llm_breaker_state", "gauge", ("model",), "0 closed, 1 half open, 2 open"),
     MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, seen here"),
     MetricSpec("htdag_llm_queue_depth", "gauge", (), "calls taken here that wait for a place at their model"),

@@ -66,6 +66,7 @@ class Cache:
             cached=True,
             cached_from=answer.cached_from or answer.corr_id,
             replay_of=request.replay_of,
+            disputed=None,
         )
 
     async def keep(self, request: LlmRequest, resolved: Resolved) -> None:

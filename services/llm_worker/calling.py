@@ -10,6 +10,7 @@ from contracts.errors import Rejected, failure
 from contracts.limits import LLM_TIMEOUT_GRACE_MS
 from contracts.llm import LlmAnswer, LlmError, Usage
 from services.llm_worker import genai
+from services.llm_worker.believing import SLACK_TOKENS, Believing, Bill, all_of
 from services.llm_worker.breaker.breakers import Breakers, Pass
 from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
@@ -18,7 +19,8 @@ from services.llm_worker.flight import Flight
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.listening import Heard, TokenStream
 from services.llm_worker.load import Load
-from services.llm_worker.prices import Prices
+from services.llm_worker.prices import Prices, longest_answer
+from services.llm_worker.providers.bounds import OVERRAN, of_output
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.retrying import asked_again
@@ -26,6 +28,7 @@ from services.llm_worker.tool_calls import normalised
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
+from services.runtime.held_secrets import tree_without_held
 from services.runtime.metrics import Metrics
 
 TOKENS_END_S: Final = 2.0
@@ -52,11 +55,12 @@ class Caller:
         log: Any,
         cashier: Cashier,
     ) -> None:
-        self._bus, self._providers, self._prices, self._cashier = bus, providers, prices, cashier
+        self._bus, self._providers, self._cashier = bus, providers, cashier
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
         self.load = Load(clock=clock, metrics=metrics)
+        self._believing = Believing(prices, metrics, log)
 
     async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
         """The outcome of one call, whatever it is. Only the end of this worker leaves it without one."""
@@ -69,18 +73,18 @@ class Caller:
                 raise Rejected("cancelled")
             answer = await self._recorded_or_asked(flight, tokens)
         except Rejected as error:
-            answer = self._failed(flight, error)
+            answer = self.failed(flight, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not flight.cancelled or task is None:
                 raise
             task.uncancel()
-            answer = self._failed(flight, Rejected("cancelled"))
+            answer = self.failed(flight, Rejected("cancelled"))
         flight.phase = "answered"
         if tokens is not None:
             await self._end(tokens)
+        flight.took_s = self._clock.monotonic_s() - began_s
         faults.point("llm_worker.after_answer")
-        self._count(flight, answer, self._clock.monotonic_s() - began_s)
         return answer
 
     async def _recorded_or_asked(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
@@ -109,6 +113,8 @@ class Caller:
             self._log.warning("tokens_not_ended", code="timeout")
         except Rejected as error:
             self._log.warning("tokens_not_ended", code=error.code)
+        except Exception:  # tokens are for watching
+            self._log.exception("tokens_not_ended", code="internal")
 
     async def _in_turn(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         """Wait for a place here and at the model, then call. The timeout of the request counts from there."""
@@ -163,7 +169,9 @@ class Caller:
         except asyncio.CancelledError:
             self._breakers.abandoned(leave)
             raise
-        if not self._breakers.is_well(model):
+        if answer.disputed is not None and answer.disputed.tokens > SLACK_TOKENS:
+            await self._breakers.failed(leave, OVERRAN)
+        elif not self._breakers.is_well(model):
             await self._breakers.succeeded(leave)
         return answer
 
@@ -198,7 +206,8 @@ class Caller:
         if missing and resolved.config.provider != "embedded":  # the embedded one knows better what is missing
             raise Rejected("provider_missing", detail=missing)
         began_s = self._clock.monotonic_s()
-        heard = Heard(tokens, request.input.messages)
+        allowance = None if resolved.config.provider == "mock" else of_output(self._call_of(flight))  # ours is bounded
+        heard = Heard(tokens, request.input.messages, allowance)
         model = resolved.shown
         headers = flight.waiters[0].delivery.headers
         with genai.inference(
@@ -214,43 +223,61 @@ class Caller:
             heard.on_chunk = told.chunk
             try:
                 await self._listen(flight, heard)
-            except BaseException:
-                await self._used_in_vain(flight, heard)
+                bill = await self._believing.bill(flight, heard)
+            except BaseException as error:
+                await self._used_in_vain(flight, heard, error)
                 raise
-            told.answered(heard.used, heard.reason)
-        output = "".join(heard.parts)
-        used, guessed = heard.tokens_used()
-        # It counted nothing: the numbers are a guess, so the price is not known.
-        cost = None if guessed else await self._prices.cost_micros(resolved, used)
+            # Whatever happens from here on: it is paid.
+            self._note(flight, bill)
+            try:
+                told.answered(None if bill.guessed else bill.used, heard.reason)
+            except Exception:
+                self._log.exception("call_not_told", corr_id=flight.key.corr_id)
+        return self._answer_of(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
+
+    def _answer_of(self, flight: Flight, heard: Heard, bill: Bill, latency_ms: float) -> LlmAnswer:
+        request, used = flight.request, bill.used
         return LlmAnswer(
             run_id=request.run_id,
             node_id=request.node_id,
             corr_id=request.corr_id,
             model_id=request.model_id,
-            model_used=model,
-            output=output,
+            model_used=flight.resolved.shown,
+            output="".join(heard.parts),
             tool_calls=normalised(heard.tool_calls),
             usage=Usage(used.prompt_tokens, used.completion_tokens, used.prompt_tokens + used.completion_tokens),
-            cost_usd_micros=cost,
+            # Where it counted nothing the numbers are a guess, so the price is not known.
+            cost_usd_micros=None if bill.guessed else bill.cost_usd_micros,
             finish_reason=heard.reason,
-            latency_ms=round((self._clock.monotonic_s() - began_s) * 1000, 3),
+            latency_ms=latency_ms,
             replay_of=request.replay_of,
+            disputed=bill.disputed,
         )
 
-    async def _used_in_vain(self, flight: Flight, heard: Heard) -> None:
+    async def _used_in_vain(self, flight: Flight, heard: Heard, error: BaseException) -> None:
         """Note what a call used that did not come to its end; nothing when its provider had not begun to answer."""
-        if heard.used is None and not heard.parts:
-            return
-        used, flight.used_guessed = heard.tokens_used()
-        cost = await self._prices.cost_micros(flight.resolved, used, flight.request.params.mock)
-        flight.used = used._replace(cost_usd_micros=cost)
+        if error_is(error, OVERRAN):
+            # Nobody knows how much it would have said, and whether it counts that: it had all that was reserved.
+            heard.used = all_of(flight)
+        if heard.used is not None or heard.parts:
+            try:
+                bill = await self._believing.bill(flight, heard)
+            except Exception:
+                bill = Bill(all_of(flight), True, None)  # what it cost nobody knows: then it is what was held for it
+            self._note(flight, bill)
+            flight.used_guessed = flight.used_guessed or error_is(error, OVERRAN)
+
+    def _note(self, flight: Flight, bill: Bill) -> None:
+        flight.used = bill.used._replace(cost_usd_micros=bill.cost_usd_micros)
+        flight.used_guessed = bill.guessed
+
+    def _call_of(self, flight: Flight) -> Call:
+        return Call(flight.request, flight.resolved, longest_answer(flight.request, flight.resolved))
 
     async def _listen(self, flight: Flight, heard: Heard) -> None:
-        resolved, asked = flight.resolved, flight.request.params.max_tokens
-        most = resolved.config.max_output_tokens
-        stream = self._providers.of(resolved).stream(
-            Call(flight.request, resolved, asked if most is None else min(asked, most))
-        )
+        resolved = flight.resolved
+        stream = self._providers.of(resolved).stream(self._call_of(flight))
+        flight.asked = True
         try:
             async for piece in stream:
                 heard.take(piece)
@@ -262,8 +289,11 @@ class Caller:
         finally:
             await stream.aclose()
 
-    def _failed(self, flight: Flight, error: Rejected) -> LlmError:
-        wire = failure(error.code, error.message, **{"model": flight.request.model_id, **error.detail})
+    def failed(self, flight: Flight, error: Rejected) -> LlmError:
+        """The outcome of a call that failed, with what it used all the same."""
+        # A provider may say anything, also what it was given in confidence.
+        told = tree_without_held({"message": error.message or "", **error.detail})
+        wire = failure(error.code, told.pop("message"), **{"model": flight.request.model_id, **told})
         used = flight.used
         if used is not None:
             # The provider was stopped, but what it had done by then is not free.
@@ -277,6 +307,15 @@ class Caller:
         model = flight.resolved.shown
         names = ("htdag_llm_tokens_dropped_total", "htdag_llm_tokens_streamed_total")
         return lambda sent: self._metrics.inc(names[sent], model=model)
+
+    def counted(self, flight: Flight, answer: LlmAnswer | LlmError) -> None:
+        """Count an outcome, after it is journaled: a number that cannot be counted must not cost an answer."""
+        if flight.took_s is None:
+            return  # no call was made
+        try:
+            self._count(flight, answer, flight.took_s)
+        except Exception:
+            self._log.exception("call_not_counted", corr_id=flight.key.corr_id)
 
     def _count(self, flight: Flight, answer: LlmAnswer | LlmError, took_s: float) -> None:
         provider, model, count = flight.resolved.config.provider, flight.resolved.shown, self._metrics.inc
@@ -293,6 +332,11 @@ class Caller:
             count("htdag_llm_cost_unknown_total", provider=provider, model=model)
         elif cost:
             count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
+
+
+def error_is(error: BaseException, code: str) -> bool:
+    """Whether this is a refusal under `code`."""
+    return isinstance(error, Rejected) and error.code == code
 
 
 def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:

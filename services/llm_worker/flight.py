@@ -41,12 +41,30 @@ class Waiter(NamedTuple):
 class Flight:
     """One call and its waiters; several when the same request came more than once."""
 
-    __slots__ = ("cancelled", "key", "phase", "request", "resolved", "task", "used", "used_guessed", "waiters")
+    __slots__ = (
+        "asked",
+        "cancelled",
+        "kept",
+        "key",
+        "phase",
+        "request",
+        "resolved",
+        "task",
+        "took_s",
+        "used",
+        "used_guessed",
+        "waiters",
+    )
 
     def __init__(self, key: Key, request: LlmRequest, resolved: Resolved, first: Waiter) -> None:
         self.key, self.request, self.resolved = key, request, resolved
         self.waiters = [first]
         self.cancelled = False
+        self.asked = False
+        """Whether a provider was asked: from then on no error of ours may have it asked again."""
+        self.kept = False
+        """Whether the outcome is in the journal."""
+        self.took_s: float | None = None
         self.used: TokensUsed | None = None
         """What a call used that was stopped or failed after its provider had begun to answer: it is paid."""
         self.used_guessed = False

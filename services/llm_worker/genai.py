@@ -18,6 +18,7 @@ from services.llm_worker.providers.protocol import TokensUsed
 from services.runtime import telemetry
 from services.runtime.clock import Clock
 from services.runtime.metrics import Metrics
+from services.runtime.redaction import masked_tree
 
 OPERATION: Final = "chat"
 DURATION: Final = "gen_ai_client_operation_duration_seconds"
@@ -129,7 +130,7 @@ class Inference:
 
     def _set(self, name: str, value: Any) -> None:
         if self._span is not None:
-            self._span.set_attribute(name, value)
+            self._span.set_attribute(name, masked_tree(value))
 
 
 @contextmanager

@@ -10,10 +10,13 @@ from contracts.llm import LlmToken
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker.flight import Flight
+from services.llm_worker.providers.bounds import Allowance, size_of, sound
 from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.tool_calls import whole
 from services.runtime.bus import Bus
 
 CHARS_PER_TOKEN: Final = 4
+REASON_CHARS_MAX: Final = 100
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -52,10 +55,13 @@ def _nobody() -> None:
 class Heard:
     """What a provider has said so far."""
 
-    __slots__ = ("messages", "on_chunk", "parts", "reason", "tokens", "tool_calls", "used")
+    __slots__ = ("allowance", "messages", "on_chunk", "parts", "reason", "senseless", "tokens", "tool_calls", "used")
 
-    def __init__(self, tokens: TokenStream | None, messages: list[dict[str, Any]]) -> None:
-        self.tokens, self.messages = tokens, messages
+    def __init__(
+        self, tokens: TokenStream | None, messages: list[dict[str, Any]], allowance: Allowance | None = None
+    ) -> None:
+        self.tokens, self.messages, self.allowance = tokens, messages, allowance
+        self.senseless = False
         self.on_chunk: Callable[[], None] = _nobody
         self.parts: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
@@ -63,19 +69,30 @@ class Heard:
         self.reason = ""
 
     def take(self, piece: Piece) -> None:
-        """One more piece; text goes to whoever watches at once."""
+        """One more piece; text goes to whoever watches at once.
+
+        Raises Rejected("provider_overran") when the output is more than the call may have.
+        """
         match piece:
             case Delta(text):
+                self._allow(text)
+                text = whole(text)
                 self.parts.append(text)
                 self.on_chunk()
                 if self.tokens is not None and text:
                     self.tokens.put(text)
             case TokensUsed():
-                self.used = piece
+                self.senseless = not sound(piece)
+                self.used = None if self.senseless else piece
             case ToolCalls(calls):
+                self._allow(str(calls))
                 self.tool_calls = calls
             case Finish(reason):
-                self.reason = reason
+                self.reason = whole(str(reason))[:REASON_CHARS_MAX]
+
+    def _allow(self, text: str) -> None:
+        if self.allowance is not None:
+            self.allowance.take(size_of(text))
 
     def tokens_used(self) -> tuple[TokensUsed, bool]:
         """Its tokens up to now, and whether they are only a guess."""

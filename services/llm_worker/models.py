@@ -106,6 +106,13 @@ class ModelTable:
                 hint = "`htdag config show`; with `htdag up --model` it is that name"
                 raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
 
+    def secrets(self) -> list[str]:
+        """What this worker holds in confidence: every key, and what it passes on to programs."""
+        named = {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"}
+        for model in self._models.values():
+            named.update((model.api_key_env, *model.pass_env))
+        return [self._keys[name] for name in sorted(named) if self._keys.get(name)]
+
     def key_of(self, config: ModelConfig) -> str:
         """The key of a provider, or an empty string."""
         return self._keys.get(config.api_key_env, "") if config.api_key_env else ""

@@ -126,7 +126,13 @@ def table_cost_micros(provider: str, model: str, used: TokensUsed) -> int | None
     """The cost by the bundled price table; None for a model it does not know."""
     import genai_prices
 
-    usage = genai_prices.Usage(input_tokens=used.prompt_tokens, output_tokens=used.completion_tokens)
+    usage = genai_prices.Usage(
+        input_tokens=used.prompt_tokens,
+        output_tokens=used.completion_tokens,
+        # Its price of the prompt where the table has none for caches.
+        cache_read_tokens=used.cache_read or None,
+        cache_write_tokens=used.cache_written or None,
+    )
     known_as = provider if provider == "anthropic" or not model.startswith("gemini") else "google"
     try:
         price = genai_prices.calc_price(usage, model_ref=model, provider_id=known_as)

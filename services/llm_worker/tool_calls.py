@@ -28,7 +28,7 @@ def normalised(calls: Sequence[Any]) -> Calls:
     for place, call in enumerate(calls, 1):
         name, arguments = _said(call)
         call_id = call.get("id") if isinstance(call, Mapping) else None
-        found.append({"id": _whole(str(call_id or f"call_{place}")), "name": name, "arguments": _object(arguments)})
+        found.append({"id": whole(str(call_id or f"call_{place}")), "name": name, "arguments": _object(arguments)})
     return found
 
 
@@ -55,7 +55,7 @@ def _said(call: Any) -> tuple[str, Any]:
         return "", None
     function = call.get("function")
     said = function if isinstance(function, Mapping) else call
-    return _whole(str(said.get("name") or "")), said.get("arguments")
+    return whole(str(said.get("name") or "")), said.get("arguments")
 
 
 def _object(arguments: Any) -> dict[str, Any]:
@@ -69,12 +69,12 @@ def _object(arguments: Any) -> dict[str, Any]:
                 return given
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass  # a model may write anything: it is shown what it wrote
-    return {MALFORMED: _whole(text[:MALFORMED_CHARS_MAX])}
+    return {MALFORMED: whole(text[:MALFORMED_CHARS_MAX])}
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """The text without halves of characters, which no JSON could carry on."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 # -- models without tools of their own -------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from services.llm_worker.journal import Journal, Key, settles
 from services.llm_worker.keeping import Keeper
 from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.protocol import TokensUsed
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.settling import Settling
@@ -269,8 +270,37 @@ class Worker:
             # The worker ends: an interruption is no outcome, somebody else takes the request at once.
             self._give_back(flight, 0.0)
             raise
-        except Exception:  # the edge of one call: the others go on, and this one is tried again
-            self._broken(flight)
+        except Exception:  # the edge of one call: the others go on
+            if not await self._ended_by_us(flight, answer):
+                self._broken(flight)
+
+    async def _ended_by_us(self, flight: Flight, answer: LlmAnswer | LlmError | None) -> bool:
+        """See a call through whose provider was asked: whatever broke us, it must not be asked again.
+
+        Its answer is recorded once more, and if that breaks too, the error instead of it. False when the request may be
+        delivered again: nobody was asked, or the journal has the outcome already.
+        """
+        if not flight.asked or flight.kept:
+            return False
+        self._log.exception("answer_broke", corr_id=flight.key.corr_id)
+        outcomes = [] if answer is None else [answer]
+        for outcome in (*outcomes, self._unkept(flight, answer, Rejected("internal"))):
+            try:
+                await self._record(flight, outcome)
+            except Exception:
+                self._log.exception("answer_broke", corr_id=flight.key.corr_id)
+                if flight.kept:
+                    return False
+            else:
+                return True
+        return False
+
+    def _unkept(self, flight: Flight, answer: LlmAnswer | LlmError | None, error: Rejected) -> LlmError:
+        """What is journaled instead of an answer that cannot be: it is paid all the same."""
+        if isinstance(answer, LlmAnswer) and not answer.cached and flight.used is None:
+            usage = answer.usage
+            flight.used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, answer.cost_usd_micros)
+        return self._caller.failed(flight, error)
 
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
@@ -304,10 +334,12 @@ class Worker:
             answer = await slim(self._bus, self._clock, self._log, answer)
         data = _ENCODE(answer)
         if len(data) > self._bus.payload_max - HEADROOM_BYTES:
-            wire = failure("too_large", "the answer is larger than the broker carries", bytes=len(data))
-            answer = LlmError(*flight.key, flight.request.model_id, wire)
+            error = Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
+            answer = self._unkept(flight, answer, error)
             data = _ENCODE(answer)
         stored = await self._keeper.keep(flight, answer, data)
+        flight.kept = True
+        self._caller.counted(flight, answer)
         faults.point("llm_worker.after_journal")
         entry = await self._journal.find(flight.key) if stored.duplicate else None
         if entry is not None and settles_itself(entry, flight.request_seq):

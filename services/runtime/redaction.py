@@ -1,10 +1,11 @@
 """What a secret looks like, and texts without it: the one place that logs, traces, events and the audit ask.
 
-A secret is known by the name that it stands under (`password`, `X-Api-Key: …`, `--token …`, `?api_key=…`), or by its
-own shape (`ghp_…`, a JWT, a private key), or by its place in a command or a URL. Shapes are a table here, names in
-`secret_names.py`, programs in `secret_commands.py`, URLs in `secret_queries.py`: a new kind is a new line. Only the
-secret is taken out; the text around it stays readable. Pure. Every step is linear in the text: what a pattern may look
-at before it fails is bounded, so nobody can make a log line expensive.
+A secret is known by its value where this process holds it (`held_secrets`), by the name that it stands under
+(`password`, `X-Api-Key: …`, `--token …`, `?api_key=…`), by its own shape (`ghp_…`, a JWT, a private key), or by its
+place in a command or a URL. Shapes are a table here, names in `secret_names.py`, programs in `secret_commands.py`, URLs
+in `secret_queries.py`: a new kind is a new line. Only the secret is taken out; the text around it stays readable. Pure
+but for what is held. Every step is linear in the text: what a pattern may look at before it fails is bounded, so nobody
+can make a log line expensive.
 """
 
 import re
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from services.runtime import held_secrets
 from services.runtime.secret_commands import has_options, secret_begins, shell_words
 from services.runtime.secret_names import NAME_CHARS_MAX, secret_name, secret_under
 from services.runtime.secret_queries import secret_values
 
-HIDDEN: Final = "***"
+HIDDEN: Final = held_secrets.HIDDEN
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class Masking:
         """`text` without the secrets in it."""
         if len(text) < PART_CHARS_MIN:
             return text
+        text = held_secrets.without_held(text)
         shown = self._assigned(text)
         if "--" in shown:
             shown = _OPTION.sub(self._option, shown)

@@ -17,6 +17,7 @@ from contracts.errors import Rejected
 from contracts.streams import EVENTS_LLM_WORKER
 from contracts.subjects import ID, events
 from services.llm_worker.breaker.decider import (
+    AT_ONCE,
     BREAKER,
     COUNTED,
     FORGOTTEN_AFTER_MS,
@@ -137,7 +138,7 @@ class Breakers:
 
     async def failed(self, leave: Pass, code: str) -> None:
         """A call ended with an error."""
-        if code in COUNTED:
+        if code in COUNTED or code in AT_ONCE:
             command: BreakerCommand = Fail(code, leave.probe, self._failures, self._open_ms, self._worker_id)
             await self._decide(leave.model, command)
         elif leave.probe:

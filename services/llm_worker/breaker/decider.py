@@ -22,6 +22,10 @@ COUNTED: Final = frozenset({"provider_error", "provider_overloaded", "provider_u
 """What says that a model is ill. A refused key or request says something about whoever asks."""
 
 
+AT_ONCE: Final = frozenset({"provider_overran"})
+"""What says that the next call may cost more than anybody reserved: one such failure is enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Enter:
     """A call of `worker` wants to begin. `probe` names it if it must be the probe; it may take `lease_ms`."""
@@ -117,7 +121,7 @@ def _failed(command: Fail, breaker: Breaker, now_ms: int) -> Sequence[BreakerEve
     recent = now_ms - breaker.failed_at_ms < FORGOTTEN_AFTER_MS
     failures = (breaker.failures if recent else 0) + 1
     failed = BreakerFailed(breaker.model, now_ms, failures, command.code, command.worker)
-    return (failed, opened) if failures >= command.failures else (failed,)
+    return (failed, opened) if failures >= command.failures or command.code in AT_ONCE else (failed,)
 
 
 def _is_probe(probe: str, breaker: Breaker) -> bool:

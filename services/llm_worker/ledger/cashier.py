@@ -11,7 +11,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.ledger import HEADER_BUDGET, Charge, LedgerEvent
-from contracts.llm import HEADER_REQUEST, LlmAnswer, LlmError, Usage
+from contracts.llm import HEADER_REQUEST, Disputed, LlmAnswer, LlmError, Usage
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
 from services.llm_worker.journal import Key, settles
@@ -48,6 +48,7 @@ class _Journaled(msgspec.Struct, frozen=True):
     usage: Usage | None = None
     cost_usd_micros: int | None = None
     error: _Failed | None = None
+    disputed: Disputed | None = None
     cached: bool = False
 
 
@@ -140,6 +141,7 @@ class Cashier:
         if isinstance(answer, LlmAnswer):
             usage, cost = answer.usage, answer.cost_usd_micros
             bill = self._bill(flight, answer.model_used, usage.prompt_tokens, usage.completion_tokens, cost)
+            bill = _with_dispute(bill, answer.disputed)
         elif flight.used is not None:
             used, model = flight.used, flight.resolved.shown
             bill = self._bill(flight, model, used.prompt_tokens, used.completion_tokens, used.cost_usd_micros)
@@ -175,25 +177,23 @@ class Cashier:
             code = "cached" if failed is None else failed.code
             return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, code)))
         charge = NOBODY if flight is None else charge_of(flight)
-        bill = self.book.ask(
-            Pay(
-                key.corr_id,
-                self.worker_id,
-                request_seq,
-                said.model_used or ("" if flight is None else flight.resolved.shown),
-                "" if flight is None else flight.resolved.config.provider,
-                used.prompt_tokens,
-                used.completion_tokens,
-                cost,
-                failed is not None,
-                run_id=key.run_id,
-                node_id=key.node_id,
-                task_id=charge.task_id,
-                epic_id=charge.epic_id,
-                budgets=tuple(budget.key for budget in charge.budgets),
-            )
+        bill = Pay(
+            key.corr_id,
+            self.worker_id,
+            request_seq,
+            said.model_used or ("" if flight is None else flight.resolved.shown),
+            "" if flight is None else flight.resolved.config.provider,
+            used.prompt_tokens,
+            used.completion_tokens,
+            cost,
+            failed is not None,
+            run_id=key.run_id,
+            node_id=key.node_id,
+            task_id=charge.task_id,
+            epic_id=charge.epic_id,
+            budgets=tuple(budget.key for budget in charge.budgets),
         )
-        return self._done(key, bill)
+        return self._done(key, self.book.ask(_with_dispute(bill, said.disputed)))
 
     def _held(self, key: Key) -> bool:
         return key.corr_id in self._asked or key.corr_id in self.book.state.open
@@ -219,6 +219,12 @@ class Cashier:
             epic_id=charge.epic_id,
             budgets=tuple(budget.key for budget in charge.budgets),
         )
+
+
+def _with_dispute(bill: Pay, disputed: Disputed | None) -> Pay:
+    if disputed is None:
+        return bill
+    return bill._replace(disputed_tokens=disputed.tokens, disputed_usd_micros=disputed.usd_micros or 0)
 
 
 def settles_itself(entry: Recorded, request_seq: int) -> bool:

@@ -70,6 +70,8 @@ class Pay(NamedTuple):
     task_id: str = ""
     epic_id: str = ""
     budgets: tuple[str, ...] = ()
+    disputed_tokens: int = 0
+    disputed_usd_micros: int = 0
 
 
 class Release(NamedTuple):
@@ -149,6 +151,8 @@ def _pay(bill: Pay, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     entry = ledger.open.get(bill.corr_id)
     if entry is None and call_mark(bill.corr_id, bill.request_seq) in ledger.closed:
         return ()
+    if entry is not None:
+        bill = _within(bill, entry)
     known: Open | Pay = bill if entry is None else entry
     unknown = bill.cost_usd_micros is None
     return (
@@ -170,7 +174,26 @@ def _pay(bill: Pay, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
             budgets=list(known.budgets),
             estimated=bill.estimated,
             charged_usd_micros=entry.usd_micros if unknown and entry is not None else None,
+            disputed_tokens=bill.disputed_tokens,
+            disputed_usd_micros=bill.disputed_usd_micros,
         ),
+    )
+
+
+def _within(bill: Pay, entry: Open) -> Pay:
+    """The bill, no larger than what was held for it: limits hold at every sequence, whoever reports what."""
+    over = max(0, bill.prompt_tokens + bill.completion_tokens - entry.tokens)
+    from_prompt = min(over, bill.prompt_tokens)
+    cost = bill.cost_usd_micros
+    excess = 0 if cost is None or entry.usd_micros is None else max(0, cost - entry.usd_micros)
+    if not over and not excess:
+        return bill
+    return bill._replace(
+        prompt_tokens=bill.prompt_tokens - from_prompt,
+        completion_tokens=bill.completion_tokens - (over - from_prompt),
+        cost_usd_micros=None if cost is None else cost - excess,
+        disputed_tokens=bill.disputed_tokens + over,
+        disputed_usd_micros=bill.disputed_usd_micros + excess,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.bounds import NO_COUNT, UNPACKED, bound_response, bound_wire
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import native
@@ -43,6 +44,7 @@ class AnthropicProvider:
         """The answer as it comes."""
         import anthropic
 
+        bound_wire(call)
         client = self._client(call.resolved.config.base_url, self._key_of(call.resolved))
         structured = call.request.params.response_schema is not None
         chooses = structured and bool(call.request.params.tools)
@@ -72,7 +74,7 @@ class AnthropicProvider:
             yield Delta(json.dumps(answers[0].input))
         if calls:
             yield ToolCalls(calls)
-        yield TokensUsed(message.usage.input_tokens, message.usage.output_tokens)
+        yield tokens_of(message.usage)
         reason = str(message.stop_reason)
         yield Finish("stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason))
 
@@ -83,7 +85,14 @@ class AnthropicProvider:
             import httpx2
 
             timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-            found = anthropic.AsyncAnthropic(base_url=base_url or None, api_key=key, max_retries=0, timeout=timeout)
+            found = anthropic.AsyncAnthropic(
+                base_url=base_url or None,
+                api_key=key,
+                max_retries=0,
+                timeout=timeout,
+                default_headers=UNPACKED,
+                http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [bound_response]}),
+            )
             self._clients[base_url, key] = found
         return found
 
@@ -114,6 +123,15 @@ def arguments(call: Call) -> dict[str, Any]:
 
 def _given(values: dict[str, Any], dropped: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and name not in dropped}
+
+
+def tokens_of(usage: Any) -> TokensUsed:
+    """All tokens of a prompt: `input_tokens` are only those that no cache held or took."""
+    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    parts = (usage.input_tokens, read, written)
+    # The SDK does not check what it reads; a count that is none makes the usage unknown, not the answer.
+    prompt = sum(parts) if all(type(part) is int for part in parts) else NO_COUNT
+    return TokensUsed(prompt, usage.output_tokens, cache_read=read, cache_written=written)
 
 
 def tool_calls(content: list[Any]) -> list[dict[str, Any]]:

@@ -18,8 +18,10 @@ import msgspec
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.bounds import Allowance, of_wire
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+from services.runtime.held_secrets import CHARS_MAX, without_held
 
 LINE_BYTES_MAX: Final = 8 << 20
 STDERR_BYTES_MAX: Final = 4_000
@@ -79,7 +81,7 @@ class CliProvider:
         complaints = asyncio.create_task(_complaints(process), name="cli-stderr")
         try:
             result: dict[str, Any] | None = None
-            async for line in _lines(process):
+            async for line in _lines(process, of_wire(call)):
                 if line.get("type") == "stream_event":
                     text = _text_of(line)
                     if text:
@@ -169,11 +171,12 @@ async def _complaints(process: asyncio.subprocess.Process) -> str:
         return ""
     kept = b""
     while chunk := await process.stderr.read(65_536):
-        kept = (kept + chunk)[-STDERR_BYTES_MAX:]
-    return kept.decode(errors="replace")
+        kept = (kept + chunk)[-STDERR_BYTES_MAX - CHARS_MAX :]
+    # Half a key is not known for one: it is taken out before the beginning is cut off.
+    return without_held(kept.decode(errors="replace"))[-STDERR_BYTES_MAX:]
 
 
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, Any]]:
+async def _lines(process: asyncio.subprocess.Process, allowance: Allowance) -> AsyncIterator[dict[str, Any]]:
     if process.stdout is None:
         return
     while True:
@@ -181,6 +184,7 @@ async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str,
             line = await process.stdout.readline()
             if not line:
                 return
+            allowance.take(len(line))
             if line.strip():
                 yield _DECODE(line)
         except (ValueError, msgspec.MsgspecError) as error:
@@ -206,7 +210,7 @@ def _end(result: dict[str, Any]) -> list[Piece]:
     if not isinstance(usage, dict):
         raise Rejected("provider_malformed", "the program reported no usage", provider="cli")
     return [
-        TokensUsed(int(usage.get("input_tokens") or 0), int(usage.get("output_tokens") or 0)),
+        TokensUsed(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0),
         Finish("stop"),
     ]
 

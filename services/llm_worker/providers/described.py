@@ -9,6 +9,7 @@ import msgspec
 
 from services.llm_worker import tool_calls
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.bounds import of_output, size_of
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, Provider, ToolCalls
 
 
@@ -35,9 +36,11 @@ class DescribedTools:
                     yield piece
                 return
             parts: list[str] = []
+            kept = of_output(call)
             others: list[Piece] = []
             async for piece in stream:
                 if isinstance(piece, Delta):
+                    kept.take(size_of(piece.text))
                     parts.append(piece.text)
                 else:
                     others.append(piece)

@@ -4,6 +4,7 @@ import re
 from typing import Any, Final
 
 from contracts.errors import Rejected
+from services.runtime.held_secrets import without_held
 
 DETAIL_CHARS_MAX: Final = 300
 SENSELESS: Final = (ValueError, AttributeError, TypeError, LookupError, AssertionError)
@@ -26,7 +27,9 @@ def of_status(status: int, body: Any, provider: str) -> Rejected:
 
 
 def of_connection(error: BaseException, provider: str) -> Rejected:
-    """No connection, or one that broke."""
+    """No connection, or one that broke; or we broke it off, and know why."""
+    if isinstance(error.__cause__, Rejected):
+        return error.__cause__
     return Rejected("provider_unreachable", provider=provider, detail=said(str(error.__cause__ or error)))
 
 
@@ -35,4 +38,4 @@ def said(body: Any) -> str:
     for _ in range(2):
         if isinstance(body, dict):
             body = body.get("error") or body.get("message") or body
-    return _KEYS.sub("***", str(body))[:DETAIL_CHARS_MAX]
+    return _KEYS.sub("***", without_held(str(body)))[:DETAIL_CHARS_MAX]

@@ -15,6 +15,7 @@ from contracts.errors import Rejected
 from contracts.foreign import ForeignAnswer, ForeignAsk, ForeignStop, ForeignToken
 from contracts.subjects import LLM_SERVED, llm_serve, llm_served, llm_stop
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.bounds import Allowance, of_wire
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.runtime.bus import Bus, Message
@@ -34,13 +35,41 @@ class _Heard(NamedTuple):
     message: Message
 
 
+class _Asked:
+    """One call and what came for it. What comes beyond its allowance is not kept; reading on says so."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._came: asyncio.Queue[_Heard | Rejected] = asyncio.Queue()
+        self._over = False
+
+    def put(self, heard: _Heard) -> None:
+        """One message of the foreign worker."""
+        if self._over:
+            return
+        try:
+            self._allowance.take(len(heard.message.data))
+        except Rejected as error:
+            self._over = True
+            self._came.put_nowait(error)
+        else:
+            self._came.put_nowait(heard)
+
+    async def get(self) -> _Heard:
+        """The next message. Raises Rejected("provider_overran")."""
+        came = await self._came.get()
+        if isinstance(came, Rejected):
+            raise came
+        return came
+
+
 class ForeignProvider:
     """Asks foreign workers. `instance` is this worker's own name at the broker."""
 
     def __init__(self, bus: Bus, instance: str) -> None:
         self._bus, self._instance = bus, instance
         self._numbers = itertools.count(1)
-        self._waiting: dict[str, asyncio.Queue[_Heard]] = {}
+        self._waiting: dict[str, _Asked] = {}
         self._listening: asyncio.Task[None] | None = None
 
     def missing(self, resolved: Resolved) -> str:
@@ -54,7 +83,7 @@ class ForeignProvider:
         """The answer, with its tokens before it where they come."""
         await self._listen()
         name = f"c{next(self._numbers)}"
-        heard = self._waiting[name] = asyncio.Queue()
+        heard = self._waiting[name] = _Asked(of_wire(call))
         model = call.resolved.config.model or call.resolved.used
         ended = False
         try:
@@ -101,7 +130,7 @@ class ForeignProvider:
         name = message.subject.rpartition(".")[2]
         heard = self._waiting.get(name.removesuffix(TOKENS))
         if heard is not None:
-            heard.put_nowait(_Heard(name.endswith(TOKENS), message))
+            heard.put(_Heard(name.endswith(TOKENS), message))
 
 
 def _piece(message: Message) -> str:
@@ -130,5 +159,5 @@ def _end(message: Message, model: str, streamed: int) -> list[Piece]:
     if answer.tool_calls:
         pieces.append(ToolCalls(answer.tool_calls))
     if answer.usage is not None:
-        pieces.append(TokensUsed(max(0, answer.usage.prompt_tokens), max(0, answer.usage.completion_tokens)))
+        pieces.append(TokensUsed(answer.usage.prompt_tokens, answer.usage.completion_tokens))
     return [*pieces, Finish(answer.finish_reason)]

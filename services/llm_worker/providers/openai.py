@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
+from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import conversation
@@ -45,12 +46,13 @@ class OpenAiProvider:
         """The answer as it comes; a call without `stream` is streamed too, so that it can be stopped."""
         import openai
 
+        bound_wire(call)
         config = call.resolved.config
         client = self._client(config.base_url, self._key_of(call.resolved) or NO_KEY)
         try:
             chunks = await client.chat.completions.create(**_arguments(call))
             try:
-                async for piece in _pieces(chunks, self._name):
+                async for piece in _pieces(chunks, self._name, call):
                     yield piece
             finally:
                 await chunks.close()
@@ -74,9 +76,14 @@ class OpenAiProvider:
 
             timeout = httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
             # Plain HTTP is a server near by: a fresh connection is cheap, a kept one may be closed under our hands.
-            headers = {"Connection": "close"} if base_url.startswith("http://") else None
+            headers = {**UNPACKED, "Connection": "close"} if base_url.startswith("http://") else UNPACKED
             found = openai.AsyncOpenAI(
-                base_url=base_url or None, api_key=key, max_retries=0, timeout=timeout, default_headers=headers
+                base_url=base_url or None,
+                api_key=key,
+                max_retries=0,
+                timeout=timeout,
+                default_headers=headers,
+                http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [bound_response]}),
             )
             self._clients[base_url, key] = found
         return found
@@ -104,8 +111,9 @@ def _arguments(call: Call) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None and name not in config.drop_params}
 
 
-async def _pieces(chunks: Any, name: str) -> AsyncIterator[Piece]:
+async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     calls: dict[int, dict[str, Any]] = {}
+    kept = of_output(call)
     reason = ""
     async for chunk in chunks:
         if chunk.usage is not None:
@@ -114,6 +122,7 @@ async def _pieces(chunks: Any, name: str) -> AsyncIterator[Piece]:
             if choice.delta.content:
                 yield Delta(choice.delta.content)
             for part in choice.delta.tool_calls or ():
+                kept.take(_size(part))
                 _join(calls.setdefault(part.index, _empty_call()), part)
             reason = choice.finish_reason or reason
     if calls:
@@ -121,6 +130,11 @@ async def _pieces(chunks: Any, name: str) -> AsyncIterator[Piece]:
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
     yield Finish(reason)
+
+
+def _size(part: Any) -> int:
+    told = part.function
+    return 1 if told is None else 1 + size_of(told.name or "") + size_of(told.arguments or "")
 
 
 def _empty_call() -> dict[str, Any]:

@@ -28,11 +28,16 @@ class ToolCalls(NamedTuple):
 
 
 class TokensUsed(NamedTuple):
-    """Tokens as the provider counted them; `cost_usd_micros` only where the provider's word on cost counts (mock)."""
+    """Tokens as the provider counted them; `cost_usd_micros` only where the provider's word on cost counts (mock).
+
+    `prompt_tokens` are all of the prompt; `cache_read` and `cache_written` of them have prices of their own.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cost_usd_micros: int | None = None
+    cache_read: int = 0
+    cache_written: int = 0
 
 
 class Finish(NamedTuple):
@@ -63,5 +68,5 @@ class Provider(Protocol):
 CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provider_unreachable"})
 """Errors after which the same call may well succeed."""
 
-FINAL: Final = frozenset({"ok", "cancelled", "provider_rejected", "too_large"})
+FINAL: Final = frozenset({"ok", "cancelled", "provider_rejected", "too_large", "provider_overran"})
 """Outcomes that settle a `corr_id` for ever. After any other error the same request, sent again, is called again."""

@@ -12,6 +12,7 @@ from services.llm_worker.providers.embedded import EmbeddedProvider
 from services.llm_worker.providers.mock import MockProvider
 from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.providers.protocol import Provider
+from services.runtime import held_secrets
 
 
 class ProviderTable:
@@ -23,6 +24,8 @@ class ProviderTable:
         def key_of(resolved: Resolved) -> str:
             return models.key_of(resolved.config)
 
+        # Whatever a provider says of its key, or a program of its environment: nobody hears it.
+        held_secrets.hold(models.secrets())
         self.embedded = EmbeddedProvider(config)
         self._by_kind: dict[str, Provider] = {
             "embedded": DescribedTools(self.embedded),

@@ -1,5 +1,7 @@
 """The laws of a breaker: five failures open it, one probe decides what comes next, and nobody else's fault counts."""
 
+import dataclasses
+
 import pytest
 
 from contracts.breaker import BreakerCleared, BreakerClosed, BreakerFailed, BreakerOpened, BreakerProbed
@@ -41,6 +43,11 @@ def test_an_answer_in_between_begins_the_count_anew():
     assert BREAKER.decide(Succeed(""), Breaker("m"), AT) == ()
     assert BREAKER.decide(Succeed(""), after(FAIL), AT) == (BreakerCleared("m", AT),)
     assert after(*[FAIL] * 4, Succeed(""), *[FAIL] * 4).status == "closed"
+
+
+def test_a_provider_that_overran_is_left_alone_at_once():
+    overran = dataclasses.replace(FAIL, code="provider_overran")
+    assert after(overran).status == "open"
 
 
 def test_failures_of_another_hour_do_not_add_up():

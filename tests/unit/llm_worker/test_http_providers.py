@@ -178,7 +178,8 @@ def test_a_conversation_is_turned_into_anthropics_shape():
 
 async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
     def body(block: dict, delta: dict, stop: str) -> str:
-        usage = {"input_tokens": 3, "output_tokens": 1}
+        cached = {"cache_read_input_tokens": 40, "cache_creation_input_tokens": 7}
+        usage = {"input_tokens": 3, "output_tokens": 1, **cached}
         message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
         steps = [
             {"type": "message_start", "message": message},
@@ -197,7 +198,8 @@ async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
     text = body({"type": "text", "text": ""}, {"type": "text_delta", "text": "hello"}, "end_turn")
     async with answering(200, text, kind="text/event-stream") as url:
         said = await pieces(anthropic, at(url, "anthropic"))
-    assert (text_of(said), reason_of(said), usage_of(said)[:2]) == ("hello", "stop", (3, 5))
+    assert (text_of(said), reason_of(said), usage_of(said)[:2]) == ("hello", "stop", (50, 5))
+    assert (usage_of(said).cache_read, usage_of(said).cache_written) == (40, 7)
     tool = body(
         {"type": "tool_use", "id": "t", "name": "answer", "input": {}},
         {"type": "input_json_delta", "partial_json": '{"n":1}'},

@@ -52,6 +52,17 @@ def test_and_paid_with_what_it_cost():
     assert not spec.state.held
 
 
+def test_a_bill_beyond_the_reservation_is_paid_as_reserved_and_the_rest_is_a_dispute():
+    spec = ledger().after(reserve(usd=60 * DOLLAR))
+    spec.when(pay(cost=5_000 * DOLLAR, tokens=9_000_000)).then(
+        LlmPaid(
+            "c1", NOW_MS, "w1", TODAY, "mock", "mock", 100, 0, 60 * DOLLAR, 1,
+            disputed_tokens=8_999_900, disputed_usd_micros=4_940 * DOLLAR,
+        )
+    )  # fmt: skip
+    assert spec.state.spent[f"day/{TODAY}"] == Spent(1, 100, 60 * DOLLAR, 0)
+
+
 def test_the_day_refuses_what_it_cannot_pay():
     spec = ledger().after(reserve(usd=60 * DOLLAR), pay(cost=60 * DOLLAR))
     spec.when(reserve("c2", usd=60 * DOLLAR)).then_rejected(

@@ -40,6 +40,21 @@ async def test_what_a_call_costs(used, config, micros):
     assert await cost(used, **config) == micros
 
 
+CACHED = TokensUsed(1_000, 10, cache_read=500, cache_written=100)
+
+
+@pytest.mark.parametrize(
+    ("config", "micros"),
+    [
+        # 400 at 3 $, 500 at 0.30 $, 100 at 3.75 $, and 10 at 15 $ a million.
+        ({"provider": "anthropic", "model": "claude-sonnet-4-5"}, 1_875),
+        ({"provider": "anthropic", "model": "m", "price_in_usd_per_mtok": 3, "price_out_usd_per_mtok": 15}, 3_150),
+    ],
+)
+async def test_cached_input_has_its_price_and_is_never_free(config, micros):
+    assert await cost(CACHED, **config) == micros
+
+
 def asked(text: str = "Say hi", **params) -> LlmRequest:
     return LlmRequest(LlmInput([{"role": "user", "content": text}]), params=LlmParams(**params))
 

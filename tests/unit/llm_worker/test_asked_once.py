@@ -1,0 +1,112 @@
+"""Whatever breaks in us after a provider was asked: it is asked once, its call has an outcome, the ledger knows it."""
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import pytest
+
+from services.llm_worker import calling, genai, worker
+from services.llm_worker.config import Config
+from services.llm_worker.ledger.limits import LimitsConfig
+from services.runtime import faults, nats_client, provision
+from services.runtime.bus import Bus
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+from tests.unit.llm_worker.crew import Crew
+
+MODEL = "mock:price=0.05/call"
+LIMITED = LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)
+
+
+@pytest.fixture
+async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    crew = Crew(bus, Config(limits=LIMITED))
+    await crew.worker.start()
+    crew.gate.open.set()
+    yield crew
+    faults.disarm()
+    await bus.close()
+
+
+def broken(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("it broke")
+
+
+async def broken_later(*_: Any, **__: Any) -> NoReturn:
+    broken()
+
+
+PLACES = {
+    "pricing": lambda crew: (crew.caller._believing._prices, "cost_micros", broken_later),
+    "billing": lambda crew: (crew.caller._believing, "bill", broken_later),
+    "telling the span": lambda _: (genai.Inference, "answered", broken),
+    "ending the span": lambda _: (genai.Inference, "ended", broken),
+    "tool calls": lambda _: (calling, "normalised", broken),
+    "counting": lambda crew: (crew.caller, "_count", broken),
+    "metrics": lambda crew: (crew.metrics, "observe", broken),
+    "the breaker": lambda crew: (crew.breakers, "succeeded", broken_later),
+    "putting aside": lambda _: (worker, "slim", broken_later),
+    "ending the tokens": lambda crew: (crew.caller, "_end", broken_later),
+    "a chunk": lambda _: (genai.Inference, "chunk", broken),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_provider_is_asked_once_whatever_breaks_after_it_answered(crew, monkeypatch, place):
+    if place == "the breaker":
+        monkeypatch.setattr(crew.breakers, "is_well", lambda _: False)
+    owner, name, instead = PLACES[place](crew)
+    spoil = lambda: monkeypatch.setattr(owner, name, instead)  # noqa: E731
+    said = crew.gate.stream
+
+    async def then_break(call: Any) -> Any:
+        async for piece in said(call):
+            spoil()
+            yield piece
+
+    crew.gate.stream = then_break
+    await crew.ask("c", model=MODEL, params={"stream": True})
+    answer = await eventually(lambda: crew.answer("c"))
+    await eventually(lambda: _settled(crew))
+    assert crew.gate.calls == ["c"]
+    if "output" not in answer:
+        assert (answer["error"]["code"], answer["error"]["usage"]["completion_tokens"] > 0) == ("internal", True)
+    assert not crew.book.state.open
+    (spent,) = (spent for account, spent in crew.book.state.spent.items() if account.startswith("day/"))
+    assert (spent.calls, spent.usd_micros) == (1, 50_000)
+
+
+async def test_an_error_at_the_end_of_the_call_is_its_outcome(crew):
+    faults.arm("llm_worker.after_answer", broken)
+    await crew.ask("c", model=MODEL)
+    answer = await eventually(lambda: crew.answer("c"))
+    await eventually(lambda: _settled(crew))
+    assert (crew.gate.calls, answer["error"]["code"]) == (["c"], "internal")
+    assert crew.book.state.spent
+    assert not crew.book.state.open
+
+
+async def test_half_a_character_is_no_reason_to_ask_again(crew):
+    crew.gate.output = "half \ud83d of it"
+    await crew.ask("c", model=MODEL, params={"stream": True})
+    answer = await eventually(lambda: crew.answer("c"))
+    await eventually(lambda: _settled(crew))
+    assert (crew.gate.calls, answer["output"]) == (["c"], "half ? of it")
+
+
+async def test_an_answer_that_the_broker_does_not_carry_is_paid(crew, monkeypatch):
+    monkeypatch.setattr(worker, "HEADROOM_BYTES", crew.bus.payload_max - 300)
+    crew.gate.output = "x" * 400
+    await crew.ask("c", model=MODEL)
+    answer = await eventually(lambda: crew.answer("c"))
+    await eventually(lambda: _settled(crew))
+    assert answer["error"]["code"] == "too_large"
+    (spent,) = (spent for account, spent in crew.book.state.spent.items() if account.startswith("day/"))
+    assert (crew.gate.calls, spent.usd_micros) == (["c"], 50_000)
+
+
+async def _settled(crew: Crew) -> bool:
+    return await crew.unsettled() == 0
