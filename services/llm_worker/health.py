@@ -36,11 +36,13 @@ class Heart:
         models: list[str],
         in_flight: Callable[[], int],
         load: Load,
+        limited: Callable[[], int],
         every_s: float,
         log: Any,
     ) -> None:
         self._bus, self._clock, self._worker_id, self._models = bus, clock, worker_id, models
-        self._in_flight, self._load, self._every_s, self._log = in_flight, load, every_s, log
+        self._in_flight, self._load, self._limited = in_flight, load, limited
+        self._every_s, self._log = every_s, log
         self._status: Status = "up"
 
     def beat(self, status: Status) -> None:
@@ -61,7 +63,16 @@ class Heart:
     def _said(self) -> bytes:
         at, load = rfc3339(self._clock.now_ms()), self._load
         return _ENCODE(
-            LlmHealth(self._worker_id, at, self._status, self._models, self._in_flight(), load.waiting, load.wait_ms)
+            LlmHealth(
+                self._worker_id,
+                at,
+                self._status,
+                self._models,
+                self._in_flight(),
+                load.waiting,
+                load.wait_ms,
+                self._limited(),
+            )
         )
 
 
@@ -98,6 +109,7 @@ class Registry:
                     in_flight=0 if silent else health.in_flight,
                     waiting=0 if silent else health.waiting,
                     wait_ms=0 if silent else health.wait_ms,
+                    limited=0 if silent else health.limited,
                 )
             )
         return views

@@ -75,7 +75,7 @@ class Worker:
         self.flights = Flights()
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
         self._keeper = Keeper(bus=bus, journal=journal, log=log)
-        self._crowd = crowd.Crowd(config.waiting_per_model_max)
+        self._crowd = caller.crowd
         self._broke: OrderedDict[int, int] = OrderedDict()
         self._settling = Settling(bus, log, self._broken)
         self._arrived: list[Delivery] = []
@@ -88,7 +88,8 @@ class Worker:
     async def start(self) -> None:
         """Begin to pull."""
         await self._claims.start()
-        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._config.waiting_max)
+        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._crowd.credit)
+        self._crowd.changed = self._puller.more
 
     async def keep_alive(self) -> None:
         """Tell the broker every 3 s that what is under way is not dead."""
@@ -226,6 +227,8 @@ class Worker:
     def _start(self, flight: Flight, error: dict[str, Any] | None = None) -> None:
         """Call, or answer with an error that is certain already."""
         answer = None if error is None else LlmError(*flight.key, flight.request.model_id, error)
+        if answer is None:
+            self._crowd.enter(flight.resolved)  # now, so that the next one of the same batch sees it
         flight.task = asyncio.create_task(self._work(flight, answer), name="llm-call")
 
     def _refuse(self, delivery: Delivery, error: Rejected, model_id: str) -> None:
@@ -275,7 +278,6 @@ class Worker:
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
         asked = flight.resolved
-        self._crowd.enter(asked)
         try:
             if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
                 return None
