@@ -193,7 +193,7 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker of the pool as its heartbeats show it; `dead` after 3 missed beats."""
+    """A worker of the pool as its heartbeats show it; `dead` after 3 missed beats, `silent`: no answer now."""
 
     worker_id: str
     status: Literal["up", "draining", "down", "dead"]
@@ -203,3 +203,4 @@ class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     wait_ms: int = 0
     limited: int = 0
+    silent: bool = False

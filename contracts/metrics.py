@@ -49,7 +49,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_llm_retries_total", "counter", ("provider", "model"), "calls made once more after a failure"),
     MetricSpec("htdag_llm_cost_unknown_total", "counter", ("provider", "model"), "answers whose price is unknown"),
     MetricSpec("htdag_llm_breaker_state", "gauge", ("model",), "0 closed, 1 half open, 2 open"),
-    MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, seen here"),
+    MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, written here"),
     MetricSpec("htdag_llm_queue_depth", "gauge", (), "calls taken here that wait for a place at their model"),
     MetricSpec("htdag_llm_requests_pending", "gauge", (), "stored requests that no worker has taken yet"),
     MetricSpec("htdag_llm_wait_seconds", "histogram", ("provider", "model"), "wait for a place at the model"),

@@ -289,13 +289,6 @@ class Caller:
             count("htdag_llm_requests_total", provider=provider, model=model, outcome=code)
             return
         count("htdag_llm_requests_total", provider=provider, model=model, outcome="ok")
-        usage, cost = answer.usage, answer.cost_usd_micros
-        count("htdag_llm_tokens_total", usage.prompt_tokens, provider=provider, model=model, type="input")
-        count("htdag_llm_tokens_total", usage.completion_tokens, provider=provider, model=model, type="output")
-        if cost is None:
-            count("htdag_llm_cost_unknown_total", provider=provider, model=model)
-        elif cost:
-            count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
 
 
 def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:

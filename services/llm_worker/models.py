@@ -146,10 +146,12 @@ class ModelTable:
     def _by_provider(self, asked: str, name: str) -> ModelConfig:
         provider, slash, model = name.partition("/")
         if slash and model and provider == "openai":
-            url = self._config.openai_base_url
-            if not url and not self._keys["OPENAI_API_KEY"]:
+            url, key = self._config.openai_base_url, self._keys["OPENAI_API_KEY"]
+            if not url and not key:
                 raise Rejected("provider_missing", model=asked, needs="OPENAI_API_KEY")
-            return ModelConfig(provider="openai", model=model, base_url=url, api_key_env="OPENAI_API_KEY")
+            # Somebody's own server may need no key.
+            named = "OPENAI_API_KEY" if key else ""
+            return ModelConfig(provider="openai", model=model, base_url=url, api_key_env=named)
         if slash and model and provider == "anthropic":
             if not self._keys["ANTHROPIC_API_KEY"]:
                 raise Rejected("provider_missing", model=asked, needs="ANTHROPIC_API_KEY")

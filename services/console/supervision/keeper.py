@@ -3,13 +3,14 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from contracts.errors import Rejected
 from contracts.llm import LlmDrain, WorkerView
 from contracts.subjects import LLM_DRAIN, rpc
+from services.console.asking import first_answer
 from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.supervision.autoscale import IDLE_S, Autoscaler, Signal
@@ -147,7 +148,8 @@ class Keeper:
 
     async def _views(self, bus: "Bus") -> dict[str, WorkerView]:
         try:
-            views: list[Any] = await bus.call(rpc(POOL, "llm", "workers"), {}, timeout_s=ASK_S, into=list[WorkerView])
+            subject = rpc(POOL, "llm", "workers")
+            views, _ = await first_answer(lambda: bus.call(subject, {}, timeout_s=ASK_S, into=list[WorkerView]))
         except Rejected:
             return {}  # none is up yet: there is nothing to go by, but what is wished at least
         return {view.worker_id: view for view in views}

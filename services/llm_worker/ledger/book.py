@@ -185,6 +185,7 @@ class Book:
             await self._catch_up()
         batch = self._batch()
         if not batch:
+            self._changed()  # what others wrote, or another day
             return
         state = self.state
         state.undo = []
