@@ -5,10 +5,11 @@ takes it. How much "soon" is depends on how long calls take: a few when they tak
 milliseconds, because then the next ones must be here already.
 """
 
+import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from services.llm_worker.config import Config
 from services.llm_worker.models import Resolved
@@ -50,7 +51,7 @@ class Crowd:
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config, self._clock = config, clock
         self._calls: Counter[str] = Counter()
-        self._aside = 0
+        self._aside = self._settling = 0
         self._pace = Pace()
         self._paces: OrderedDict[str, Pace] = OrderedDict()
         self.changed: Callable[[], None] = lambda: None
@@ -59,7 +60,7 @@ class Crowd:
         """How many requests this worker may hold now."""
         places = self._config.in_flight_max
         ahead = self._pace.ahead(places, SOON_S, max(places, AHEAD_MOST))
-        return min(self._config.waiting_max, places + ahead + self._aside)
+        return min(self._config.waiting_max, places + ahead + self._aside + self._settling)
 
     def full(self, resolved: Resolved) -> bool:
         """Whether one more call would wait behind too many that are here for what its model alone has too little of."""
@@ -82,6 +83,16 @@ class Crowd:
         self._calls[resolved.used] -= 1
         if not self._calls[resolved.used]:
             del self._calls[resolved.used]
+
+    def settling(self, requests: int, until: "asyncio.Future[Any]") -> None:
+        """Answered, but held until the ledger has it and the run knows: that needs no place."""
+        self._settling += requests
+        self.changed()
+
+        def settled(_: "asyncio.Future[Any]") -> None:
+            self._settling -= requests
+
+        until.add_done_callback(settled)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

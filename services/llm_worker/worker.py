@@ -236,7 +236,7 @@ class Worker:
         answer = compiler.refusal(delivery.data, error, model_id=model_id)
         corr_id = answer.corr_id or delivery.headers.get("Nats-Msg-Id", "")
         if not (compiler.CORR_ID.match(corr_id) and ID.match(answer.run_id) and ID.match(answer.node_id)):
-            self._spawn(self._put_aside(delivery, error, answer))
+            _ = self._spawn(self._put_aside(delivery, error, answer))
             return
         key = Key(answer.run_id, answer.node_id, corr_id)
         answer = LlmError(*key, model_id, answer.error)
@@ -326,9 +326,11 @@ class Worker:
         faults.point("llm_worker.after_reply")
         mailboxes = {waiter.answer_to for waiter in flight.waiters if waiter.answer_to}
         if mailboxes:
-            self._spawn(self._settling.tell_run(flight, mailboxes.pop(), data, closing))
+            telling = self._spawn(self._settling.tell_run(flight, mailboxes.pop(), data, closing))
+            self._crowd.settling(len(flight.waiters), telling)
         elif closing is not None:
             self._settling.when(flight, closing)
+            self._crowd.settling(len(flight.waiters), closing)
             self._handing.add(closing)
             closing.add_done_callback(self._handing.discard)
         else:
@@ -362,9 +364,10 @@ class Worker:
             return
         error = Rejected("internal")
         answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, PREFIX))
-        self._spawn(self._put_aside(delivery, error, answer))
+        _ = self._spawn(self._put_aside(delivery, error, answer))
 
-    def _spawn(self, coro: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coro)
+    def _spawn(self, coro: Any) -> "asyncio.Future[Any]":
+        task: asyncio.Future[Any] = asyncio.create_task(coro)
         self._handing.add(task)
         task.add_done_callback(self._handing.discard)
+        return task
