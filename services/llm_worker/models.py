@@ -105,6 +105,17 @@ class ModelTable:
                 key = f"llm_worker.{'aliases' if target else 'models'}.{name}"
                 hint = "`htdag config show`; with `htdag up --model` it is that name"
                 raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
+        for name, model in self._config.models.items():
+            for behind in model.fallback:
+                self._check_fallback(name, behind)
+
+    def _check_fallback(self, name: str, behind: str) -> None:
+        try:
+            self.resolve(behind)
+        except Rejected as error:
+            if error.code != "provider_missing":  # its key may come later
+                key = f"llm_worker.models.{name}.fallback"
+                raise Rejected("bad_config", f"{key}: {error.message}", key=key) from error
 
     def key_of(self, config: ModelConfig) -> str:
         """The key of a provider, or an empty string."""

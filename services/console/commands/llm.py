@@ -192,6 +192,7 @@ async def ledger(
     corr_id: str | None = None,
     /,
     *,
+    corr: str | None = None,
     run: str | None = None,
     epic: str | None = None,
     day: str | None = None,
@@ -208,6 +209,8 @@ async def ledger(
     ----------
     corr_id
         Only this call.
+    corr
+        The same, as a flag.
     run
         Only calls of this run.
     epic
@@ -217,7 +220,9 @@ async def ledger(
     limit
         How many of the newest calls are listed; the sums are over all.
     """
-    wishes = {"corr_id": corr_id, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
+    if corr_id is not None and corr is not None and corr != corr_id:
+        raise Rejected("bad_request", "two calls are named", field="corr", hint="say one of them")
+    wishes = {"corr_id": corr_id or corr, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
     async with connected(common) as console:
         asked = {key: value for key, value in wishes.items() if value is not None}
         found = plain(await _read(console, "ledger", asked, common.output))

@@ -123,3 +123,10 @@ def test_a_key_that_is_named_and_not_set_is_missing_also_at_somebodys_own_url(en
 def test_somebodys_own_server_needs_no_key():
     models = ModelTable(Config(openai_base_url="http://127.0.0.1:1"), {})
     assert OpenAiProvider(lambda one: models.key_of(one.config)).missing(models.resolve("openai/q")) == ""
+
+
+def test_a_fallback_that_nobody_knows_is_refused_at_the_start():
+    models = ModelTable(Config(models={"a": ModelConfig(provider="mock", fallback=("mock", "nosuch"))}), {})
+    with pytest.raises(Rejected) as refused:
+        models.check()
+    assert (refused.value.code, refused.value.detail["key"]) == ("bad_config", "llm_worker.models.a.fallback")
