@@ -167,6 +167,7 @@ class LlmHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     """Heartbeat of a worker on `llm.health`, every 30 s and at start and stop.
 
     Of the calls `in_flight`, `waiting` have no place at their model yet; the oldest of them waits for `wait_ms`.
+    `limited` have one and wait for a limit of all workers together: more workers would not help them.
     """
 
     worker_id: str
@@ -176,6 +177,7 @@ class LlmHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     in_flight: int
     waiting: int = 0
     wait_ms: int = 0
+    limited: int = 0
 
 
 class LlmDrain(msgspec.Struct, frozen=True):
@@ -200,7 +202,7 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker of the pool as its heartbeats show it; `dead` after 3 missed beats."""
+    """A worker of the pool as its heartbeats show it; `dead` after 3 missed beats, `silent`: no answer now."""
 
     worker_id: str
     status: Literal["up", "draining", "down", "dead"]
@@ -209,3 +211,5 @@ class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     in_flight: int = 0
     waiting: int = 0
     wait_ms: int = 0
+    limited: int = 0
+    silent: bool = False

@@ -55,7 +55,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
         "htdag_llm_disputed_usd_micros_total", "counter", ("provider", "model"), "their price; no budget counts it"
     ),
     MetricSpec("htdag_llm_breaker_state", "gauge", ("model",), "0 closed, 1 half open, 2 open"),
-    MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, seen here"),
+    MetricSpec("htdag_llm_breaker_transitions_total", "counter", ("model", "to"), "changes of a breaker, written here"),
     MetricSpec("htdag_llm_queue_depth", "gauge", (), "calls taken here that wait for a place at their model"),
     MetricSpec("htdag_llm_requests_pending", "gauge", (), "stored requests that no worker has taken yet"),
     MetricSpec("htdag_llm_wait_seconds", "histogram", ("provider", "model"), "wait for a place at the model"),

@@ -10,7 +10,7 @@ import msgspec
 
 from contracts import subjects
 from contracts.codec import CommitCodec, Undecodable
-from contracts.errors import Rejected
+from contracts.errors import BUDGET, FAILED, OK, Rejected, exit_code_of
 from contracts.llm import LlmToken
 from contracts.run import RunCreated, RunEvent, RunResumed
 from contracts.streams import EVENTS_EXECUTOR, LLM_TOKENS
@@ -154,6 +154,13 @@ class Tree:
         self._live.stop()
         if board.events:
             self._output.line(tree_text(board, self._clock.now_ms(), self._output.paint, self._console.height * 4))
+
+
+def exit_code(board: Board) -> int:
+    """How the command that watched a run ends: a budget that was used up has a code of its own."""
+    if board.status == "completed":
+        return OK
+    return BUDGET if board.error is not None and exit_code_of(board.error) == BUDGET else FAILED
 
 
 def choose(output: Output, *, clock: Clock, single_document: bool) -> Show:

@@ -11,6 +11,8 @@ from services.console.output import Output, columns, money
 from services.console.task_file import STDIN
 
 _CENT = 10_000
+COUNTED = "limits count what they were held for, the ledger nothing"
+"""Where the two differ, both say so."""
 
 
 def dollars(usd_micros: int) -> str:
@@ -30,7 +32,7 @@ def limits_text(limits: Mapping[str, Any]) -> str:
     ]
     lines = [" | ".join(parts)]
     if limits["cost_unknown"]:
-        lines.append(f"{limits['cost_unknown']} calls of unknown cost today")
+        lines.append(f"{limits['cost_unknown']} calls of unknown cost today ({COUNTED})")
     lines += [_model_line(model) for model in limits["models"]]
     return "\n".join(lines)
 
@@ -56,17 +58,18 @@ def ledger_text(found: Mapping[str, Any], output: Output) -> str:
             row["corr_id"],
             row["model"],
             row["prompt_tokens"] + row["completion_tokens"],
+            None if row["reserved_usd_micros"] is None else money(row["reserved_usd_micros"]),
             _cost(row),
             row["reason"],
         )
         for row in found["rows"]
     ]
-    sums = f"{found['calls']} calls  {found['tokens']} tokens  {money(found['cost_usd_micros'])}"
+    sums = f"{found['calls']} paid calls  {found['tokens']} tokens  {money(found['cost_usd_micros'])}"
     if found["cost_unknown"]:
-        sums += f"  and {found['cost_unknown']} of unknown cost"
+        sums += f"  and {found['cost_unknown']} of unknown cost ({COUNTED})"
     if found["reserved"]:
         sums += f"  reserved {money(found['reserved_usd_micros'])} for {found['reserved']}"
-    table = columns(("AT", "STATE", "CALL", "MODEL", "TOKENS", "COST", "REASON"), rows)
+    table = columns(("AT", "STATE", "CALL", "MODEL", "TOKENS", "HELD", "COST", "REASON"), rows)
     return f"{table}\n{sums}" if rows else sums
 
 

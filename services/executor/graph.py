@@ -12,6 +12,7 @@ import msgspec
 from contracts.approval import APPROVERS_MAX
 from contracts.errors import Rejected
 from contracts.identity import NAME_CHARS_MAX
+from contracts.ledger import BUDGET_MAX
 from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
     COMPLEXITY_MAX,
@@ -132,6 +133,7 @@ def check_task(spec: TaskSpec) -> None:
         _out_of_bounds("estimated_complexity", spec.estimated_complexity, COMPLEXITY_MAX, spec.id)
     if not 0 <= spec.depth <= TASK_DEPTH_MAX:
         _out_of_bounds("depth", spec.depth, TASK_DEPTH_MAX, spec.id)
+    _check_budgets("", spec.budget_usd_micros, spec.budget_tokens, spec.id)
     node = spec.node
     if spec.approvers:
         _check_approvers(spec)
@@ -153,6 +155,12 @@ def _check_approvers(spec: TaskSpec) -> None:
     for name in spec.approvers:
         if not 1 <= len(name.strip()) <= NAME_CHARS_MAX:
             raise Rejected("bad_request", "an approver is the name of a user", field="approvers", task_id=spec.id)
+
+
+def _check_budgets(prefix: str, usd_micros: int | None, tokens: int | None, task_id: str | None = None) -> None:
+    for field, amount in (("budget_usd_micros", usd_micros), ("budget_tokens", tokens)):
+        if amount is not None and not 0 <= amount <= BUDGET_MAX:
+            _out_of_bounds(prefix + field, amount, BUDGET_MAX, task_id)
 
 
 def _out_of_bounds(field: str, requested: float, most: float, task_id: str | None = None) -> None:
@@ -216,6 +224,7 @@ def check_options(options: RunOptions) -> None:
     for field, value, least, most in bounds:
         if value is not None and not least <= value <= most:
             _out_of_bounds(field, value, most)
+    _check_budgets("options.", options.budget_usd_micros, options.budget_tokens)
     if options.model is not None:
         check_model_id(options.model)
     if options.workspace is not None:

@@ -14,6 +14,7 @@ from services.llm_worker.believing import SLACK_TOKENS, Believing, Bill, all_of
 from services.llm_worker.breaker.breakers import Breakers, Pass
 from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
+from services.llm_worker.crowd import Crowd
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
 from services.llm_worker.ledger.cashier import Cashier
@@ -59,7 +60,7 @@ class Caller:
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
-        self.load = Load(clock=clock, metrics=metrics)
+        self.load, self.crowd = Load(clock=clock, metrics=metrics), Crowd(config, clock)
         self._believing = Believing(prices, metrics, log)
 
     async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
@@ -124,31 +125,33 @@ class Caller:
         end_s = asyncio.get_running_loop().time() + wait_s
         held: list[asyncio.Semaphore] = []
         try:
-            wanted = [one for one in (slots, self._places) if one is not None]
-            await self._take_places(flight, wanted, held, end_s, wait_s)
-            if flight.expired(self._clock.now_ms()):
-                raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
-            await self._cashier.reserve(flight, reserved_until_s(flight, end_s))
-            return await self._guarded(flight, tokens)
+            if slots is not None:
+                with self.crowd.aside():
+                    await self._take_place(flight, slots, held, end_s, wait_s)
+            alone = not self._cashier.limits_of(flight.resolved).lifted
+            if alone:  # what one model's limit puts off keeps no place from the others
+                with self.crowd.aside():
+                    await self._cashier.reserve(flight, reserved_until_s(flight, end_s, self._clock.now_ms()))
+            await self._take_place(flight, self._places, held, end_s, wait_s)
+            with self.crowd.at_work(flight.resolved):
+                if flight.expired(self._clock.now_ms()):
+                    raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
+                if not alone:
+                    await self._cashier.reserve(flight, reserved_until_s(flight, end_s, self._clock.now_ms()))
+                return await self._guarded(flight, tokens)
         finally:
             for places in held:
                 places.release()
 
-    async def _take_places(
-        self,
-        flight: Flight,
-        wanted: list[asyncio.Semaphore],
-        held: list[asyncio.Semaphore],
-        end_s: float,
-        wait_s: float,
+    async def _take_place(
+        self, flight: Flight, places: asyncio.Semaphore, held: list[asyncio.Semaphore], end_s: float, wait_s: float
     ) -> None:
-        waits = any(places.locked() for places in wanted)
+        waits = places.locked()
         if waits:
             self.load.begin(flight.key.corr_id)
         try:
-            for places in wanted:
-                await _acquire(places, end_s, wait_s)
-                held.append(places)
+            await _acquire(places, end_s, wait_s)
+            held.append(places)
         finally:
             if waits:
                 provider, model = flight.resolved.config.provider, flight.resolved.shown
@@ -325,13 +328,6 @@ class Caller:
             count("htdag_llm_requests_total", provider=provider, model=model, outcome=code)
             return
         count("htdag_llm_requests_total", provider=provider, model=model, outcome="ok")
-        usage, cost = answer.usage, answer.cost_usd_micros
-        count("htdag_llm_tokens_total", usage.prompt_tokens, provider=provider, model=model, type="input")
-        count("htdag_llm_tokens_total", usage.completion_tokens, provider=provider, model=model, type="output")
-        if cost is None:
-            count("htdag_llm_cost_unknown_total", provider=provider, model=model)
-        elif cost:
-            count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
 
 
 def error_is(error: BaseException, code: str) -> bool:
@@ -356,11 +352,17 @@ def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:
     return min(longest_s, max(left_s - usual_s, min(usual_s, left_s - ANSWER_MARGIN_S), 0.0))
 
 
-def reserved_until_s(flight: Flight, end_s: float) -> float:
-    """Until when a call may wait for a limit: whoever asked without a run waits for its timeout and no longer."""
+def reserved_until_s(flight: Flight, end_s: float, now_ms: int) -> float:
+    """Until when a call may wait for a limit: whoever asked without a run waits for its timeout and no longer.
+
+    At an inbox that time began when the request was stored, wherever it waited since.
+    """
     if flight.for_run:
         return end_s
-    return min(end_s, asyncio.get_running_loop().time() + flight.request.params.timeout_ms / 1000)
+    left_ms = flight.request.params.timeout_ms
+    if all(waiter.reply for waiter in flight.waiters):
+        left_ms -= max(0, now_ms - max(waiter.delivery.stored_at_ms for waiter in flight.waiters))
+    return min(end_s, asyncio.get_running_loop().time() + max(0, left_ms) / 1000)
 
 
 async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> None:

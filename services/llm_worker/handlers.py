@@ -52,8 +52,7 @@ class Handlers:
 
     async def list_workers(self, _request: Nothing, _caller: Caller) -> list[WorkerView]:
         """Workers by their beats; those that live are asked how it is now."""
-        await call_the_roll(self._bus, self._registry)
-        return self._registry.views()
+        return self._registry.views(await call_the_roll(self._bus, self._registry))
 
     async def replay(self, request: ReplayRef, _caller: Caller) -> dict[str, Any]:
         """The journaled outcome of a call, with `paid: false`; `live` makes the call anew. Raises not_found."""

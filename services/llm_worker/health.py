@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,7 +17,9 @@ from services.runtime.clock import Clock, rfc3339
 
 WORKERS_REMEMBERED_MAX: Final = 1_000
 ROLL_S: Final = 0.15
-"""So long everybody who lives has time to answer the roll."""
+"""So long everybody who lives, and whom nobody knows yet, has time to answer the roll."""
+SILENT_S: Final = 1.0
+"""So long a worker that should be there is waited for."""
 Status = Literal["up", "draining", "down"]
 
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -36,11 +38,13 @@ class Heart:
         models: list[str],
         in_flight: Callable[[], int],
         load: Load,
+        limited: Callable[[], int],
         every_s: float,
         log: Any,
     ) -> None:
         self._bus, self._clock, self._worker_id, self._models = bus, clock, worker_id, models
-        self._in_flight, self._load, self._every_s, self._log = in_flight, load, every_s, log
+        self._in_flight, self._load, self._limited = in_flight, load, limited
+        self._every_s, self._log = every_s, log
         self._status: Status = "up"
 
     def beat(self, status: Status) -> None:
@@ -61,7 +65,16 @@ class Heart:
     def _said(self) -> bytes:
         at, load = rfc3339(self._clock.now_ms()), self._load
         return _ENCODE(
-            LlmHealth(self._worker_id, at, self._status, self._models, self._in_flight(), load.waiting, load.wait_ms)
+            LlmHealth(
+                self._worker_id,
+                at,
+                self._status,
+                self._models,
+                self._in_flight(),
+                load.waiting,
+                load.wait_ms,
+                self._limited(),
+            )
         )
 
 
@@ -83,7 +96,21 @@ class Registry:
         if len(self._heard) > WORKERS_REMEMBERED_MAX:
             self._heard.popitem(last=False)
 
-    def views(self) -> list[WorkerView]:
+    def silent_since(self, asked_s: float) -> set[str]:
+        """Who should be there and was not heard since then."""
+        limit_s = self._every_s * HEARTBEATS_MISSED_MAX
+        return {
+            health.worker_id
+            for health, heard_s in self._heard.values()
+            if health.status != "down" and heard_s < asked_s and self._clock.monotonic_s() - heard_s < limit_s
+        }
+
+    @property
+    def now_s(self) -> float:
+        """The clock by which it is noted when somebody was heard."""
+        return self._clock.monotonic_s()
+
+    def views(self, quiet: Collection[str] = ()) -> list[WorkerView]:
         """All workers, those that were heard last first; `dead` after three missed beats without a goodbye."""
         now_s, limit_s = self._clock.monotonic_s(), self._every_s * HEARTBEATS_MISSED_MAX
         views = []
@@ -98,18 +125,35 @@ class Registry:
                     in_flight=0 if silent else health.in_flight,
                     waiting=0 if silent else health.waiting,
                     wait_ms=0 if silent else health.wait_ms,
+                    limited=0 if silent else health.limited,
+                    silent=health.worker_id in quiet,
                 )
             )
         return views
 
 
-async def call_the_roll(bus: Bus, registry: Registry) -> None:
-    """Learn at once who is there, and how busy: every worker answers to an inbox of ours."""
+async def call_the_roll(bus: Bus, registry: Registry) -> set[str]:
+    """Learn at once who is there, and how busy: every worker answers to an inbox of ours. Returns who did not."""
     inbox = bus.inbox()
-    subscription = await bus.subscribe(inbox, registry.take)
+    asked_s, all_there = registry.now_s, asyncio.Event()
+
+    def take(message: Message) -> None:
+        registry.take(message)
+        if not registry.silent_since(asked_s):
+            all_there.set()
+
+    subscription = await bus.subscribe(inbox, take)
     try:
         await bus.flush()
         bus.publish(LLM_ROLL, b"", reply=inbox)
         await asyncio.sleep(ROLL_S)
+        if not registry.silent_since(asked_s):
+            return set()
+        try:
+            async with asyncio.timeout(SILENT_S):
+                await all_there.wait()
+        except TimeoutError:
+            return registry.silent_since(asked_s)
+        return set()
     finally:
         await subscription.unsubscribe()

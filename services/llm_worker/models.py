@@ -105,6 +105,17 @@ class ModelTable:
                 key = f"llm_worker.{'aliases' if target else 'models'}.{name}"
                 hint = "`htdag config show`; with `htdag up --model` it is that name"
                 raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
+        for name, model in self._config.models.items():
+            for behind in model.fallback:
+                self._check_fallback(name, behind)
+
+    def _check_fallback(self, name: str, behind: str) -> None:
+        try:
+            self.resolve(behind)
+        except Rejected as error:
+            if error.code != "provider_missing":  # its key may come later
+                key = f"llm_worker.models.{name}.fallback"
+                raise Rejected("bad_config", f"{key}: {error.message}", key=key) from error
 
     def secrets(self) -> list[str]:
         """What this worker holds in confidence: every key, and what it passes on to programs."""
@@ -153,10 +164,12 @@ class ModelTable:
     def _by_provider(self, asked: str, name: str) -> ModelConfig:
         provider, slash, model = name.partition("/")
         if slash and model and provider == "openai":
-            url = self._config.openai_base_url
-            if not url and not self._keys["OPENAI_API_KEY"]:
+            url, key = self._config.openai_base_url, self._keys["OPENAI_API_KEY"]
+            if not url and not key:
                 raise Rejected("provider_missing", model=asked, needs="OPENAI_API_KEY")
-            return ModelConfig(provider="openai", model=model, base_url=url, api_key_env="OPENAI_API_KEY")
+            # Somebody's own server may need no key.
+            named = "OPENAI_API_KEY" if key else ""
+            return ModelConfig(provider="openai", model=model, base_url=url, api_key_env=named)
         if slash and model and provider == "anthropic":
             if not self._keys["ANTHROPIC_API_KEY"]:
                 raise Rejected("provider_missing", model=asked, needs="ANTHROPIC_API_KEY")

@@ -69,6 +69,7 @@ async def build(app: App) -> None:
         models=models.ids(),
         in_flight=lambda: len(worker.flights),
         load=caller.load,
+        limited=lambda: ledger.book.held_up,
         every_s=config.heartbeat_s,
         log=app.log,
     )

@@ -5,19 +5,18 @@ its answer in the journal, and only the handing over is repeated.
 """
 
 import asyncio
-from collections import OrderedDict
 from typing import Any, Final
 
 import msgspec
 
 from contracts.errors import Rejected, failure
-from contracts.limits import DEAD_LETTER_DELIVERIES_MAX
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
 from contracts.streams import CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, ConsumerSpec
 from contracts.subjects import ID, llm_request, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker import crowd
 from services.llm_worker.big_answers import HEADROOM_BYTES, slim
+from services.llm_worker.breakages import Breakages
 from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
@@ -46,7 +45,6 @@ LATER_S: Final = 1.0
 CUT_S: Final = 2.0
 NO_ROOM_S: Final = 5.0
 ELSEWHERE_S: Final = 5.0
-BROKEN_REMEMBERED_MAX: Final = 10_000
 NO_REQUEST: Final = LlmRequest(LlmInput([]))
 NO_MODEL: Final = ModelConfig(provider="mock")
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -76,8 +74,8 @@ class Worker:
         self.flights = Flights()
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
         self._keeper = Keeper(bus=bus, journal=journal, log=log)
-        self._crowd = crowd.Crowd(config.waiting_per_model_max)
-        self._broke: OrderedDict[int, int] = OrderedDict()
+        self._crowd = caller.crowd
+        self._breakages = Breakages()
         self._settling = Settling(bus, log, self._broken)
         self._arrived: list[Delivery] = []
         self._looking: asyncio.Task[None] | None = None
@@ -89,7 +87,8 @@ class Worker:
     async def start(self) -> None:
         """Begin to pull."""
         await self._claims.start()
-        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._config.waiting_max)
+        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._crowd.credit)
+        self._crowd.changed = self._puller.more
 
     async def keep_alive(self) -> None:
         """Tell the broker every 3 s that what is under way is not dead."""
@@ -227,6 +226,8 @@ class Worker:
     def _start(self, flight: Flight, error: dict[str, Any] | None = None) -> None:
         """Call, or answer with an error that is certain already."""
         answer = None if error is None else LlmError(*flight.key, flight.request.model_id, error)
+        if answer is None:
+            self._crowd.enter(flight.resolved)  # now, so that the next one of the same batch sees it
         flight.task = asyncio.create_task(self._work(flight, answer), name="llm-call")
 
     def _refuse(self, delivery: Delivery, error: Rejected, model_id: str) -> None:
@@ -234,7 +235,7 @@ class Worker:
         answer = compiler.refusal(delivery.data, error, model_id=model_id)
         corr_id = answer.corr_id or delivery.headers.get("Nats-Msg-Id", "")
         if not (compiler.CORR_ID.match(corr_id) and ID.match(answer.run_id) and ID.match(answer.node_id)):
-            self._spawn(self._put_aside(delivery, error, answer))
+            _ = self._spawn(self._put_aside(delivery, error, answer))
             return
         key = Key(answer.run_id, answer.node_id, corr_id)
         answer = LlmError(*key, model_id, answer.error)
@@ -305,7 +306,6 @@ class Worker:
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
         asked = flight.resolved
-        self._crowd.enter(asked)
         try:
             if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
                 return None
@@ -356,9 +356,11 @@ class Worker:
         faults.point("llm_worker.after_reply")
         mailboxes = {waiter.answer_to for waiter in flight.waiters if waiter.answer_to}
         if mailboxes:
-            self._spawn(self._settling.tell_run(flight, mailboxes.pop(), data, closing))
+            telling = self._spawn(self._settling.tell_run(flight, mailboxes.pop(), data, closing))
+            self._crowd.settling(len(flight.waiters), telling)
         elif closing is not None:
             self._settling.when(flight, closing)
+            self._crowd.settling(len(flight.waiters), closing)
             self._handing.add(closing)
             closing.add_done_callback(self._handing.discard)
         else:
@@ -383,18 +385,15 @@ class Worker:
 
     def _later(self, delivery: Delivery) -> None:
         """What broke us is tried again for a while, then put aside. To be put off for lack of room is no failure."""
-        broke = self._broke.pop(delivery.seq, 0) + 1
-        if broke < DEAD_LETTER_DELIVERIES_MAX:
-            self._broke[delivery.seq] = broke
-            if len(self._broke) > BROKEN_REMEMBERED_MAX:
-                self._broke.popitem(last=False)
+        if self._breakages.again(delivery.seq):
             delivery.nak(LATER_S)
             return
         error = Rejected("internal")
         answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, PREFIX))
-        self._spawn(self._put_aside(delivery, error, answer))
+        _ = self._spawn(self._put_aside(delivery, error, answer))
 
-    def _spawn(self, coro: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(coro)
+    def _spawn(self, coro: Any) -> "asyncio.Future[Any]":
+        task: asyncio.Future[Any] = asyncio.create_task(coro)
         self._handing.add(task)
         task.add_done_callback(self._handing.discard)
+        return task

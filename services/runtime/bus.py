@@ -293,7 +293,7 @@ class Bus:
         consumer: ConsumerSpec,
         handler: Callable[[Delivery], None],
         *,
-        credit: int = 256,
+        credit: int | Callable[[], int] = 256,
         priority: int | None = None,
     ) -> Puller:
         """Pull from a durable consumer into `handler`, at most `credit` messages unsettled at once."""

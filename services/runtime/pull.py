@@ -26,7 +26,9 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 class Delivery:
     """One message of a durable consumer. Exactly one of ack, nak and term settles it."""
 
-    __slots__ = ("_puller", "_reply", "data", "delivered", "headers", "seq", "settled", "stream", "subject")
+    __slots__ = (
+        "_puller", "_reply", "data", "delivered", "headers", "seq", "settled", "stored_at_ms", "stream", "subject",
+    )  # fmt: skip
 
     def __init__(self, puller: "Puller", message: Msg) -> None:
         tokens = message.reply.split(".")
@@ -35,6 +37,7 @@ class Delivery:
         self.stream = tokens[base]
         self.delivered = int(tokens[base + 2])
         self.seq = int(tokens[base + 3])
+        self.stored_at_ms = int(tokens[base + 5]) // 1_000_000
         self.subject = message.subject
         self.data: bytes = message.data
         self.headers: Mapping[str, str] = message.headers or {}
@@ -75,11 +78,12 @@ class Puller:
         spec: ConsumerSpec,
         handler: Callable[[Delivery], None],
         *,
-        credit: int,
+        credit: int | Callable[[], int],
         priority: int | None,
         log: Callable[[str], None],
     ) -> None:
-        self.link, self.spec, self._handler, self._credit, self._log = link, spec, handler, credit, log
+        self.link, self.spec, self._handler, self._log = link, spec, handler, log
+        self._credit = credit if callable(credit) else lambda: credit
         self.priority = priority
         self._unsettled = 0
         self._owed: dict[str, int] = {}
@@ -135,12 +139,16 @@ class Puller:
     def released(self) -> None:
         """A message was settled: there is credit again."""
         self._unsettled -= 1
+        self.more()
+
+    def more(self) -> None:
+        """There may be more credit: ask, if nothing is asked for already."""
         if sum(self._owed.values()) <= 0:
             self._ask()
 
     def _ask(self) -> None:
         owed = sum(self._owed.values())
-        count = min(PULL_MESSAGES_MAX, self._credit - self._unsettled - owed)
+        count = min(PULL_MESSAGES_MAX, self._credit() - self._unsettled - owed)
         if self._stopped or self._draining or count <= 0 or owed > PULL_MESSAGES_MAX // 2:
             return
         body: dict[str, Any] = {
@@ -181,7 +189,8 @@ class Puller:
         except Exception as error:  # the edge: the message comes again, and its place is free meanwhile
             self.link.on_failure(f"{message.subject} was not taken in: {type(error).__name__}: {error}")
             delivery.nak(FAILED_DELAY_S)
-        if sum(self._owed.values()) <= PULL_MESSAGES_MAX // 4:
+        # With a part of the credit at a time: one pull for each message would cost as much as the message.
+        if sum(self._owed.values()) <= min(PULL_MESSAGES_MAX, self._credit()) // 4:
             self._ask()
 
     def _on_end(self, message: Msg, status: str) -> None:

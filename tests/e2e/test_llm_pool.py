@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +115,28 @@ async def test_five_failures_over_two_workers_open_the_breaker_for_both(start, c
 
     await eventually(probed, interval_s=0.1)
     assert (await ask(client, f"llm.req.{ill}", {"input": INPUT}))["error"]["code"] == "circuit_open"
+
+
+async def htdag(server: NatsServer, *words: str) -> tuple[int, str, str]:
+    program = str(Path(sys.executable).parent / "htdag")
+    env = {**os.environ, "NATS_URL": server.url}
+    process = await asyncio.create_subprocess_exec(program, *words, env=env, stdout=-1, stderr=-1)
+    out, errors = await process.communicate()
+    return process.returncode or 0, out.decode(), errors.decode()
+
+
+async def test_a_frozen_worker_blinds_nobody_and_is_named(start, client, nats_server):
+    frozen = await start()
+    ((name,), _) = [worker["worker_id"] for worker in await listed(client)], await start()
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        tables = await asyncio.gather(*(htdag(nats_server, "llm", "workers", "--json") for _ in range(5)))
+        assert [code for code, _, _ in tables] == [0] * 5
+        for _, out, _ in tables:
+            assert [worker["worker_id"] for worker in json.loads(out) if worker.get("silent")] == [name]
+        reads = [("models",), ("limits",), ("ledger",), ("estimate", "Hi", "--model", "mock")]
+        told = await asyncio.gather(*(htdag(nats_server, "llm", *words) for words in reads for _ in range(2)))
+        assert [code for code, _, _ in told] == [0] * len(told)
+        assert any(name in errors for _, _, errors in told)
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)

@@ -20,6 +20,7 @@ from contracts.limits import (
 )
 from contracts.llm import HEADER_DEADLINE, LlmToken
 from contracts.reply import RemoteRejected
+from services.console.asking import first_answer
 from services.console.big_values import whole
 from services.console.connection import Console, connected
 from services.console.ledger_text import estimate_text, ledger_text, limits_text, request_of
@@ -128,7 +129,7 @@ async def models(*, common: Common = DEFAULTS) -> None:
         htdag llm models
     """
     async with connected(common) as console:
-        found = plain(await console.call("llm-worker.llm.models", {}))
+        found = plain(await _read(console, "models", {}, common.output))
     rows = [
         (
             model["id"],
@@ -149,17 +150,18 @@ async def models(*, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def workers(*, common: Common = DEFAULTS) -> None:
-    """List the workers by their heartbeats; one that missed three is dead.
+    """List the workers by their heartbeats; one that missed three is dead, one that
+    does not answer now is silent.
 
     For example:
         htdag llm workers
     """
     async with connected(common) as console:
-        found = plain(await console.call("llm-worker.llm.workers", {}))
+        found = plain((await first_answer(lambda: console.call("llm-worker.llm.workers", {})))[0])
     rows = [
         (
             worker["worker_id"],
-            common.output.state(worker["status"]),
+            common.output.state("silent" if worker.get("silent") else worker["status"]),
             worker["in_flight"],
             worker["waiting"],
             f"{worker['wait_ms'] / 1000:.1f}s" if worker["wait_ms"] else None,
@@ -181,7 +183,7 @@ async def limits(*, common: Common = DEFAULTS) -> None:
         htdag llm limits
     """
     async with connected(common) as console:
-        found = plain(await console.call("llm-worker.llm.limits", {}))
+        found = plain(await _read(console, "limits", {}, common.output))
     common.output.value(found, limits_text)
 
 
@@ -190,6 +192,7 @@ async def ledger(
     corr_id: str | None = None,
     /,
     *,
+    corr: str | None = None,
     run: str | None = None,
     epic: str | None = None,
     day: str | None = None,
@@ -206,6 +209,8 @@ async def ledger(
     ----------
     corr_id
         Only this call.
+    corr
+        The same, as a flag.
     run
         Only calls of this run.
     epic
@@ -215,13 +220,12 @@ async def ledger(
     limit
         How many of the newest calls are listed; the sums are over all.
     """
-    wishes = {"corr_id": corr_id, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
+    if corr_id is not None and corr is not None and corr != corr_id:
+        raise Rejected("bad_request", "two calls are named", field="corr", hint="say one of them")
+    wishes = {"corr_id": corr_id or corr, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
     async with connected(common) as console:
-        found = plain(
-            await console.call(
-                "llm-worker.llm.ledger", {key: value for key, value in wishes.items() if value is not None}
-            )
-        )
+        asked = {key: value for key, value in wishes.items() if value is not None}
+        found = plain(await _read(console, "ledger", asked, common.output))
     common.output.value(found, lambda _: ledger_text(found, common.output))
 
 
@@ -251,7 +255,7 @@ async def estimate(
     """
     request = request_of(what, model, max_tokens)
     async with connected(common) as console:
-        found = plain(await console.call("llm-worker.llm.estimate", request))
+        found = plain(await _read(console, "estimate", request, common.output))
     common.output.value(found, estimate_text)
 
 
@@ -273,7 +277,7 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
     run_id, _, node_id = node.partition(".")
     body = {"run_id": subjects.check_id(run_id, "run_id"), "node_id": subjects.check_id(node_id, "node_id")}
     async with connected(common) as console:
-        tokens = plain(await console.call("llm-worker.llm.tail", {**body, "from_seq": from_seq}))
+        tokens = plain(await _read(console, "tail", {**body, "from_seq": from_seq}, common.output))
     if not tokens:
         text = f"no tokens of {node} are kept"
         hint = "they are kept for 15 minutes, and only of calls with `stream`"
@@ -322,6 +326,16 @@ async def replay(
     if live and isinstance(answer.get("error"), dict):
         raise RemoteRejected(answer["error"])
     common.output.value(answer, answer.get("output") or "")
+
+
+async def _read(console: Console, verb: str, body: Any, output: Output) -> Any:
+    """Ask the pool what changes nothing: one worker that is frozen costs a moment, and is named."""
+    found, silence = await first_answer(lambda: console.call(f"llm-worker.llm.{verb}", body))
+    if silence:
+        views, _ = await first_answer(lambda: console.call("llm-worker.llm.workers", {}))
+        silent = [view.worker_id for view in views if view.silent]
+        output.note(f"no answer at first; silent now: {', '.join(silent) or 'nobody'}")
+    return found
 
 
 async def _ask(

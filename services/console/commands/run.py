@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from contracts.errors import FAILED, OK, Rejected
+from contracts.errors import OK, Rejected
 from contracts.limits import COMPLEXITY_MAX, GOAL_CHARS_MAX
 from services.console import not_yet, task_file
 from services.console.connection import Console, connected
@@ -106,7 +106,8 @@ async def run(
 
     On a terminal a live tree shows tasks, tokens and cost; elsewhere there is one
     line per event. With --json the result is one document; with --json --follow
-    there is one document per event. Exit code 1 when the run fails.
+    there is one document per event. Exit code 1 when the run fails,
+    6 when a budget was used up.
 
     Of the tasks of a file that are ready, the one with the smallest priority goes
     first (5 when not given); of strategies, the largest priority wins.
@@ -180,7 +181,7 @@ async def _start_file(
 
 
 async def _watch(console: Console, run_id: str, output: Output, *, follow: bool) -> int:
-    from services.console.follow_run import choose, follow_run
+    from services.console.follow_run import choose, exit_code, follow_run
     from services.runtime.clock import SystemClock
 
     clock = SystemClock()
@@ -201,4 +202,4 @@ async def _watch(console: Console, run_id: str, output: Output, *, follow: bool)
             "elapsed_s": board.elapsed_s(clock.now_ms()),
         }
         output.value({**result, **bill})
-    return OK if board.status == "completed" else FAILED
+    return exit_code(board)

@@ -116,7 +116,7 @@ async def watch(run_id: str, /, *, common: Common = DEFAULTS) -> int:
     run_id
         Id of the run; `htdag runs list` shows them.
     """
-    from services.console.follow_run import choose, follow_run
+    from services.console.follow_run import choose, exit_code, follow_run
 
     clock = SystemClock()
     async with connected(common) as console:
@@ -125,7 +125,7 @@ async def watch(run_id: str, /, *, common: Common = DEFAULTS) -> int:
         board = await follow_run(console, run_id, show_, clock)
         if common.json:
             common.output.value(await console.call("executor.run.result", {"run_id": run_id}))
-    return OK if board.status == "completed" else FAILED
+    return exit_code(board)
 
 
 @app.command

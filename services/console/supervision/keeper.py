@@ -3,17 +3,18 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from contracts.errors import Rejected
 from contracts.llm import LlmDrain, WorkerView
-from contracts.streams import LLM_REQUESTS
 from contracts.subjects import LLM_DRAIN, rpc
+from services.console.asking import first_answer
 from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.supervision.autoscale import IDLE_S, Autoscaler, Signal
+from services.console.supervision.backlog import pending_requests
 from services.console.supervision.readiness import instance_of
 from services.console.supervision.scale import Bounds, free_name, service_of, wished
 
@@ -135,17 +136,20 @@ class Keeper:
     async def _signal(self, bus: "Bus", views: Mapping[str, WorkerView], running: Mapping[str, int]) -> Signal:
         ours = {self._worker_of(pid) for pid in running.values()}
         up = [view for view in views.values() if view.status == "up" and view.worker_id in ours]
-        info = await bus.api(f"CONSUMER.INFO.{LLM_REQUESTS}.{POOL}")
-        pending = int(info["num_pending"])
+        idle = sum(view.in_flight == 0 for view in up)
+        if any(view.limited for view in up):
+            return Signal(idle=idle)  # a limit of all together is reached: more hands would wait with the others
+        pending, wait_ms = await pending_requests(bus)
         return Signal(
             waiting=sum(view.waiting for view in up) + pending,
-            wait_ms=max([view.wait_ms for view in up] + [1_000 if pending else 0]),
-            idle=sum(view.in_flight == 0 for view in up),
+            wait_ms=max([view.wait_ms for view in up] + [wait_ms]),
+            idle=idle,
         )
 
     async def _views(self, bus: "Bus") -> dict[str, WorkerView]:
         try:
-            views: list[Any] = await bus.call(rpc(POOL, "llm", "workers"), {}, timeout_s=ASK_S, into=list[WorkerView])
+            subject = rpc(POOL, "llm", "workers")
+            views, _ = await first_answer(lambda: bus.call(subject, {}, timeout_s=ASK_S, into=list[WorkerView]))
         except Rejected:
             return {}  # none is up yet: there is nothing to go by, but what is wished at least
         return {view.worker_id: view for view in views}

@@ -22,6 +22,7 @@ from services.llm_worker.breaker.decider import (
     COUNTED,
     FORGOTTEN_AFTER_MS,
     Abandon,
+    Breaker,
     BreakerCommand,
     BreakerState,
     Enter,
@@ -188,7 +189,7 @@ class Breakers:
             self._log.warning("breaker_unwritable", model=model, code=error.code)
 
     async def _append(self, known: _Known, happened: list[BreakerEvent]) -> bool:
-        model, now = known.breaker.model, rfc3339(self._clock.now_ms())
+        before, model, now = known.breaker, known.breaker.model, rfc3339(self._clock.now_ms())
         commit = Commit(at=now, by=self._worker_id, cause=self._worker_id, corr=model, events=happened)
         self._count += 1
         try:
@@ -200,6 +201,7 @@ class Breakers:
             self._metrics.inc("htdag_commits_total", stream=EVENTS_LLM_WORKER, outcome="conflict")
             return False
         self._metrics.inc("htdag_commits_total", stream=EVENTS_LLM_WORKER, outcome="stored")
+        self._count_transitions(before, happened)
         if seq > known.seq:  # else the follower was faster
             for event in happened:
                 self._evolve(known, event)
@@ -218,8 +220,14 @@ class Breakers:
         now = known.breaker.status
         self._metrics.set("htdag_llm_breaker_state", GAUGE[now], model=event.model)
         if now != before and isinstance(event, _TRANSITIONS):
-            self._metrics.inc("htdag_llm_breaker_transitions_total", model=event.model, to=now)
             self._log.info("breaker", model=event.model, was=before, now=now, by=event.worker)
+
+    def _count_transitions(self, breaker: Breaker, happened: list[BreakerEvent]) -> None:
+        """By whoever wrote them, and nobody else: the sum over all workers is what the log holds."""
+        for event in happened:
+            was, breaker = breaker.status, BREAKER.evolve(breaker, event)
+            if breaker.status != was and isinstance(event, _TRANSITIONS):
+                self._metrics.inc("htdag_llm_breaker_transitions_total", model=event.model, to=breaker.status)
 
     def _subject(self, model: str) -> str:
         return events("llm-worker", "breaker", aggregate_id(model))

@@ -17,7 +17,7 @@ from contracts.commit import HEADER_TYPES, Commit
 from contracts.errors import Rejected
 from contracts.ledger import LEDGER_ID, LedgerEvent, LlmPaid, LlmReleased
 from contracts.subjects import events
-from services.llm_worker.ledger.decider import Later, LedgerCommand, decide
+from services.llm_worker.ledger.decider import Later, LedgerCommand, Reserve, decide
 from services.llm_worker.ledger.state import Ledger, evolve, trim
 from services.runtime import faults
 from services.runtime.clock import Clock, rfc3339
@@ -129,6 +129,14 @@ class Book:
         """How many calls wait for a limit."""
         return sum(not wish.answer.done() for wish in self._waiting)
 
+    @property
+    def held_up(self) -> int:
+        """How many of them wait for a limit of all calls: no other call would fare better, on whichever worker."""
+        return sum(
+            isinstance(wish.command, Reserve) and wish.command.model_limits.lifted and not wish.answer.done()
+            for wish in self._waiting
+        )
+
     # -- turns -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -177,6 +185,7 @@ class Book:
             await self._catch_up()
         batch = self._batch()
         if not batch:
+            self._changed()  # what others wrote, or another day
             return
         state = self.state
         state.undo = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from contracts.codec import CommitCodec
-from contracts.ledger import LedgerEvent
+from contracts.ledger import LedgerEvent, LlmPaid
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flights
@@ -28,7 +28,7 @@ CODEC: CommitCodec[LedgerEvent] = CommitCodec(LedgerEvent)
 
 
 class Observer:
-    """Counts the ledger's commits."""
+    """Counts the ledger's commits, and what the calls in them used and cost: paid is what stands in the ledger."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -37,8 +37,19 @@ class Observer:
         """See services.runtime.ports.Observer."""
         for event in events:
             self._metrics.inc("htdag_events_appended_total", stream=EVENTS_LLM_WORKER, type=CODEC.tags[type(event)])
+            if isinstance(event, LlmPaid):
+                self._paid(event)
         self._metrics.inc("htdag_commits_total", stream=EVENTS_LLM_WORKER, outcome="stored")
         self._metrics.observe("htdag_commit_seconds", seconds, stream=EVENTS_LLM_WORKER)
+
+    def _paid(self, paid: LlmPaid) -> None:
+        count, provider, model, cost = self._metrics.inc, paid.provider, paid.model, paid.cost_usd_micros
+        count("htdag_llm_tokens_total", paid.prompt_tokens, provider=provider, model=model, type="input")
+        count("htdag_llm_tokens_total", paid.completion_tokens, provider=provider, model=model, type="output")
+        if cost is None:
+            count("htdag_llm_cost_unknown_total", provider=provider, model=model)
+        elif cost:
+            count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
 
     def conflict(self) -> None:
         """See services.runtime.ports.Observer."""

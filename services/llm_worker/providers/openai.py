@@ -30,11 +30,9 @@ class OpenAiProvider:
         self._clients: dict[tuple[str, str], AsyncOpenAI] = {}
 
     def missing(self, resolved: Resolved) -> str:
-        """A model that names a key needs it, unless its URL is somebody's own server."""
-        config = resolved.config
-        if config.api_key_env and not config.base_url and not self._key_of(resolved):
-            return f"{config.api_key_env} is not set"
-        return ""
+        """A model that names a key needs it. Somebody's own server that needs none is configured without a name."""
+        named = resolved.config.api_key_env
+        return f"{named} is not set" if named and not self._key_of(resolved) else ""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -42,7 +42,7 @@ def test_what_is_not_limited_says_so_and_models_have_lines_of_their_own():
     assert limits_text({**LIMITS, **lifted}).splitlines() == [
         "daily no limit  spent $12.40  reserved $0.60  resets 00:00Z | no limit/min used 41 "
         "| concurrent 10/no limit queue 7",
-        "3 calls of unknown cost today",
+        "3 calls of unknown cost today (limits count what they were held for, the ledger nothing)",
         "gpt-4o: daily $5.00  spent $0.000001  reserved $0.00 | 5/min used 2 | concurrent 0/1",
     ]
 
@@ -79,8 +79,13 @@ def test_a_call_is_shown_with_what_it_cost_or_is_held_for():
         "rows": rows,
     }
     *lines, sums = ledger_text(found, Output(json=False)).splitlines()
-    assert [line.split()[5] for line in lines[1:]] == ["$0.00045", "unknown", "($0.0009)", "-"]
-    assert sums == "2 calls  30 tokens  $0.00045  and 1 of unknown cost  reserved $0.0009 for 1"
+    assert [line.split()[5:7] for line in lines[1:]] == [
+        ["$0.0009", cost] for cost in ("$0.00045", "unknown", "($0.0009)", "-")
+    ]
+    assert sums == (
+        "2 paid calls  30 tokens  $0.00045  and 1 of unknown cost "
+        "(limits count what they were held for, the ledger nothing)  reserved $0.0009 for 1"
+    )
     assert ledger_text({**found, "rows": []}, Output(json=False)) == sums
 
 

@@ -1,5 +1,6 @@
 """What may join a run: every refusal has its code, and a graph that can be carried out has an order."""
 
+import msgspec
 import pytest
 
 from contracts.errors import Rejected
@@ -53,6 +54,15 @@ def test_a_sound_plan_passes():
 )
 def test_refusals(tasks: list[TaskSpec], code: str):
     assert refusal(*tasks).code == code
+
+
+@pytest.mark.parametrize("field", ["budget_usd_micros", "budget_tokens"])
+@pytest.mark.parametrize("amount", [-1, (1 << 53) + 1])
+def test_a_budget_that_is_none_is_refused_with_its_field(field: str, amount: int):
+    assert refusal(noop("a", **{field: amount})).detail["field"] == field
+    with pytest.raises(Rejected) as refused:
+        check_options(msgspec.convert({field: amount}, RunOptions))
+    assert refused.value.detail["field"] == f"options.{field}"
 
 
 @pytest.mark.parametrize(

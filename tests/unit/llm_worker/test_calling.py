@@ -1,9 +1,12 @@
-"""How long a call waits for a place."""
+"""How long a call waits for a place, and for a limit."""
+
+import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from contracts.llm import LlmInput, LlmParams, LlmRequest
-from services.llm_worker.calling import patience_s
+from services.llm_worker.calling import patience_s, reserved_until_s
 from services.llm_worker.config import ModelConfig
 from services.llm_worker.flight import Flight, Waiter
 from services.llm_worker.journal import Key
@@ -32,3 +35,12 @@ def flight(answer_to: str, left_s: float | None) -> Flight:
 )
 def test_a_run_hears_of_an_overloaded_model_before_it_gives_up(answer_to, left_s, wait_s):
     assert patience_s(flight(answer_to, left_s), 600.0, NOW_MS) == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize(("reply", "left_s"), [("_INBOX.x", 18), ("", 30)])
+async def test_who_asks_at_an_inbox_waits_for_a_limit_from_when_the_request_was_stored(reply, left_s):
+    asked = flight("", None)
+    stored = SimpleNamespace(stored_at_ms=NOW_MS - 12_000)
+    asked.waiters = [Waiter(stored, reply, "", 0)]  # type: ignore[arg-type]  # nobody settles it here
+    now_s = asyncio.get_running_loop().time()
+    assert reserved_until_s(asked, now_s + 600, NOW_MS) - now_s == pytest.approx(left_s, abs=1)

@@ -63,6 +63,7 @@ def test_the_roll_is_answered_to_who_calls_it_and_never_with_up_after_a_goodbye(
         models=[],
         in_flight=lambda: 0,
         load=Load(clock=clock, metrics=Metrics()),
+        limited=lambda: 0,
         every_s=30.0,
         log=None,
     )

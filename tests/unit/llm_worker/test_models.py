@@ -6,6 +6,7 @@ from contracts.errors import Rejected
 from contracts.llm import LlmInput, LlmParams, LlmRequest
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.models import ModelTable
+from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.resolving import Resolver
 
 
@@ -110,3 +111,22 @@ def test_a_configured_name_that_can_never_answer_is_wrong_configuration(options,
 
 def test_a_model_whose_key_is_not_there_yet_may_be_configured():
     table(aliases={"gpt": "openai/gpt-4o", "m": "mock:delay=2s"}).check()
+
+
+@pytest.mark.parametrize(("environ", "missing"), [({}, "OWN_KEY is not set"), ({"OWN_KEY": "k"}, "")])
+def test_a_key_that_is_named_and_not_set_is_missing_also_at_somebodys_own_url(environ, missing):
+    own = ModelConfig(provider="openai", model="q", base_url="http://127.0.0.1:1", api_key_env="OWN_KEY")
+    models = ModelTable(Config(models={"own": own}), environ)
+    assert OpenAiProvider(lambda one: models.key_of(one.config)).missing(models.resolve("own")) == missing
+
+
+def test_somebodys_own_server_needs_no_key():
+    models = ModelTable(Config(openai_base_url="http://127.0.0.1:1"), {})
+    assert OpenAiProvider(lambda one: models.key_of(one.config)).missing(models.resolve("openai/q")) == ""
+
+
+def test_a_fallback_that_nobody_knows_is_refused_at_the_start():
+    models = ModelTable(Config(models={"a": ModelConfig(provider="mock", fallback=("mock", "nosuch"))}), {})
+    with pytest.raises(Rejected) as refused:
+        models.check()
+    assert (refused.value.code, refused.value.detail["key"]) == ("bad_config", "llm_worker.models.a.fallback")
