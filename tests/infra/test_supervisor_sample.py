@@ -71,7 +71,8 @@ async def test_the_commands_of_the_sample_start_an_instance(by_hand: ByHand) -> 
     listed = by_hand.run(f"set -a; . {by_hand.etc}/htdag.env; set +a", '"$HTDAG_BIN" strategies list')
     assert "standard" in listed
     password = (by_hand.etc / "keys" / "operator").read_text().strip()
-    pids = {line.split()[0]: line.split("pid ")[1].split(",")[0] for line in by_hand.control("status").splitlines()}
+    running = [line for line in by_hand.control("status").splitlines() if "RUNNING" in line]
+    pids = {line.split()[0]: line.split("pid ")[1].split(",")[0] for line in running}
     for service in SERVICES:
         assert password not in Path(f"/proc/{pids[service]}/environ").read_text(errors="replace"), service
     by_hand.control("shutdown")
