@@ -6,6 +6,7 @@ import pytest
 
 from contracts import streams, subjects
 from contracts.errors import Rejected
+from contracts.rights import BOOTSTRAP
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.own_streams import OwnStreams
@@ -78,8 +79,9 @@ async def test_a_missing_stream_is_not_a_missing_broker(nats_server: NatsServer)
 
 
 async def test_whoever_may_not_make_it_says_which_is_missing_until_it_is_there(guarded: Guarded) -> None:
-    operator, identity = await guarded.bus("operator"), await guarded.bus("identity")
-    await provision.apply(operator)
+    keeper, operator = await guarded.bus(BOOTSTRAP), await guarded.bus("operator")
+    identity = await guarded.bus("identity")
+    await provision.apply(keeper)
     log = Log()
     own = OwnStreams("identity", makes=False, log=log)
     await own.at_start(identity)
@@ -90,7 +92,7 @@ async def test_whoever_may_not_make_it_says_which_is_missing_until_it_is_there(g
     assert own.reason == f"there is no {streams.CONVERSATIONS}: `htdag bus apply` makes it"
     await own.look_again(identity)  # there is one look under way: no second one beside it
     assert not looking.done()
-    await provision.apply(operator)
+    await provision.apply(keeper)
     await looking
     assert own.reason is None
 

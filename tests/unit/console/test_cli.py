@@ -26,6 +26,12 @@ def leaves(app, chain=()):
         yield from leaves(app[name], (*chain, name))
 
 
+def alone(*words):
+    """What a command prints in a process of its own: a command that was listed keeps the help of the list."""
+    script = "import sys; from services.console import cli; sys.exit(cli.run(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True).stdout
+
+
 def every_command():
     for name in COMMANDS:
         yield from leaves(cli.application(used=name)[name], (name,))
@@ -91,9 +97,8 @@ def test_version_is_data(capsys):
     assert set(json.loads(capsys.readouterr().out)) == {"htdag", "python", "nats-py"}
 
 
-def test_completion_knows_the_commands(capsys):
-    assert cli.run(["completion", "bash"]) == 0
-    assert "strategies" in capsys.readouterr().out
+def test_completion_knows_the_commands():
+    assert "strategies" in alone("completion", "bash")
 
 
 def test_an_unknown_service_is_refused(capsys):
@@ -135,17 +140,13 @@ def test_a_closed_pipe_ends_quietly(monkeypatch):
 
 
 def test_every_group_of_commands_has_an_example():
-    # In a process of its own: a command that was listed keeps the help of the list.
-    script = "import sys; from services.console import cli; sys.exit(cli.run(sys.argv[1:]))"
     for name in ("bus", "config", "epics", "llm", "models", "runs", "strategies", "tasks"):
-        argv = [sys.executable, "-c", script, name, "--help"]
-        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        said = alone(name, "--help")
         assert f"htdag {name} " in said.partition("For example:")[2], said
 
 
-def test_completion_knows_the_services_and_which_options_take_no_value(capsys):
-    assert cli.run(["completion", "bash"]) == 0
-    script = capsys.readouterr().out
+def test_completion_knows_the_services_and_which_options_take_no_value():
+    script = alone("completion", "bash")
     taking = next(line for line in script.splitlines() if "options_with_values=" in line).split("'")[1].split()
     assert {"--follow", "--stream"}.isdisjoint(taking)
     assert {"--run-id", "--home"} <= set(taking)
