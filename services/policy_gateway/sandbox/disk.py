@@ -22,6 +22,9 @@ CLOCK_SLACK_S: Final = 2.0
 LOOK_EVERY_S: Final = 1.0
 LOOK_COST_TIMES: Final = 20
 """After a look, nothing is looked at for so many times as long as it took; but when the disk shrinks meanwhile."""
+ROOM_BYTES_MIN: Final = 64 << 20
+ROOM_ENTRIES_MIN: Final = 1_000
+"""The disk has to lose at least so much before the next look is hastened: others write, too."""
 
 
 class Disk:
@@ -31,7 +34,8 @@ class Disk:
         self._pid, self._folders, self._limits, self._ledger = pid, folders, limits, ledger
         self._since_s = time.time() - CLOCK_SLACK_S
         self._most = self._mark = free_of(folders)
-        self._look_at_s = time.monotonic()
+        self._look_at_s = self._hasten_at_s = time.monotonic()
+        self._room = Free(limits.disk_written_bytes, limits.disk_written_entries)
         self._before = ledger.known(folders)
 
     def filled(self) -> bool:
@@ -46,16 +50,16 @@ class Disk:
         # Space that others free makes room for more: both marks rise with it, and shrinking is told from there.
         self._most, self._mark = _larger(self._most, now), _larger(self._mark, now)
         began_s = time.monotonic()
-        if (
-            self._mark.bytes - now.bytes <= limits.disk_written_bytes
-            and self._mark.entries - now.entries <= limits.disk_written_entries
-            and began_s < self._look_at_s
-        ):
+        shrank = (
+            self._mark.bytes - now.bytes > self._room.bytes or self._mark.entries - now.entries > self._room.entries
+        )
+        if began_s < (self._hasten_at_s if shrank else self._look_at_s):
             return False
         self._mark = now
         exceeded = self._exceeded(self._most.bytes - now.bytes)
         ended_s = time.monotonic()
-        self._look_at_s = ended_s + max(LOOK_EVERY_S, LOOK_COST_TIMES * (ended_s - began_s))
+        took_s = ended_s - began_s
+        self._hasten_at_s, self._look_at_s = ended_s + took_s, ended_s + max(LOOK_EVERY_S, LOOK_COST_TIMES * took_s)
         return exceeded
 
     def last_look(self) -> None:
@@ -80,6 +84,10 @@ class Disk:
         bytes_, entries = bytes_ + held.bytes, entries + held.entries
         if lost_bytes > limits.disk_written_bytes >= bytes_ and (holding.closed or nameless.hides(self._pid)):
             return True
+        self._room = Free(
+            max(limits.disk_written_bytes - bytes_, ROOM_BYTES_MIN),
+            max(limits.disk_written_entries - entries, ROOM_ENTRIES_MIN),
+        )
         return bytes_ > limits.disk_written_bytes or entries > limits.disk_written_entries
 
 
