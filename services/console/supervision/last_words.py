@@ -9,7 +9,7 @@ _TAIL_BYTES: Final = 16 << 10
 
 
 def last_words(log: Path) -> str:
-    """The last error of the process that wrote last or of those before it, else the last line; empty without a log.
+    """The last error of the process that wrote last, else its last line, in brackets; empty when there is no log.
 
     A process that ends in good order says so last: the reason stands some lines above.
     """
@@ -21,9 +21,7 @@ def last_words(log: Path) -> str:
         return ""
     entries = [_entry(line) for line in lines]
     writer = entries[-1].get("instance")
-    everybodys = [entry for entry in entries if entry.get("level") == "error"]
-    # One that was just started again has not come to its error yet: it is the one of those before it.
-    errors = [entry for entry in everybodys if entry.get("instance") == writer] or everybodys
+    errors = [entry for entry in entries if entry.get("level") == "error" and entry.get("instance") == writer]
     return f" ({_told(errors[-1]) if errors else lines[-1].strip()})"
 
 
