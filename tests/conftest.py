@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from services.runtime import nats_client, provision
+from services.runtime.bus import Bus
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
 from tests.support import boxes
@@ -119,3 +121,13 @@ def clock() -> FixedClock:
 def ids() -> CountingIds:
     """Ids that count: the same in every run of a test."""
     return CountingIds()
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """A connection to a server of its own that has htdag's streams."""
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    yield bus
+    await bus.close()

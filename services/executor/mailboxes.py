@@ -32,6 +32,7 @@ from services.runtime.mailbox import Answered, Interrupted, Outcome
 from services.runtime.metrics import Metrics
 from services.runtime.publisher import Stored
 from services.runtime.pull import Delivery
+from services.runtime.surroundings import WAITED_OUT
 
 KEEP_ALIVE_S: Final = 1.5
 """Well below the consumers' ack_wait of 5 s: only a dead or frozen executor lets a message go to another."""
@@ -39,11 +40,6 @@ NAK_DELAY_S: Final = 1.0
 NEWER_DELAY_S: Final = 15.0
 TIME: Final = "time"
 """Verb of the mailbox message that says only that time has passed."""
-WAITED_OUT: Final = frozenset(
-    {"nats_unavailable", "storage_full", "stream_missing", "mailbox_full", "timeout", "jetstream_unavailable"}
-)
-"""Failures of the surroundings: the message is innocent and comes again for as long as they last."""
-
 FORGED: Final = "approval_not_genuine"
 APPROVAL: Final = "approval"
 """Verb by which identity alone may speak: the answer of a gate is believed under no other."""

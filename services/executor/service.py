@@ -39,6 +39,7 @@ from services.runtime.app import App
 from services.runtime.bus import Bus
 from services.runtime.decider import Decider
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
+from services.runtime.housekeeping import tidy
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lua.host import LuaHost
 from services.runtime.placement import Placement
@@ -194,9 +195,7 @@ async def _housekeeping(app: App, host: ActorHost[RunCommand, Run, RunEvent]) ->
     """Forget actors at rest, and say how many there are."""
     while True:
         await asyncio.sleep(PASSIVATE_EVERY_S)
-        host.passivate()
-        app.metrics.set("htdag_actors_active", host.active, aggregate="run")
-        app.metrics.set("htdag_mailbox_messages", host.waiting, aggregate="run")
+        tidy(app.metrics, host)
         running = sum(run.status == "running" for run in host.states().values())
         app.metrics.set("htdag_runs_running", running)
 

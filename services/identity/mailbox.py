@@ -31,16 +31,16 @@ from services.identity.approval.decider import (
 from services.identity.gates import ApprovalHost
 from services.identity.names import key_of
 from services.runtime.bus import Bus
+from services.runtime.dead_letters import DeadLetters
 from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
 from services.runtime.mailbox import Interrupted
+from services.runtime.metrics import Metrics
 from services.runtime.pull import Delivery
+from services.runtime.surroundings import WAITED_OUT
 
 NAK_DELAY_S: Final = 1.0
 RETRY_S: Final = 1.0
-WAITED_OUT: Final = frozenset(
-    {"nats_unavailable", "storage_full", "stream_missing", "mailbox_full", "timeout", "jetstream_unavailable"}
-)
 _DECODE: Final = msgspec.json.Decoder(ApprovalMessage).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
 Spawn = Callable[[Coroutine[Any, Any, Any], str], Any]
@@ -89,8 +89,9 @@ class Answers:
 class Mailbox:
     """Hands deliveries to the gates and settles them when their commit is stored."""
 
-    def __init__(self, bus: Bus, host: ApprovalHost, log: Log, spawn: Spawn) -> None:
-        self._bus, self._host, self._log, self._spawn = bus, host, log, spawn
+    def __init__(self, bus: Bus, host: ApprovalHost, metrics: Metrics, log: Log, spawn: Spawn) -> None:
+        self._host, self._spawn = host, spawn
+        self._dead_letters = DeadLetters(bus, metrics, log, NAK_DELAY_S)
 
     def take(self, delivery: Delivery) -> None:
         """Take one message in."""
@@ -129,15 +130,7 @@ class Mailbox:
             delivery.nak(NAK_DELAY_S)
 
     def _put_aside(self, delivery: Delivery, code: str, detail: str) -> None:
-        self._log.warning("dead_letter", subject=delivery.subject, seq=delivery.seq, code=code)
-        self._spawn(self._dead_letter(delivery, code, detail), "dead-letter")
-
-    async def _dead_letter(self, delivery: Delivery, code: str, detail: str) -> None:
-        try:
-            await self._bus.dead_letter(delivery, code, detail)
-        except Rejected as error:  # it stays where it is and comes again
-            self._log.warning("dead_letter_failed", code=error.code)
-            delivery.nak(NAK_DELAY_S)
+        self._spawn(self._dead_letters.put_aside(delivery, code, detail), "dead-letter")
 
 
 def _wish(data: bytes) -> ApprovalCommand:

@@ -38,6 +38,7 @@ from services.runtime.actor import ActorHost
 from services.runtime.app import App
 from services.runtime.clock import Clock
 from services.runtime.host_limits import HostLimits
+from services.runtime.housekeeping import tidy
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.rpc import Caller
 
@@ -74,7 +75,7 @@ async def build(app: App) -> None:
         log=app.log,
     )  # fmt: skip
     await watch.look(at_start=True)
-    await _take_requests(app, Mailbox(app.bus, approvals, app.log, app.spawn))
+    await _take_requests(app, Mailbox(app.bus, approvals, app.metrics, app.log, app.spawn))
 
     invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)
@@ -248,7 +249,4 @@ async def _housekeeping(app: App, *hosts: ActorHost[Any, Any, Any]) -> None:
     """Forget actors at rest, and say how many there are."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
-        for host in hosts:
-            host.passivate()
-            app.metrics.set("htdag_actors_active", host.active, aggregate=host.aggregate)
-            app.metrics.set("htdag_mailbox_messages", host.waiting, aggregate=host.aggregate)
+        tidy(app.metrics, *hosts)

@@ -32,6 +32,7 @@ from services.llm_worker.settling import Settling
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
+from services.runtime.dead_letters import DeadLetters
 from services.runtime.event_store import Recorded
 from services.runtime.ids import Ids
 from services.runtime.metrics import Metrics
@@ -76,6 +77,7 @@ class Worker:
         self._keeper = Keeper(bus=bus, journal=journal, log=log)
         self._crowd = caller.crowd
         self._breakages = Breakages()
+        self._dead_letters = DeadLetters(bus, metrics, log, LATER_S)
         self._settling = Settling(bus, log, self._broken)
         self._arrived: list[Delivery] = []
         self._looking: asyncio.Task[None] | None = None
@@ -252,11 +254,7 @@ class Worker:
     async def _put_aside(self, delivery: Delivery, error: Rejected, answer: LlmError) -> None:
         waiter = Waiter.of(delivery, "")
         reply(self._bus, self._log, waiter.reply, _ENCODE(answer))
-        try:
-            await self._bus.dead_letter(delivery, error.code, error.message)
-            self._metrics.inc("htdag_dead_letters_total", stream=LLM_REQUESTS, reason=error.code)
-        except Rejected:
-            delivery.nak(LATER_S)
+        await self._dead_letters.put_aside(delivery, error.code, error.message)
 
     # -- calling and handing over ----------------------------------------------------------------------------------
 

@@ -14,13 +14,13 @@ from contracts.streams import COMMANDS
 from services.planner.epic.hand_over import HandOver
 from services.runtime.bus import Bus
 from services.runtime.lifecycle import Log
+from services.runtime.surroundings import WAITED_OUT
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 WAIT_S: Final = 10.0
 _STANDING: Final = frozenset({"storage_full", "stream_missing"})
 """What does not pass by itself soon: somebody has to mend it."""
-_TEMPORARY: Final = _STANDING | {"nats_unavailable", "timeout", "mailbox_full", "jetstream_unavailable"}
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -103,9 +103,9 @@ class HandOvers:
             try:
                 await self._bus.store(hand_over.subject, data, stream=COMMANDS, msg_id=hand_over.msg_id)
             except Rejected as error:
-                report = self._log.warning if error.code in _TEMPORARY else self._log.error
+                report = self._log.warning if error.code in WAITED_OUT else self._log.error
                 report("hand_over_failed", run_id=hand_over.run_id, code=error.code, reason=error.message)
-                if error.code not in _TEMPORARY:
+                if error.code not in WAITED_OUT:
                     return False
                 if error.code in _STANDING:
                     self._tell(hand_over.run_id, error.code)

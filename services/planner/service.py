@@ -29,6 +29,7 @@ from services.planner.unreadable import Unreadable
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
+from services.runtime.housekeeping import tidy
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.lifecycle import Log
 from services.runtime.lua.host import LuaHost
@@ -143,10 +144,7 @@ async def _housekeeping(app: App, projections: Projections, *hosts: ActorHost[An
     """Forget actors at rest, and say how many there are and how far projections are behind."""
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
-        for host in hosts:
-            host.passivate()
-            app.metrics.set("htdag_actors_active", host.active, aggregate=host.aggregate)
-            app.metrics.set("htdag_mailbox_messages", host.waiting, aggregate=host.aggregate)
+        tidy(app.metrics, *hosts)
         try:
             await projections.measure()
         except Rejected as error:

@@ -22,12 +22,13 @@ from contracts.rights import inbox
 from services.runtime import event_loop, faults, logs, nats_client, nkeys, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock, SystemClock, rfc3339
-from services.runtime.config import Config, mask_url
+from services.runtime.config import Config
 from services.runtime.health import Check, HealthServer
 from services.runtime.ids import Ids, RandomIds
 from services.runtime.lifecycle import Lifecycle, Phase
 from services.runtime.metrics import Metrics
 from services.runtime.own_streams import OwnStreams
+from services.runtime.redaction import masked
 from services.runtime.rpc import Handler, Rpc
 
 FORGED_LINES_MAX: Final = 20
@@ -178,14 +179,14 @@ class App:
         self.log.info("health", url=f"http://{self.core.http_host}:{port}/readyz")
 
     async def _connect(self) -> Client:
-        self._waits_for = f"no NATS server answers at {mask_url(self.core.nats_url)}"
+        self._waits_for = f"no NATS server answers at {masked(self.core.nats_url)}"
         while True:
             try:
                 return await self._login(self.name, self._reconnected)
             except Rejected as error:
                 if error.code != "nats_unavailable":
                     raise
-                self.log.warning("nats_unavailable", url=mask_url(self.core.nats_url), hint=error.kind.hint)
+                self.log.warning("nats_unavailable", url=masked(self.core.nats_url), hint=error.kind.hint)
 
     def _key(self, user: str) -> nkeys.KeyPair | None:
         if self.core.nats_nkey_file is None:
@@ -263,7 +264,7 @@ class App:
         # nats-py tries a refused login again for ever; nothing here can work without it.
         self._refused_logins += 1
         if self._refused_logins == REFUSED_LOGINS_MAX and self.life.phase is not Phase.STOPPING:
-            self.log.error("nats_denied", url=mask_url(self.core.nats_url), hint=CATALOGUE["nats_denied"].hint)
+            self.log.error("nats_denied", url=masked(self.core.nats_url), hint=CATALOGUE["nats_denied"].hint)
             self.life.kill("NATS refuses these credentials now", CATALOGUE["nats_denied"].exit_code)
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 import msgspec
 
 from contracts.errors import Rejected
-from services.runtime.redaction import HIDDEN, masked, masked_tree
+from services.runtime.redaction import HIDDEN, masked_tree
 from services.runtime.secret_names import secret_name
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -225,11 +225,6 @@ class Config:
                     continue
                 self._origins[name, key] = origin
                 break
-
-
-def mask_url(text: str) -> str:
-    """`text` with the passwords of its URLs hidden."""
-    return masked(text) if "://" in text else text
 
 
 def _merged(*layers: Mapping[str, Mapping[str, _Layered]]) -> dict[str, dict[str, _Layered]]:

@@ -21,7 +21,6 @@ from typing import Any, Final, Literal
 from services.runtime.redaction import masked, masked_tree
 
 TRACEPARENT: Final = "traceparent"
-TRACESTATE: Final = "tracestate"
 _FORM: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 SHUTDOWN_S: Final = 2.0
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,15 +18,6 @@ from tests.support.nats_server import NatsServer
 
 EXECUTOR_TIMERS = next(spec for spec in streams.CONSUMERS if spec.stream == streams.TIMERS)
 FIRST_MAILBOX = next(spec for spec in streams.CONSUMERS if spec.stream == streams.COMMANDS)
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 async def test_applying_again_changes_nothing(bus: Bus) -> None:

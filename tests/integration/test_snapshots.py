@@ -14,7 +14,6 @@ from services.executor.run.decider import RUN
 from services.executor.run.effects import RunNoop
 from services.executor.run.state import Run, digest
 from services.executor.views import view_of
-from services.runtime import nats_client, provision
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
@@ -24,20 +23,10 @@ from services.runtime.ids import CountingIds
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.snapshots import HEADER_AT_SEQ, HEADER_FORMAT, JetStreamSnapshots
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 
 SUBJECT = subjects.events("executor", "run", "r1")
 BESIDE = subjects.snapshot("executor", "run", "r1")
 TASKS = 40
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 class WatchedStore(JetStreamEventStore):

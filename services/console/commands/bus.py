@@ -35,7 +35,6 @@ dlq = App(
     help_format="plaintext",
 )
 app.command(dlq)
-_PAGE = 1024
 
 
 @app.command

@@ -32,7 +32,7 @@ class Shown(NamedTuple):
     lossy: bool
 
 
-class Kept:
+class HeadAndTail:
     """Takes a stream in piece by piece, keeps half of `bytes_max` from its beginning and half from its end."""
 
     def __init__(self, bytes_max: int) -> None:
@@ -60,7 +60,7 @@ class Kept:
         return Output(bytes(self._kept), self._total_bytes, bytes(self._end[len(self._end) - self._end_max :]))
 
 
-async def collect(stream: asyncio.StreamReader, kept: Kept) -> None:
+async def collect(stream: asyncio.StreamReader, kept: HeadAndTail) -> None:
     """Read to the end."""
     while chunk := await stream.read(CHUNK_BYTES):
         kept.add(chunk)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from contracts.errors import Rejected
 from services.policy_gateway.sandbox.cgroups import Group
 from services.policy_gateway.sandbox.limits import Limits
-from services.policy_gateway.sandbox.output import CHUNK_BYTES, Kept, Output, collect, said, told
+from services.policy_gateway.sandbox.output import CHUNK_BYTES, HeadAndTail, Output, collect, said, told
 from services.policy_gateway.sandbox.watchdog import Watch, Watchdog
 from services.runtime.child import Child, start
 
@@ -86,7 +86,7 @@ class Running:
     ) -> Ending:
         """Wait for the program or to be stopped, end what is left, and say how it went."""
         streams = (self._process.stdout, self._process.stderr)
-        printed = [Kept(limits.output_bytes) for _ in streams]
+        printed = [HeadAndTail(limits.output_bytes) for _ in streams]
         reading = [asyncio.ensure_future(collect(stream, kept)) for stream, kept in zip(streams, printed, strict=True)]
         watchdog = Watchdog(self._first_pid, self._inside(), limits, watch)
         watchdog.start()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.policy_gateway.decision.plans import DockerPlan
-from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, Kept, said, told
+from services.policy_gateway.sandbox.output import DRAIN_PAUSE_S, HeadAndTail, said, told
 from services.policy_gateway.tools import mounts
 from services.policy_gateway.tools.engine import engine, engine_sockets, engine_url
 from services.policy_gateway.tools.tool import Ticket
@@ -63,7 +63,7 @@ class Docker:
         allowed_s = ticket.deadline_s - now_s
         ends_s = ticket.deadline_s - min(CLEAN_UP_S, CLEAN_UP_SHARE * max(allowed_s, 0.0))
         deadline = round(self._wall_clock() + allowed_s)
-        printed = {1: Kept(OUTPUT_BYTES_MAX), 2: Kept(OUTPUT_BYTES_MAX)}
+        printed = {1: HeadAndTail(OUTPUT_BYTES_MAX), 2: HeadAndTail(OUTPUT_BYTES_MAX)}
         try:
             async with asyncio.timeout_at(ends_s):
                 sockets = engine_sockets(engine_url(self._url))
@@ -111,7 +111,7 @@ class Docker:
                     await _remove(container)
 
     async def _contain(
-        self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int, printed: dict[int, Kept]
+        self, client: "Client", plan: DockerPlan, ticket: Ticket, deadline: int, printed: dict[int, HeadAndTail]
     ) -> dict[str, Any]:
         image = await _image(client, plan.image)
         info = await client.system.info()
@@ -236,7 +236,7 @@ async def _image(client: "Client", reference: str) -> dict[str, Any]:
     return image
 
 
-async def _watch(container: "DockerContainer", output: dict[int, Kept]) -> dict[str, Any]:
+async def _watch(container: "DockerContainer", output: dict[int, HeadAndTail]) -> dict[str, Any]:
     """Start the container, collect what it says until it ends, and say how it ended."""
     loop = asyncio.get_running_loop()
     async with container.attach(stdout=True, stderr=True) as stream:

@@ -1,7 +1,6 @@
 """Breakers over several workers on a real broker: failures add up, one probe goes out, the others wait for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -9,22 +8,11 @@ from contracts.errors import Rejected
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.breaker.breakers import Pass
 from services.llm_worker.config import Config, ModelConfig
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 QUICK = Config(breaker_failures=5, breaker_open_s=0.4)
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 async def pair(bus: Bus, config: Config) -> tuple[Crew, Crew]:

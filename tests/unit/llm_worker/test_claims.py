@@ -1,7 +1,6 @@
 """Workers ask each other before a call that may be under way already."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,20 +13,10 @@ from services.llm_worker.config import ModelConfig
 from services.llm_worker.flight import Flight, Flights, Phase, Waiter
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
-from services.runtime import nats_client, provision
+from services.runtime import nats_client
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 def flight(phase: Phase, *, delivered: int = 2, seq: int = 1) -> Flight:

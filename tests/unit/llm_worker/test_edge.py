@@ -1,7 +1,6 @@
 """The public edge: one answer per request, whatever the broker says twice, and a bound on what waits to be stored."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -12,21 +11,10 @@ from services.llm_worker.config import Config
 from services.llm_worker.edge import PENDING_BYTES_MAX, Edge
 from services.llm_worker.models import ModelTable
 from services.llm_worker.resolving import Resolver
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from services.runtime.ids import CountingIds
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import INPUT, Crew
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import io
 import json
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,9 @@ from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.models import ModelTable
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.table import ProviderTable
-from services.runtime import held_secrets, logs, nats_client, provision
-from services.runtime.bus import Bus
+from services.runtime import held_secrets, logs
 from services.runtime.redaction import masked
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import LIFTED, Crew
 from tests.unit.llm_worker.http_provider import answering
 from tests.unit.llm_worker.support import call, error_of
@@ -25,15 +22,6 @@ from tests.unit.llm_worker.support import call, error_of
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 KEY = "correct horse battery"
 """No shape would find it."""
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])

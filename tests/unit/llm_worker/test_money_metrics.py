@@ -1,7 +1,6 @@
 """What metrics say of money and of breakers is what the log says: counted by whoever wrote it, shown by everybody."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import structlog
@@ -13,25 +12,13 @@ from services.llm_worker.ledger.book import SUBJECT, Book
 from services.llm_worker.ledger.decider import LEDGER, Pay
 from services.llm_worker.ledger.opening import CODEC, Observer
 from services.llm_worker.ledger.state import Spent
-from services.runtime import nats_client, provision
-from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.metrics import Metrics
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 DAY = "2026-11-28"
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @pytest.mark.parametrize("estimated", [False, True])  # answered, or paid and then cancelled

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import textwrap
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,8 @@ from services.llm_worker.providers.bounds import BYTES_AROUND, BYTES_PER_TOKEN, 
 from services.llm_worker.providers.cli import CliProvider
 from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 from tests.unit.llm_worker.http_provider import answering
 from tests.unit.llm_worker.support import call, error_of, with_config
@@ -54,15 +52,6 @@ class Stranger:
             yield Delta(self.chunk)
         yield TokensUsed(*self.used)
         yield Finish("stop")
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 async def crew_with(bus: Bus, stranger: Stranger) -> Crew:

@@ -18,10 +18,9 @@ import pytest
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.providers.cli import CliProvider
 from services.llm_worker.providers.embedded import EmbeddedProvider
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer, free_port
+from tests.support.nats_server import free_port
 from tests.unit.llm_worker.crew import INPUT, LIFTED, Crew
 from tests.unit.llm_worker.http_provider import answering, events
 
@@ -64,15 +63,6 @@ CUT = "".join(
     )
 )  # fmt: skip
 """A stream of Anthropic's that breaks off."""
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @asynccontextmanager

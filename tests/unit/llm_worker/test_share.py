@@ -1,31 +1,17 @@
 """How the workers of a pool share what waits: each takes what it can begin soon, and leaves the rest to whoever can."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.crowd import AHEAD_LEAST, AHEAD_MOST, Crowd
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.models import Resolved
-from services.runtime import nats_client, provision
-from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import LIFTED, Crew
 
 PLACES = 8
 MOCK = Resolved("mock", "mock", ModelConfig(provider="mock"))
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 async def _settled(crew: Crew) -> bool:

@@ -1,7 +1,6 @@
 """What a worker does with requests that are broken, doubled, late or hostile: nothing is paid twice, nothing sticks."""
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -9,20 +8,9 @@ import pytest
 from contracts.errors import Rejected
 from services.llm_worker import worker as worker_module
 from services.llm_worker.config import Config, ModelConfig
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import LIFTED, Crew
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @pytest.fixture

@@ -14,18 +14,8 @@ from contracts.task import TaskSpec
 from services.planner import hand_overs as module
 from services.planner.epic.hand_over import HandOver, hand_over
 from services.planner.hand_overs import HandOvers
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.nats_server import NatsServer
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """Projections come up to now before they are used, and their lag is measured."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 import structlog
 
 from contracts.commit import HEADER_SUMMARY, Commit
@@ -13,20 +10,9 @@ from services.planner.epic_list import EpicList
 from services.planner.projections import Projections
 from services.planner.strategy_book import STRATEGY_CODEC, StrategyBook
 from services.planner.unreadable import Unreadable
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.metrics import Metrics
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 async def put(bus: Bus, version: int) -> None:

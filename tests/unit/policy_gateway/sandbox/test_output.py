@@ -5,7 +5,15 @@ import json
 
 import pytest
 
-from services.policy_gateway.sandbox.output import ENCODED_BYTES_MAX, SAID_BYTES_MAX, Kept, Output, collect, said, shown
+from services.policy_gateway.sandbox.output import (
+    ENCODED_BYTES_MAX,
+    SAID_BYTES_MAX,
+    HeadAndTail,
+    Output,
+    collect,
+    said,
+    shown,
+)
 
 
 async def collected(chunks: list[bytes], bytes_max: int) -> Output:
@@ -13,7 +21,7 @@ async def collected(chunks: list[bytes], bytes_max: int) -> Output:
     for chunk in chunks:
         stream.feed_data(chunk)
     stream.feed_eof()
-    kept = Kept(bytes_max)
+    kept = HeadAndTail(bytes_max)
     await collect(stream, kept)
     return kept.output()
 
