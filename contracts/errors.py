@@ -215,6 +215,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "provider_error": ErrorKind("llm", "the provider failed", "it is tried again by itself", RETRY_LATER),
     "provider_unreachable": ErrorKind("llm", "the provider cannot be reached", "check its URL and the network", FAILED),
     "provider_malformed": ErrorKind("llm", "the provider's answer cannot be read", "look at its log", FAILED),
+    "output_invalid": ErrorKind(
+        "llm", "the answer does not keep to response_schema", "see output; ask again, or another model", FAILED
+    ),
     "provider_overran": ErrorKind(
         "llm",
         "the provider said more than max_tokens allows and was stopped",

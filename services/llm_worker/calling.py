@@ -25,6 +25,7 @@ from services.llm_worker.providers.bounds import OVERRAN, of_output
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.retrying import asked_again
+from services.llm_worker.structured import check_answer
 from services.llm_worker.tool_calls import normalised
 from services.runtime import faults
 from services.runtime.bus import Bus
@@ -236,6 +237,8 @@ class Caller:
                 told.answered(None if bill.guessed else bill.used, heard.reason)
             except Exception:
                 self._log.exception("call_not_told", corr_id=flight.key.corr_id)
+            if request.params.response_schema is not None and not heard.tool_calls:
+                check_answer(request.params.response_schema, "".join(heard.parts), heard.reason)
         return self._answer_of(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
 
     def _answer_of(self, flight: Flight, heard: Heard, bill: Bill, latency_ms: float) -> LlmAnswer:

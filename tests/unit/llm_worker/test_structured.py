@@ -1,0 +1,148 @@
+"""Answers with a shape: schemas that can judge, those that cannot, and answers that keep to one or do not."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from contracts.errors import Rejected
+from services.llm_worker.config import Config
+from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.providers.mock import MockProvider
+from services.llm_worker.structured import FIELD, SHOWN_CHARS_MAX, check_answer, check_schema, in_words
+from services.runtime import nats_client, provision
+from services.runtime.bus import Bus
+from tests.support.eventually import eventually
+from tests.support.nats_server import NatsServer
+from tests.unit.llm_worker.crew import Crew
+
+COLOUR = {
+    "type": "object",
+    "properties": {"colour": {"type": "string"}},
+    "required": ["colour"],
+    "additionalProperties": False,
+}
+TREE = {"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}}
+
+
+def refused(schema: dict[str, Any]) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        check_schema(schema)
+    assert (caught.value.code, caught.value.detail["field"]) == ("invalid_request", FIELD)
+    return caught.value
+
+
+def wrong(schema: dict[str, Any], output: str, reason: str = "stop") -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        check_answer(schema, output, reason)
+    assert caught.value.code == "output_invalid"
+    return caught.value
+
+
+def bomb(steps: int) -> dict[str, Any]:
+    """Each definition asks twice for the next one."""
+    defs = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(steps)}
+    return {"$ref": "#/$defs/a0", "$defs": {**defs, f"a{steps}": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("schema", [{}, COLOUR, TREE, {"$ref": "#"}, bomb(3), {"pattern": "^(?=a)b$"}, {"enum": [1]}])
+def test_schemas_that_can_judge(schema):
+    check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "strin"}, "strin"),
+        ({"properties": {"a": {"pattern": "("}}}, "regex"),
+        ({"$ref": "http://127.0.0.1:1/schema"}, "not part of the schema"),
+        ({"items": {"$ref": "file:///etc/passwd"}}, "not part of the schema"),
+        ({"$ref": "#anchor"}, "#/$defs/name"),
+        ({"$ref": "#/$defs/missing"}, "missing"),
+        (bomb(40), "too many schemas"),
+    ],
+)
+def test_schemas_that_cannot_judge_are_refused_before_anything_is_paid(schema, says):
+    assert says in refused(schema).message
+
+
+def test_an_answer_that_keeps_to_it_passes():
+    check_answer(COLOUR, '{"colour": "red"}', "stop")
+    check_answer(TREE, '{"next": {"next": {}}}', "stop")
+    check_answer({}, "3", "stop")
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("red", "no JSON"),
+        ("", "no JSON"),
+        ('```json\n{"colour":"red"}\n```', "no JSON"),
+        ('{"colour":3}', "at /colour"),
+        ("{}", '"colour" is a required property'),
+        ('{"colour":"red","more":1}', "more"),
+        ("[" * 100 + "]" * 100, "nested too deep"),
+    ],
+)
+def test_an_answer_that_does_not_is_refused_and_shown(output, says):
+    error = wrong(COLOUR, output)
+    assert says in error.message
+    assert (error.detail["output"], error.detail["finish_reason"]) == (output, "stop")
+
+
+def test_what_is_shown_of_it_is_bounded_and_what_was_cut_off_says_so():
+    error = wrong(COLOUR, '{"colour":"' + "x" * 10_000, "length")
+    assert len(error.detail["output"]) == SHOWN_CHARS_MAX
+    assert "max_tokens" in error.to_wire()["hint"]
+    long = wrong({"type": "integer"}, '"' + "x" * 100_000 + '"')
+    assert len(long.message) < 2 * SHOWN_CHARS_MAX
+
+
+def test_a_pattern_that_tries_for_ever_does_not_hold_the_worker_up():
+    schema = {"type": "string", "pattern": r"^(a|aa)+(?<!b)$"}
+    check_schema(schema)
+    began_s = time.process_time()
+    wrong(schema, '"' + "a" * 60 + '!"')
+    assert time.process_time() - began_s < 1
+
+
+def test_a_model_without_schemas_is_told_in_words():
+    assert in_words({"type": "integer"}).endswith('\n{"type":"integer"}')
+
+
+@pytest.fixture
+async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
+    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    crew = Crew(bus, Config(limits=LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)))
+    crew.providers._by_kind["mock"] = MockProvider()
+    await crew.worker.start()
+    yield crew
+    await bus.close()
+
+
+async def told(crew: Crew, corr_id: str, text: str, **params: Any) -> dict[str, Any]:
+    model = "mock:price=0.05/call"
+    await crew.ask(corr_id, model=model, params={"response_schema": COLOUR, "mock": {"text": text}, **params})
+    return await eventually(lambda: crew.answer(corr_id))
+
+
+async def test_what_does_not_keep_to_it_is_an_outcome_that_is_paid_and_never_asked_for_again(crew):
+    error = (await told(crew, "c", "red"))["error"]
+    assert (error["code"], error["output"], error["cost_usd_micros"]) == ("output_invalid", "red", 50_000)
+    assert (await told(crew, "c", "red"))["error"] == error
+    await eventually(lambda: not crew.worker.flights.all() and not crew.worker._handing)
+    (spent,) = (spent for account, spent in crew.book.state.spent.items() if account.startswith("day/"))
+    assert (spent.calls, spent.usd_micros) == (1, 50_000)
+
+
+async def test_what_keeps_to_it_is_an_answer(crew):
+    assert (await told(crew, "c", '{"colour":"red"}'))["output"] == '{"colour":"red"}'
+
+
+async def test_a_call_of_tools_is_not_the_answer_yet(crew):
+    script = {"script": [{"tool_calls": [{"tool": "fs", "args": {"read": "/code/a"}}]}]}
+    answer = await told(crew, "c", "", mock=script, tools=[{"type": "function", "function": {"name": "fs"}}])
+    assert answer["tool_calls"][0]["name"] == "fs"
