@@ -1,6 +1,6 @@
-"""`htdag conformance`: whether programs that are not htdag's keep to its contracts."""
+"""`htdag conformance`: whether foreign workers, and an instance's refusals, keep to the contract."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
 
@@ -10,7 +10,14 @@ from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns
 
-app = App(name="conformance", help="Check programs that are not htdag's own.", help_format="plaintext")
+if TYPE_CHECKING:
+    from services.console.conformance.point import Point
+
+app = App(
+    name="conformance", help="Check the contract from outside: foreign workers, and errors.", help_format="plaintext"
+)
+ANSWER_S: Final = 30.0
+"""Providers that are told to fail are asked again before they are believed."""
 
 
 @app.command
@@ -27,12 +34,35 @@ async def worker(*, model: Annotated[str, Parameter(name="--model")], common: Co
     model
         The model it serves.
     """
-    from services.console.conformance import Conformance
+    from services.console.conformance.foreign_worker import ForeignWorker
 
     async with connected(common) as console:
-        points = await Conformance(console.bus, check_model_id(model), console.timeout_s).points()
+        points = await ForeignWorker(console.bus, check_model_id(model), console.timeout_s).points()
+    return _told(points, "POINT", common, model=model)
+
+
+@app.command
+async def errors(*, common: Common = DEFAULTS) -> int:
+    """Check that the instance refuses as its contract says: each code is produced once.
+
+    It asks what is wrong, and changes nothing: refused calls, some of them in the audit, a run of tasks that all fail,
+    some forty calls of the mock. What would need a full disk, a dead service or a locked account is a note.
+    Exit code 1 when an answer is no error of the one shape, or has another code; a note is no failure.
+
+    For example:
+        htdag conformance errors
+    """
+    from services.console.conformance.error_answers import ErrorAnswers
+
+    async with connected(common) as console:
+        points = await ErrorAnswers(console.bus, max(console.timeout_s, ANSWER_S)).points()
+    return _told(points, "CODE", common)
+
+
+def _told(points: "list[Point]", name: str, common: Common, **about: str) -> int:
+    """Print the points; the exit code."""
     failed = any(point.outcome == "fail" for point in points)
-    document = {"model": model, "passed": not failed, "points": [point._asdict() for point in points]}
+    document = {**about, "passed": not failed, "points": [point._asdict() for point in points]}
     rows = [(point.name, point.outcome, point.seen) for point in points]
-    common.output.value(document, lambda _: columns(("POINT", "OUTCOME", "SEEN"), rows))
+    common.output.value(document, lambda _: columns((name, "OUTCOME", "SEEN"), rows))
     return FAILED if failed else OK

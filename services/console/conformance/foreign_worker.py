@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -12,6 +12,7 @@ from contracts.errors import Rejected
 from contracts.foreign import ForeignAnswer, ForeignAsk, ForeignToken
 from contracts.llm import LlmParams
 from contracts.subjects import LLM_REQUEST_EDGE, LLM_SERVED, llm_serve
+from services.console.conformance.point import Point
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus, Message
@@ -21,22 +22,13 @@ LONG_CHARS: Final = 100_000
 TWICE_S: Final = 0.3
 TEXT: Final = "grüße 世界 🙂 one two three"
 _ENCODE: Final = msgspec.json.Encoder().encode
-Outcome = Literal["pass", "fail", "note"]
-
-
-class Point(NamedTuple):
-    """One point of the contract: how it went, and what was seen."""
-
-    name: str
-    outcome: Outcome
-    seen: str = ""
 
 
 class _Not(Exception):
     """A point was not met; the text says what was seen instead."""
 
 
-class Conformance:
+class ForeignWorker:
     """Asks one worker pool. `wait_s` bounds each answer."""
 
     def __init__(self, bus: "Bus", model: str, wait_s: float) -> None:

@@ -1,0 +1,1 @@
+"""Points that are checked from outside: of foreign workers, and of the errors of an instance."""
