@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.bounds import NO_COUNT, UNPACKED, bound_response, bound_wire
+from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire
+from services.llm_worker.providers.counting import beside_caches
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import native
@@ -126,12 +127,10 @@ def _given(values: dict[str, Any], dropped: tuple[str, ...]) -> dict[str, Any]:
 
 
 def tokens_of(usage: Any) -> TokensUsed:
-    """All tokens of a prompt: `input_tokens` are only those that no cache held or took."""
-    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    parts = (usage.input_tokens, read, written)
-    # The SDK does not check what it reads; a count that is none makes the usage unknown, not the answer.
-    prompt = sum(parts) if all(type(part) is int for part in parts) else NO_COUNT
-    return TokensUsed(prompt, usage.output_tokens, cache_read=read, cache_written=written)
+    """All tokens of a call. The SDK does not check what it reads."""
+    return beside_caches(
+        usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    )
 
 
 def tool_calls(content: list[Any]) -> list[dict[str, Any]]:

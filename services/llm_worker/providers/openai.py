@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
+from services.llm_worker.providers.counting import with_total
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import conversation
@@ -115,7 +116,7 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     reason = ""
     async for chunk in chunks:
         if chunk.usage is not None:
-            yield TokensUsed(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+            yield _used(chunk.usage)
         for choice in chunk.choices[:1]:
             if choice.delta.content:
                 yield Delta(choice.delta.content)
@@ -128,6 +129,13 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
     yield Finish(reason)
+
+
+def _used(usage: Any) -> TokensUsed:
+    """Nothing here is checked by the SDK, not even whether it is there."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    prompt, completion, total = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion", "total"))
+    return with_total(prompt, completion, total, getattr(details, "cached_tokens", None))
 
 
 def _size(part: Any) -> int:
