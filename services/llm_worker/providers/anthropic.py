@@ -11,7 +11,7 @@ from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire
 from services.llm_worker.providers.counting import beside_caches
-from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
+from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import native
 
@@ -62,11 +62,11 @@ class AnthropicProvider:
         except anthropic.APITimeoutError as error:
             raise Rejected("timeout", "the provider did not answer in time", provider="anthropic") from error
         except anthropic.APIStatusError as error:
-            raise of_status(error.status_code, error.body, "anthropic") from error
+            raise of_status(error.status_code, error.body, "anthropic", error.response.headers) from error
         except anthropic.APIConnectionError as error:
             raise of_connection(error, "anthropic") from error
         except anthropic.APIError as error:
-            raise of_status(500, error.body or str(error), "anthropic") from error
+            raise of_stream(error.body or str(error), "anthropic") from error
         except SENSELESS as error:
             raise Rejected("provider_malformed", provider="anthropic") from error
         answers = [block for block in message.content if structured and block.type == "tool_use" and _is_answer(block)]

@@ -10,7 +10,7 @@ from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
 from services.llm_worker.providers.counting import with_total
-from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
+from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import conversation
 
@@ -58,12 +58,12 @@ class OpenAiProvider:
         except openai.APITimeoutError as error:
             raise Rejected("timeout", "the provider did not answer in time", provider=self._name) from error
         except openai.APIStatusError as error:
-            raise of_status(error.status_code, error.body, self._name) from error
+            raise of_status(error.status_code, error.body, self._name, error.response.headers) from error
         except openai.APIConnectionError as error:
             raise of_connection(error, self._name) from error
         except openai.APIError as error:
             # Also what a stream says after it began: an error event has no status.
-            raise of_status(500, error.body or str(error), self._name) from error
+            raise of_stream(error.body or str(error), self._name) from error
         except SENSELESS as error:
             raise Rejected("provider_malformed", provider=self._name) from error
 

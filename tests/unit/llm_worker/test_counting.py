@@ -33,11 +33,13 @@ async def openai_says(usage: Any) -> TokensUsed:
 async def cli_says(usage: Any, tmp_path: Path) -> TokensUsed:
     path = tmp_path / "program.py"
     line = json.dumps({"type": "result", "subtype": "success", "is_error": False, "usage": usage})
-    path.write_text(textwrap.dedent(f"""
+    path.write_text(
+        textwrap.dedent(f"""
         import sys
         sys.stdin.read()
         print({line!r}, flush=True)
-    """))
+    """)
+    )
     provider = CliProvider(lambda _: "", {})
     return usage_of(await pieces(provider, with_config(call(), provider="cli", argv=(sys.executable, str(path)))))
 
