@@ -15,7 +15,6 @@ from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
-
 LATE_S = float("inf")
 
 
