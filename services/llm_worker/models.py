@@ -74,7 +74,12 @@ class ModelTable:
                 slots=config.embedded_slots,
             ),
             MOCK: ModelConfig(provider="mock"),
-            **{name: model for name, (key, model) in SEED_MODELS.items() if self._keys[key]},
+            # A name that the owner points elsewhere is not ours to answer, whatever keys there are.
+            **{
+                name: model
+                for name, (key, model) in SEED_MODELS.items()
+                if self._keys[key] and name not in config.aliases
+            },
             **config.models,
         }
         self._aliases: dict[str, str] = {name: LOCAL for name in SEED_MODELS if name not in self._models}
@@ -94,6 +99,10 @@ class ModelTable:
 
     def check(self) -> None:
         """Raise Rejected("bad_config") for a configured model or alias that no request can ever reach."""
+        for name in self._config.aliases:
+            if name in self._models:
+                key = f"llm_worker.aliases.{name}"
+                raise Rejected("bad_config", f"{key}: {name} is a model, and would never stand for another", key=key)
         for name in self.ids():
             try:
                 self.resolve(name)
