@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from contracts.errors import Rejected
 from contracts.subjects import check_model_id
 from services.llm_worker.config import Config, ModelConfig
+from services.runtime.environment import is_foreign
 
 LOCAL: Final = "smollm2"
 MOCK: Final = "mock"
@@ -53,6 +54,14 @@ class Resolved(NamedTuple):
 def same_model(left: str, right: str) -> bool:
     """Whether two spellings name one model: dots may be written as `-` or `_` where a subject cannot hold them."""
     return left == right or _SEPARATORS.sub("-", left) == _SEPARATORS.sub("-", right)
+
+
+def _check_variable(name: str, variable: str) -> None:
+    """Refuse a variable for a key by whose name nobody sees that it holds one: every service would be given it."""
+    if variable and not is_foreign("nats", variable):
+        key = f"llm_worker.models.{name}.api_key_env"
+        text = f"{key}: {variable} is no name of a secret, so every service would be given it"
+        raise Rejected("bad_config", text, key=key, hint="end it with _KEY, _TOKEN or _SECRET")
 
 
 class ModelTable:
@@ -115,6 +124,7 @@ class ModelTable:
                 hint = "`htdag config show`; with `htdag up --model` it is that name"
                 raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
         for name, model in self._config.models.items():
+            _check_variable(name, model.api_key_env)
             for behind in model.fallback:
                 self._check_fallback(name, behind)
 

@@ -107,6 +107,11 @@ def test_wrong_commands_of_the_mock_are_refused_before_the_call():
     [
         ({"aliases": {"gpt": "nope"}}, "llm_worker.aliases.gpt"),
         ({"aliases": {"a": "b", "b": "a"}}, "llm_worker.aliases.a"),
+        ({"models": {"m": ModelConfig(provider="openai", api_key_env="GOODKEY")}}, "llm_worker.models.m.api_key_env"),
+        (
+            {"models": {"m": ModelConfig(provider="openai", api_key_env="OPENAI_API_KEY_EU")}},
+            "llm_worker.models.m.api_key_env",
+        ),
         ({"aliases": {"smollm2": "mock"}}, "llm_worker.aliases.smollm2"),
         ({"models": {"m": ModelConfig(provider="mock")}, "aliases": {"m": "mock"}}, "llm_worker.aliases.m"),
         ({"models": {"a b": ModelConfig(provider="mock")}}, "llm_worker.models.a b"),
