@@ -42,7 +42,7 @@ def anthropic_body(block: dict[str, Any], delta: dict[str, Any]) -> str:
 
 
 CALL = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": ARGUMENTS}}
-BODIES = {
+BODIES: dict[str, tuple[Any, str]] = {
     "a tool call of openai": ("openai", openai_body({"tool_calls": [CALL]})),
     "thoughts of an openai server": ("openai", openai_body({"reasoning_content": "hm " * 100})),
     "a tool call of anthropic": (
