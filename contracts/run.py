@@ -84,7 +84,10 @@ class ResumeRun(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
 
 
 class TakeAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.answer.v1"):
-    """An LLM answer for one step of a task. Exactly one of `output` and `error` counts."""
+    """An LLM answer for one step of a task. Exactly one of `output` and `error` counts.
+
+    An error has `usage` when its provider had begun to answer: that is paid. `cached` is free.
+    """
 
     corr_id: str
     output: str = ""
@@ -96,6 +99,7 @@ class TakeAnswer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
     output_ref: OutputRef | None = None
+    cached: bool = False
 
 
 class TakeResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="run.result.v1"):

@@ -18,7 +18,10 @@ class LlmRequested(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.answered.v1"):
-    """The answer of one LLM call, as the journal has it. Unknown cost is None, never zero."""
+    """The answer of one LLM call, as the journal has it. Unknown cost is None, never zero.
+
+    An error has `usage` when its provider had begun to answer: that is paid. `cached` is free.
+    """
 
     task_id: str
     attempt: int
@@ -33,6 +36,12 @@ class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     error: dict[str, Any] | None = None
     tool_calls: list[Any] = []
     output_ref: OutputRef | None = None
+    cached: bool = False
+
+    @property
+    def paid(self) -> bool:
+        """Whether the call counts in sums: refused ones, those that failed unheard, and recorded ones do not."""
+        return not self.cached and (self.error is None or self.usage is not None)
 
 
 class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.awaited.v1"):

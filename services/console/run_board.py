@@ -220,9 +220,9 @@ def _requested(board: Board, event: events.LlmRequested, _: int) -> None:
 
 
 def _answered(board: Board, event: events.LlmAnswered, _: int) -> None:
-    used = event.usage.total_tokens if event.usage else 0
-    paid = event.cost_usd_micros or 0
-    unknown = event.cost_usd_micros is None and event.error is None
+    used = event.usage.total_tokens if event.paid and event.usage else 0
+    paid = (event.cost_usd_micros or 0) if event.paid else 0
+    unknown = event.paid and event.cost_usd_micros is None
     board.tokens += used
     board.cost_usd_micros += paid
     board.cost_unknown |= unknown

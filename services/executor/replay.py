@@ -39,7 +39,8 @@ class Replay:
                     self._completed_again.add(task_id)
                 completed.add(task_id)
             elif kind is LlmAnswered:
-                self.paid.append(event.corr_id)  # type: ignore[union-attr]
+                if event.paid:  # type: ignore[union-attr]
+                    self.paid.append(event.corr_id)  # type: ignore[union-attr]
             elif kind is ToolAnswered:
                 self.tools.append((event.task_id, event.attempt, event.call))  # type: ignore[union-attr]
             TAKERS[kind](run, event)

@@ -180,7 +180,7 @@ class Caller:
         return answer
 
     async def _tries(self, flight: Flight, tokens: TokenStream | None, may_again: bool) -> LlmAnswer:
-        timeout_s = flight.request.params.timeout_ms / 1000
+        end_s = asyncio.get_running_loop().time() + flight.request.params.timeout_ms / 1000
 
         def may(error: Rejected) -> bool:
             # What was said is paid and seen, and cannot be taken back; a run decides for itself.
@@ -193,13 +193,13 @@ class Caller:
             return await self._once(flight, tokens)
 
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(end_s):
                 try:
                     return await self._once(flight, tokens)
                 except Rejected as error:
                     if not may_again or not may(error):
                         raise
-                    return await asked_again(error, may, again)
+                    return await asked_again(error, may, again, end_s)
         except TimeoutError:
             raise Rejected("timeout", timeout_ms=flight.request.params.timeout_ms) from None
 
@@ -265,7 +265,7 @@ class Caller:
         if error_is(error, OVERRAN):
             # Nobody knows how much it would have said, and whether it counts that: it had all that was reserved.
             heard.used = all_of(flight)
-        if heard.used is not None or heard.parts:
+        if heard.begun:
             try:
                 bill = await self._believing.bill(flight, heard)
             except Exception:

@@ -18,7 +18,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model of the table, `[llm_worker.models.<id>]`.
 
     `model` is the provider's own name for it; `api_key_env` names the variable that holds the key (never the key);
-    one that ends in KEY, TOKEN or SECRET is kept from the other services (services/runtime/environment.py);
+    it must end in _KEY, _TOKEN or _SECRET: by that it is kept from the other services (runtime/environment.py);
     prices are dollars per million tokens and win over the price table; `slots` bounds concurrent calls here;
     `usd_per_day`, `requests_per_minute` and `concurrent` limit it over all workers, 0 does not;
     `drop_params` names request parameters this model does not take; `argv` and `pass_env` are for the `cli` provider.

@@ -11,7 +11,7 @@ from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker.flight import Flight
 from services.llm_worker.providers.bounds import Allowance, size_of, sound
-from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
 from services.llm_worker.tool_calls import whole
 from services.runtime.bus import Bus
 
@@ -55,7 +55,18 @@ def _nobody() -> None:
 class Heard:
     """What a provider has said so far."""
 
-    __slots__ = ("allowance", "messages", "on_chunk", "parts", "reason", "senseless", "tokens", "tool_calls", "used")
+    __slots__ = (
+        "allowance",
+        "messages",
+        "on_chunk",
+        "parts",
+        "reason",
+        "senseless",
+        "tokens",
+        "tool_calls",
+        "unseen",
+        "used",
+    )
 
     def __init__(
         self, tokens: TokenStream | None, messages: list[dict[str, Any]], allowance: Allowance | None = None
@@ -64,6 +75,7 @@ class Heard:
         self.senseless = False
         self.on_chunk: Callable[[], None] = _nobody
         self.parts: list[str] = []
+        self.unseen = 0
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
         self.reason = ""
@@ -81,14 +93,28 @@ class Heard:
                 self.on_chunk()
                 if self.tokens is not None and text:
                     self.tokens.put(text)
+            case Unseen(size):
+                self.unseen += size
             case TokensUsed():
-                self.senseless = not sound(piece)
-                self.used = None if self.senseless else piece
+                self._count(piece)
             case ToolCalls(calls):
                 self._allow(str(calls))
                 self.tool_calls = calls
             case Finish(reason):
                 self.reason = whole(str(reason))[:REASON_CHARS_MAX]
+
+    @property
+    def begun(self) -> bool:
+        """Whether the provider had begun to answer: then the call is not free."""
+        return self.used is not None or bool(self.parts) or self.unseen > 0
+
+    def _count(self, said: TokensUsed) -> None:
+        """Some servers count while they speak; a count never shrinks."""
+        self.senseless = not sound(said)
+        if self.senseless:
+            self.used = None
+        elif self.used is None or sum(said[:2]) >= sum(self.used[:2]):
+            self.used = said
 
     def _allow(self, text: str) -> None:
         if self.allowance is not None:
@@ -98,8 +124,8 @@ class Heard:
         """Its tokens up to now, and whether they are only a guess."""
         if self.used is not None:
             return self.used, False
-        return _guessed(self.messages, "".join(self.parts)), True
+        return _guessed(self.messages, sum(map(len, self.parts)) + self.unseen), True
 
 
-def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:
-    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, len(output) // CHARS_PER_TOKEN + 1)
+def _guessed(messages: list[dict[str, Any]], output_chars: int) -> TokensUsed:
+    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, output_chars // CHARS_PER_TOKEN + 1)

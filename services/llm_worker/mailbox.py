@@ -4,8 +4,15 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts.llm import OutputRef
+from contracts.llm import OutputRef, Usage
 from contracts.run import TakeAnswer
+
+
+class _Spent(msgspec.Struct, frozen=True):
+    """A journaled error, as far as somebody pays for it."""
+
+    usage: Usage | None = None
+    cost_usd_micros: int | None = None
 
 
 class _Paid(msgspec.Struct, frozen=True):
@@ -14,12 +21,13 @@ class _Paid(msgspec.Struct, frozen=True):
     output: str = ""
     tool_calls: list[Any] = []
     model_used: str = ""
-    usage: Any = None
+    usage: Usage | None = None
     cost_usd_micros: int | None = None
     finish_reason: str = ""
     latency_ms: float = 0.0
     error: dict[str, Any] | None = None
     output_ref: OutputRef | None = None
+    cached: bool = False
 
 
 _PAID: Final = msgspec.json.Decoder(_Paid).decode
@@ -28,15 +36,17 @@ _PAID: Final = msgspec.json.Decoder(_Paid).decode
 def take_of(corr_id: str, data: bytes) -> TakeAnswer:
     """The command that brings an answer to its run. Raises msgspec.MsgspecError when `data` is no answer."""
     paid = _PAID(data)
+    spent = paid if paid.error is None else msgspec.convert(paid.error, _Spent)
     return TakeAnswer(
         corr_id=corr_id,
         output=paid.output,
         tool_calls=paid.tool_calls,
         model_used=paid.model_used,
-        usage=paid.usage,
-        cost_usd_micros=paid.cost_usd_micros,
+        usage=spent.usage,
+        cost_usd_micros=spent.cost_usd_micros,
         finish_reason=paid.finish_reason,
         latency_ms=paid.latency_ms,
         error=paid.error,
         output_ref=paid.output_ref,
+        cached=paid.cached,
     )

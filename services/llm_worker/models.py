@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from contracts.errors import Rejected
 from contracts.subjects import check_model_id
 from services.llm_worker.config import Config, ModelConfig
+from services.runtime.environment import is_foreign
 
 LOCAL: Final = "smollm2"
 MOCK: Final = "mock"
@@ -55,6 +56,14 @@ def same_model(left: str, right: str) -> bool:
     return left == right or _SEPARATORS.sub("-", left) == _SEPARATORS.sub("-", right)
 
 
+def _check_variable(name: str, variable: str) -> None:
+    """Refuse a variable for a key by whose name nobody sees that it holds one: every service would be given it."""
+    if variable and not is_foreign("nats", variable):
+        key = f"llm_worker.models.{name}.api_key_env"
+        text = f"{key}: {variable} is no name of a secret, so every service would be given it"
+        raise Rejected("bad_config", text, key=key, hint="end it with _KEY, _TOKEN or _SECRET")
+
+
 class ModelTable:
     """All models of this worker. Keys come from the configuration; from `environ` for models that name their own."""
 
@@ -74,7 +83,12 @@ class ModelTable:
                 slots=config.embedded_slots,
             ),
             MOCK: ModelConfig(provider="mock"),
-            **{name: model for name, (key, model) in SEED_MODELS.items() if self._keys[key]},
+            # A name that the owner points elsewhere is not ours to answer, whatever keys there are.
+            **{
+                name: model
+                for name, (key, model) in SEED_MODELS.items()
+                if self._keys[key] and name not in config.aliases
+            },
             **config.models,
         }
         self._aliases: dict[str, str] = {name: LOCAL for name in SEED_MODELS if name not in self._models}
@@ -94,6 +108,10 @@ class ModelTable:
 
     def check(self) -> None:
         """Raise Rejected("bad_config") for a configured model or alias that no request can ever reach."""
+        for name in self._config.aliases:
+            if name in self._models:
+                key = f"llm_worker.aliases.{name}"
+                raise Rejected("bad_config", f"{key}: {name} is a model, and would never stand for another", key=key)
         for name in self.ids():
             try:
                 self.resolve(name)
@@ -106,6 +124,7 @@ class ModelTable:
                 hint = "`htdag config show`; with `htdag up --model` it is that name"
                 raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
         for name, model in self._config.models.items():
+            _check_variable(name, model.api_key_env)
             for behind in model.fallback:
                 self._check_fallback(name, behind)
 

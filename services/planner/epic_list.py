@@ -10,6 +10,8 @@ from services.runtime.event_store import Recorded
 
 RUNS_MAX: Final = 100_000
 """Runs whose numbers are held singly; older ones that are over stay in their epic's sum."""
+RUNS_PER_EPIC_MAX: Final = 200
+"""Of each epic's runs, so many of the newest are known by name."""
 
 
 class EpicRow(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class EpicList:
         self._epic_seqs: dict[str, int] = {}
         self._runs: dict[str, _RunRow] = {}
         self._progress: dict[str, Progress] = {}
+        self._begun: dict[str, dict[str, None]] = {}
 
     def take_epic(self, record: Recorded) -> None:
         """A commit of an epic."""
@@ -91,6 +94,10 @@ class EpicList:
             progress = progress.plus(before, -1)
         self._progress[row.epic_id] = progress.plus(row, 1)
         self._runs[run_id] = row
+        begun = self._begun.setdefault(row.epic_id, {})
+        begun.setdefault(run_id)
+        if len(begun) > RUNS_PER_EPIC_MAX:
+            del begun[next(iter(begun))]
         while len(self._runs) > RUNS_MAX:
             del self._runs[next(iter(self._runs))]
 
@@ -98,6 +105,10 @@ class EpicList:
         """The epic of a run that the executor has begun."""
         row = self._runs.get(run_id)
         return row.epic_id if row else None
+
+    def runs(self, epic_id: str) -> list[str]:
+        """The runs of an epic that the executor has begun, oldest first, whoever wished for them."""
+        return list(self._begun.get(epic_id, ()))
 
     def progress(self, epic_id: str) -> Progress:
         """Tasks of the epic's runs by outcome."""

@@ -42,13 +42,14 @@ def holders(home: Path) -> set[str]:
 
 @pytest.mark.law("I13")
 def test_under_supervisord_only_the_worker_has_the_keys(instance):
-    instance.up()
+    instance.up("--scale", "llm-worker=1")
     assert instance("ps").code == 0
     assert holders(instance.home) == {"llm-worker"}
     said = instance("doctor", "isolation", "--json")
     assert said.code == 0, said.out
     checks = {check["name"]: check for check in said.document["checks"]}
-    assert set(checks) == {"planner", "policy-gateway", "executor", "llm-worker", "identity", "nats"}
+    assert set(checks) == {"planner", "policy-gateway", "executor", "llm-worker", "identity", "nats", "scaler"}
+    assert checks["scaler"]["status"] == "ok"
     assert "speaks to the broker only; runs nothing but Lua children" in checks["executor"]["message"]
 
 

@@ -6,6 +6,7 @@ from cyclopts import App
 
 from contracts.errors import OK
 from services.console.options import DEFAULTS, Common
+from services.runtime.environment import begin_without_others
 
 app = App(name="scale", help_format="plaintext")
 
@@ -19,6 +20,7 @@ async def scale(*, common: Common = DEFAULTS) -> int:
     For example:
         htdag scale --home /tmp/a
     """
+    begin_without_others("scaler")
     from services.console.supervision.keeper import Keeper
     from services.console.supervision.supervised import SupervisedCopies
 

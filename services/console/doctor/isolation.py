@@ -12,6 +12,7 @@ from services.console.home import Home
 from services.console.processes import alive
 from services.runtime.environment import PROVIDER_KEYS, foreign
 
+SCALER: Final = "scaler"
 CONFINED: Final = frozenset({"planner", "executor", "identity"})
 """Services that speak to the broker only, and start nothing but Lua children."""
 _ESTABLISHED: Final = "01"
@@ -27,7 +28,7 @@ class Connection(NamedTuple):
 
 
 def isolation(home: Home) -> list[Finding]:
-    """One finding for each running service of this home, and one for its broker."""
+    """One finding for each running service of this home, for its broker, and for what keeps the number of copies."""
     record = home.record()
     if record is None or not record.running:
         return [Finding("isolation", "note", "nothing of this home runs here", "`htdag up -d`")]
@@ -38,6 +39,7 @@ def isolation(home: Home) -> list[Finding]:
             found.append(_service(name, service.process.pid, broker_port))
     if record.broker is not None and alive(record.broker.process):
         found.append(_told("nats", _secrets("nats", record.broker.process.pid), "no key of a provider"))
+    found += [_told(SCALER, _secrets(SCALER, pid), "no secret of a service") for pid in _scalers(record.supervisor.pid)]
     return found
 
 
@@ -76,6 +78,15 @@ def _programs(pid: int) -> Iterator[str]:
                 program = Path(f"/proc/{child}/exe").readlink().name
                 if program != "bwrap" and not program.startswith("python"):
                     yield program
+
+
+def _scalers(supervisor: int) -> Iterator[int]:
+    """The program under supervisord that keeps the number of copies."""
+    for task in Path(f"/proc/{supervisor}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text(encoding="ascii").split():
+                if Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\0scale"):
+                    yield int(child)
 
 
 def _elsewhere(pid: int, broker_port: int) -> Iterator[int]:

@@ -154,6 +154,7 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         command.error,
         command.tool_calls,
         command.output_ref,
+        command.cached,
     )
     answers = list(work.answers)
     answers[call.index] = answered

@@ -49,14 +49,15 @@ def llm_answered(run: Run, event: LlmAnswered) -> None:
         return
     task = call.task
     run.answered_count += 1
-    if event.usage is not None:
-        task.tokens += event.usage.total_tokens
-        run.tokens += event.usage.total_tokens
-    if event.cost_usd_micros is not None:
-        task.cost_usd_micros += event.cost_usd_micros
-        run.cost_usd_micros += event.cost_usd_micros
-    elif event.error is None:
-        task.cost_unknown = run.cost_unknown = True
+    if event.paid:
+        tokens = event.usage.total_tokens if event.usage is not None else 0
+        task.tokens += tokens
+        run.tokens += tokens
+        if event.cost_usd_micros is None:
+            task.cost_unknown = run.cost_unknown = True
+        else:
+            task.cost_usd_micros += event.cost_usd_micros
+            run.cost_usd_micros += event.cost_usd_micros
     if event.model_used and event.model_used not in task.models:
         task.models = [*task.models, event.model_used]
     work = task.work

@@ -53,7 +53,7 @@ def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) 
             overloaded = error.get("code") in ("provider_overloaded", "rate_limit_exceeded")
             first_ms = RETRY_DELAY_OVERLOADED_MS if overloaded else RETRY_DELAY_FIRST_MS
             wait_ms = delay_ms(run.run_id, task.spec.id, task.attempt, made, first_ms)
-            # A breaker says when it can be worth while; the spread keeps all its tasks from coming at once.
+            # Who is asked too often says when it can be worth while; the spread keeps all from coming at once.
             due_at_ms = now_ms + _told_ms(error) + wait_ms
             return TaskRetryScheduled(task.spec.id, task.attempt, due_at_ms, error)
         if made > 1:
@@ -62,8 +62,12 @@ def ended_badly(run: Run, task: TaskRecord, error: dict[str, Any], now_ms: int) 
 
 
 def _told_ms(error: dict[str, Any]) -> int:
-    """How long an open breaker asks to be left alone; nothing else is believed."""
-    told = error.get("retry_after_ms") if error.get("code") == "circuit_open" else None
+    """How long an open breaker or an overloaded provider asks to be left alone; nothing else is believed."""
+    told: Any = None
+    if error.get("code") == "circuit_open":
+        told = error.get("retry_after_ms")
+    elif error.get("code") == "provider_overloaded" and isinstance(error.get("retry_after"), int):
+        told = error["retry_after"] * 1_000
     return min(told, RETRY_AFTER_MAX_MS) if isinstance(told, int) and told > 0 else 0
 
 

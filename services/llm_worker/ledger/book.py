@@ -240,6 +240,10 @@ class Book:
             except Rejected as refused:
                 done.append((wish, refused))
                 continue
+            except Exception:  # one wish that breaks us must not stop the others
+                self._log.exception("ledger_broke", corr_id=wish.command.corr_id)
+                done.append((wish, Rejected("internal")))
+                continue
             for fact in facts:
                 evolve(self.state, fact)
             events_ += facts

@@ -77,8 +77,7 @@ class Cashier:
         if self.limits.lifted and limits.lifted and not charge.budgets:
             if self._held(flight.key):
                 # The model that was to answer is limited, the one that answers instead is not.
-                corr_id = flight.key.corr_id
-                await self._done(flight.key, self.book.ask(Release(corr_id, self.worker_id, "fallback")))
+                await self._done(flight.key, self.book.ask(self._release(flight, "fallback")))
             return
         wish = await self.wish(flight, charge)
         began_s = self._clock.monotonic_s()
@@ -137,7 +136,7 @@ class Cashier:
         key, held = flight.key, self._held(flight.key)
         if isinstance(answer, LlmAnswer) and answer.cached:
             # Somebody paid for it before.
-            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, "cached"))) if held else None
+            return self._done(key, self.book.ask(self._release(flight, "cached"))) if held else None
         if isinstance(answer, LlmAnswer):
             usage, cost = answer.usage, answer.cost_usd_micros
             bill = self._bill(flight, answer.model_used, usage.prompt_tokens, usage.completion_tokens, cost)
@@ -147,7 +146,7 @@ class Cashier:
             bill = self._bill(flight, model, used.prompt_tokens, used.completion_tokens, used.cost_usd_micros)
             bill = bill._replace(estimated=True)
         elif held:
-            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, str(answer.error["code"]))))
+            return self._done(key, self.book.ask(self._release(flight, str(answer.error["code"]))))
         else:
             return None
         return self._done(key, self.book.ask(bill)) if held else self.book.note(bill)
@@ -175,7 +174,7 @@ class Cashier:
             if not self._held(key):
                 return None
             code = "cached" if failed is None else failed.code
-            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, code)))
+            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, code, request_seq=request_seq)))
         charge = NOBODY if flight is None else charge_of(flight)
         bill = Pay(
             key.corr_id,
@@ -194,6 +193,10 @@ class Cashier:
             budgets=tuple(budget.key for budget in charge.budgets),
         )
         return self._done(key, self.book.ask(_with_dispute(bill, said.disputed)))
+
+    def _release(self, flight: Flight, reason: str) -> Release:
+        """The end of a call of ours that cost nothing. What a dead worker held for it is the orphans' to see to."""
+        return Release(flight.key.corr_id, self.worker_id, reason, self.worker_id, flight.request_seq)
 
     def _held(self, key: Key) -> bool:
         return key.corr_id in self._asked or key.corr_id in self.book.state.open

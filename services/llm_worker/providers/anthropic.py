@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.bounds import NO_COUNT, UNPACKED, bound_response, bound_wire
-from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, size_of
+from services.llm_worker.providers.counting import beside_caches
+from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
 from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
@@ -53,19 +54,22 @@ class AnthropicProvider:
                 async for event in events:
                     if event.type == "text" and event.text:
                         yield Delta(event.text)
-                    elif event.type == "input_json" and structured and not chooses and event.partial_json:
-                        yield Delta(event.partial_json)
+                    elif event.type == "input_json" and event.partial_json:
+                        shown = structured and not chooses
+                        yield Delta(event.partial_json) if shown else Unseen(size_of(event.partial_json))
+                    elif event.type == "thinking" and event.thinking:
+                        yield Unseen(size_of(event.thinking))
                 message = await events.get_final_message()
             if message.stop_reason is None:
                 raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="anthropic")
         except anthropic.APITimeoutError as error:
             raise Rejected("timeout", "the provider did not answer in time", provider="anthropic") from error
         except anthropic.APIStatusError as error:
-            raise of_status(error.status_code, error.body, "anthropic") from error
+            raise of_status(error.status_code, error.body, "anthropic", error.response.headers) from error
         except anthropic.APIConnectionError as error:
             raise of_connection(error, "anthropic") from error
         except anthropic.APIError as error:
-            raise of_status(500, error.body or str(error), "anthropic") from error
+            raise of_stream(error.body or str(error), "anthropic") from error
         except SENSELESS as error:
             raise Rejected("provider_malformed", provider="anthropic") from error
         answers = [block for block in message.content if structured and block.type == "tool_use" and _is_answer(block)]
@@ -126,12 +130,10 @@ def _given(values: dict[str, Any], dropped: tuple[str, ...]) -> dict[str, Any]:
 
 
 def tokens_of(usage: Any) -> TokensUsed:
-    """All tokens of a prompt: `input_tokens` are only those that no cache held or took."""
-    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    parts = (usage.input_tokens, read, written)
-    # The SDK does not check what it reads; a count that is none makes the usage unknown, not the answer.
-    prompt = sum(parts) if all(type(part) is int for part in parts) else NO_COUNT
-    return TokensUsed(prompt, usage.output_tokens, cache_read=read, cache_written=written)
+    """All tokens of a call. The SDK does not check what it reads."""
+    return beside_caches(
+        usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens
+    )
 
 
 def tool_calls(content: list[Any]) -> list[dict[str, Any]]:

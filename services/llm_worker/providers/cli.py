@@ -19,8 +19,9 @@ import msgspec
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import Allowance, of_wire
+from services.llm_worker.providers.counting import beside_caches
 from services.llm_worker.providers.failures import said
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece
 from services.llm_worker.structured import in_words
 from services.runtime.held_secrets import CHARS_MAX, without_held
 
@@ -212,10 +213,8 @@ def _end(result: dict[str, Any]) -> list[Piece]:
     usage = result.get("usage")
     if not isinstance(usage, dict):
         raise Rejected("provider_malformed", "the program reported no usage", provider="cli")
-    return [
-        TokensUsed(usage.get("input_tokens") or 0, usage.get("output_tokens") or 0),
-        Finish("stop"),
-    ]
+    names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    return [beside_caches(*map(usage.get, names)), Finish("stop")]
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:

@@ -22,6 +22,8 @@ from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, T
 TOKENS_DEFAULT: Final = 20
 TOKENS_MAX: Final = 100_000
 TEXT_CHARS_MAX: Final = 16 << 20
+PRICE_USD_MAX: Final = 1_000_000
+"""Whoever asks says what the mock costs: no sum that anybody keeps may be more than a number can be."""
 CALLS_REMEMBERED_MAX: Final = 10_000
 _VOCABULARY: Final = (
     "plan build test check route store event node actor graph task agent",
@@ -141,7 +143,7 @@ def _seconds(value: Any) -> float:
 def _price(text: str) -> dict[str, int]:
     amount, _, per = text.partition("/")
     micros = Decimal(amount) * 1_000_000
-    if not micros.is_finite() or micros < 0 or per not in ("", "call", "mtok"):
+    if not 0 <= micros <= PRICE_USD_MAX * 1_000_000 or per not in ("", "call", "mtok"):
         raise ValueError(text)
     return {"price_mtok_micros" if per == "mtok" else "price_call_micros": int(micros)}
 

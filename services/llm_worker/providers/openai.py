@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
-from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.counting import with_total
+from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ class OpenAiProvider:
         except openai.APITimeoutError as error:
             raise Rejected("timeout", "the provider did not answer in time", provider=self._name) from error
         except openai.APIStatusError as error:
-            raise of_status(error.status_code, error.body, self._name) from error
+            raise of_status(error.status_code, error.body, self._name, error.response.headers) from error
         except openai.APIConnectionError as error:
             raise of_connection(error, self._name) from error
         except openai.APIError as error:
             # Also what a stream says after it began: an error event has no status.
-            raise of_status(500, error.body or str(error), self._name) from error
+            raise of_stream(error.body or str(error), self._name) from error
         except SENSELESS as error:
             raise Rejected("provider_malformed", provider=self._name) from error
 
@@ -115,12 +116,17 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     reason = ""
     async for chunk in chunks:
         if chunk.usage is not None:
-            yield TokensUsed(chunk.usage.prompt_tokens or 0, chunk.usage.completion_tokens or 0)
+            yield _used(chunk.usage)
         for choice in chunk.choices[:1]:
             if choice.delta.content:
                 yield Delta(choice.delta.content)
+            thought = _thought(choice.delta)
+            if thought:
+                kept.take(thought)
+                yield Unseen(thought)
             for part in choice.delta.tool_calls or ():
                 kept.take(_size(part))
+                yield Unseen(_size(part))
                 _join(calls.setdefault(part.index, _empty_call()), part)
             reason = choice.finish_reason or reason
     if calls:
@@ -128,6 +134,19 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
     yield Finish(reason)
+
+
+def _used(usage: Any) -> TokensUsed:
+    """Nothing here is checked by the SDK, not even whether it is there."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    prompt, completion, total = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion", "total"))
+    return with_total(prompt, completion, total, getattr(details, "cached_tokens", None))
+
+
+def _thought(delta: Any) -> int:
+    """How much a model that thinks aloud thought; servers have two names for it, and OpenAI's own has none."""
+    said = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    return size_of(said) if isinstance(said, str) else 0
 
 
 def _size(part: Any) -> int:

@@ -9,7 +9,7 @@ from contracts.requests import EpicCreate, EpicRef, EpicUpdate, Page
 from contracts.subjects import check_id
 from services.planner.epic.decider import EPIC, CreateEpic, EpicCommand, UpdateEpic
 from services.planner.epic.state import Epic
-from services.planner.epic_list import EpicList
+from services.planner.epic_list import RUNS_PER_EPIC_MAX, EpicList
 from services.planner.reads import Reads
 from services.runtime.actor import ActorHost
 from services.runtime.clock import rfc3339
@@ -17,7 +17,6 @@ from services.runtime.ids import Ids
 from services.runtime.rpc import Caller
 
 PAGE_MAX: Final = 500
-RUNS_SHOWN_MAX: Final = 200
 
 
 class EpicHandlers:
@@ -93,6 +92,12 @@ class EpicHandlers:
             )
         return views
 
+    def _runs_of(self, epic: Epic) -> list[str]:
+        """Every run: those of its goals, those that were started beside the planner, and its open one."""
+        own = epic.runs()
+        others = [run for run in self._list.runs(epic.epic_id) if run not in own]
+        return [*epic.goals, *others, *own[len(epic.goals) :]]
+
     def _view(self, epic: Epic) -> EpicView:
         created = epic.created
         if created is None:
@@ -105,7 +110,7 @@ class EpicHandlers:
             priority=created.priority,
             created_by=created.created_by,
             created_at=rfc3339(created.created_at_ms),
-            runs=epic.runs()[-RUNS_SHOWN_MAX:],
+            runs=self._runs_of(epic)[-RUNS_PER_EPIC_MAX:],
             total=progress.total,
             completed=progress.completed,
             failed=progress.failed,

@@ -351,6 +351,19 @@ def test_an_open_breaker_is_left_alone_for_as_long_as_it_says():
     assert open_for(10**12) < 700_000
 
 
+def test_an_overloaded_provider_is_left_alone_for_as_long_as_it_says():
+    def retry_after(told_s: object, code: str = "provider_overloaded") -> int:
+        spec = run().after(start(agent("a")))
+        error = {"class": "llm", "code": code, "message": "m", "retry_after": told_s}
+        (_, retry) = spec.when(TakeAnswer("r1.a.1.llm-1", error=error)).events
+        return int(retry.due_at_ms - NOW_MS)
+
+    assert 42_000 < retry_after(42) < 45_000
+    assert retry_after("soon") < 3_000
+    assert retry_after(10**9) < 700_000
+    assert retry_after(42, "provider_error") < 2_000
+
+
 def test_without_a_living_worker_the_call_is_tried_again():
     spec = run().after(start(agent("a"))).later(GRACE)
     (retry,) = spec.when(TakeTime(llm_alive=False)).events

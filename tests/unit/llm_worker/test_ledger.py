@@ -194,6 +194,12 @@ def test_an_orphan_is_not_released_from_under_its_new_worker():
     spec.when(Release("c1", "w3", "orphaned", holder="w1")).then_nothing()
 
 
+def test_what_was_held_for_another_request_of_the_same_call_stays():
+    spec = ledger().after(reserve(), reserve(worker_id="w2", request_seq=2))
+    spec.when(Release("c1", "w3", "timeout", request_seq=1)).then_nothing()
+    spec.when(Release("c1", "w3", "timeout", request_seq=2)).then(LlmReleased("c1", NOW_MS, "w3", "timeout"))
+
+
 def test_without_limits_only_the_payment_is_written():
     spec = ledger()
     spec.when(pay(cost=7, run_id="r", budgets=("epic/e",))).then(

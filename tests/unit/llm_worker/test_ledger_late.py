@@ -3,12 +3,13 @@
 import msgspec
 import pytest
 
-from contracts.ledger import LedgerEvent, LlmPaid, LlmReleased, LlmReserved
+from contracts.ledger import LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
 from contracts.llm import LlmError, Usage
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.config import Config
 from services.llm_worker.journal import Key
 from services.llm_worker.ledger.book import SUBJECT
+from services.llm_worker.ledger.cashier import charge_of
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
 from services.runtime import nats_client, provision
@@ -59,6 +60,19 @@ async def test_a_frozen_worker_that_pays_after_its_reservation_was_released_is_a
     assert await types(crew) == [LlmReserved, LlmReleased, LlmPaid]
     paid = crew.cashier.book.state
     assert (len(paid.open), crew.gate.calls) == (0, ["c"])
+
+
+async def test_who_fails_late_does_not_release_what_another_worker_took_over(crew):
+    await crew.ask("c", "mock:price=0.05/call")
+    await eventually(lambda: "c" in crew.cashier.book.state.open)
+    flight = crew.worker.flights.of("c")
+    wish = await crew.cashier.wish(flight, charge_of(flight))
+    await crew.book.ask(wish._replace(worker_id="w2"))
+    assert crew.worker.flights.cancel("c")
+    assert (await eventually(lambda: crew.answer("c")))["error"]["code"] == "cancelled"
+    await eventually(lambda: _settled(crew))
+    assert await types(crew) == [LlmReserved, LlmTakenOver]
+    assert crew.book.state.open["c"].worker_id == "w2"
 
 
 async def test_what_a_dead_worker_had_used_in_vain_is_paid_as_its_answer_says(crew):

@@ -36,6 +36,11 @@ async def test_tokens_price_and_text_are_commanded():
     assert usage_of(await pieces(MockProvider(), call())).cost_usd_micros == 0
 
 
+@pytest.mark.parametrize("price", ["1e1000/call", "1e30/mtok", "1000001", "-1", "nan", "inf"])
+async def test_a_price_that_no_sum_could_hold_is_refused(price):
+    assert (await error_of(MockProvider(), call(f"mock:price={price}"))).code == "invalid_request"
+
+
 async def test_max_tokens_cuts_it_short():
     said = await pieces(MockProvider(), call("mock:tokens=100", max_tokens=7))
     assert (len(text_of(said).split()), reason_of(said)) == (7, "length")

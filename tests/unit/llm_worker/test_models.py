@@ -62,6 +62,13 @@ def test_the_configuration_adds_models_and_aliases():
     assert models.resolve("claude-sonnet-4.5").note == "alias of mock"
 
 
+def test_a_name_that_the_owner_points_elsewhere_goes_there_whatever_keys_there_are():
+    models = table(anthropic_api_key="k", aliases={"claude-sonnet-4.5": "mock"})
+    models.check()
+    assert models.resolve("claude-sonnet-4.5").used == "mock"
+    assert models.resolve("claude-sonnet-4-5").used == "mock"
+
+
 def test_a_ring_of_aliases_is_an_unknown_model():
     assert refusal_of(table(aliases={"a": "b", "b": "a"}), "a") == "unknown_model"
 
@@ -100,6 +107,13 @@ def test_wrong_commands_of_the_mock_are_refused_before_the_call():
     [
         ({"aliases": {"gpt": "nope"}}, "llm_worker.aliases.gpt"),
         ({"aliases": {"a": "b", "b": "a"}}, "llm_worker.aliases.a"),
+        ({"models": {"m": ModelConfig(provider="openai", api_key_env="GOODKEY")}}, "llm_worker.models.m.api_key_env"),
+        (
+            {"models": {"m": ModelConfig(provider="openai", api_key_env="OPENAI_API_KEY_EU")}},
+            "llm_worker.models.m.api_key_env",
+        ),
+        ({"aliases": {"smollm2": "mock"}}, "llm_worker.aliases.smollm2"),
+        ({"models": {"m": ModelConfig(provider="mock")}, "aliases": {"m": "mock"}}, "llm_worker.aliases.m"),
         ({"models": {"a b": ModelConfig(provider="mock")}}, "llm_worker.models.a b"),
     ],
 )

@@ -200,6 +200,15 @@ def test_progress_is_the_sum_of_the_runs_as_they_stand_now():
     assert (made.epic_of("r1"), made.epic_of("r3")) == ("auth", None)
 
 
+def test_the_runs_of_an_epic_are_known_by_name_whoever_started_them(monkeypatch):
+    monkeypatch.setattr(epic_list, "RUNS_PER_EPIC_MAX", 2)
+    made = EpicList()
+    for run_id in ("r1", "r2", "r1", "r3"):
+        run_summary(made, run_id, epic_id="auth", total=1)
+    assert made.runs("auth") == ["r2", "r3"]
+    assert made.runs("other") == []
+
+
 def test_runs_beyond_the_bound_stay_in_the_sum(monkeypatch):
     monkeypatch.setattr(epic_list, "RUNS_MAX", 2)
     made = EpicList()

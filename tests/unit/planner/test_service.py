@@ -194,6 +194,15 @@ async def test_epics_are_created_once_and_show_the_progress_of_their_runs(desk: 
         return (epic["runs"], epic.get("total"), epic.get("completed"), epic.get("failed")) == (["r1"], 4, 3, 1)
 
     await eventually(shown)
+    # A run that was started beside the planner is one of its runs too.
+    await desk.run_events("r2", created, added, run_id="r2", epic_id="auth", total=1)
+
+    async def both() -> bool:
+        return (await desk.ask("epic.get", epic_id="auth"))["runs"] == ["r1", "r2"]
+
+    await eventually(both)
+    await desk.ask("task.enqueue", tasks=[{"id": "t"}], epic_id="auth")
+    assert (await desk.ask("epic.get", epic_id="auth"))["runs"] == ["r1", "r2", "epic-auth"]
     assert (await desk.refused("epic.get", epic_id="nowhere"))["code"] == "epic_not_found"
 
 

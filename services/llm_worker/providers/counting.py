@@ -1,0 +1,29 @@
+"""Counts of tokens as providers write them. What is missing or no number is no count: unknown, never zero. Pure."""
+
+from typing import Any
+
+from services.llm_worker.providers.bounds import NO_COUNT
+from services.llm_worker.providers.protocol import TokensUsed
+
+
+def beside_caches(prompt: Any, completion: Any, read: Any, written: Any) -> TokensUsed:
+    """Usage in Anthropic's words: `prompt` is only what no cache held or took; caches may be left out."""
+    parts = (prompt, read or 0, written or 0)
+    whole = sum(parts) if all(type(part) is int for part in parts) else NO_COUNT
+    return TokensUsed(whole, _count(completion), cache_read=read or 0, cache_written=written or 0)
+
+
+def with_total(prompt: Any, completion: Any, total: Any, cached: Any) -> TokensUsed:
+    """Usage in OpenAI's words: `cached` is a part of `prompt`.
+
+    Servers whose models think may leave their thoughts out of `completion` and count them in `total` alone.
+    """
+    prompt, completion, total = _count(prompt), _count(completion), _count(total)
+    if NO_COUNT not in (prompt, completion, total):
+        completion = max(completion, total - prompt)
+    read = _count(cached)
+    return TokensUsed(prompt, completion, cache_read=read if 0 < read <= prompt else 0)
+
+
+def _count(said: Any) -> int:
+    return said if type(said) is int else NO_COUNT
