@@ -285,8 +285,9 @@ class Caller:
         stream = self._providers.of(resolved).stream(self._call_of(flight))
         flight.asked = True
         try:
-            async for piece in stream:
-                heard.take(piece)
+            with self.load.at_provider():
+                async for piece in stream:
+                    heard.take(piece)
         except Rejected:
             raise
         except Exception as error:  # the edge to foreign code: whatever it raises is an outcome of this call only

@@ -1,6 +1,8 @@
-"""How busy this worker is: calls that wait for a place, and for how long. It is what the pool is scaled by."""
+"""How busy this worker is: calls at a provider, and those that wait for a place. It is what the pool is scaled by."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from contracts.errors import Rejected
@@ -18,6 +20,18 @@ class Load:
     def __init__(self, *, clock: Clock, metrics: Metrics) -> None:
         self._clock, self._metrics = clock, metrics
         self._since_s: dict[str, float] = {}
+        self._at_provider = 0
+
+    @contextmanager
+    def at_provider(self) -> Iterator[None]:
+        """A provider has the call: it neither waits for a place or a limit, nor for its next try."""
+        self._at_provider += 1
+        self._metrics.set("htdag_llm_in_flight", self._at_provider)
+        try:
+            yield
+        finally:
+            self._at_provider -= 1
+            self._metrics.set("htdag_llm_in_flight", self._at_provider)
 
     @property
     def waiting(self) -> int:

@@ -53,7 +53,18 @@ class Resolved(NamedTuple):
 
 def same_model(left: str, right: str) -> bool:
     """Whether two spellings name one model: dots may be written as `-` or `_` where a subject cannot hold them."""
-    return left == right or _SEPARATORS.sub("-", left) == _SEPARATORS.sub("-", right)
+    return left == right or _plain(left) == _plain(right)
+
+
+def _plain(name: str) -> str:
+    return _SEPARATORS.sub("-", name)
+
+
+def _not_named_by(config: Config) -> dict[str, tuple[str, ModelConfig]]:
+    """The well-known names of which the owner says nothing, in whatever spelling: for the others their word counts."""
+    named = {_plain(name) for name in config.models}
+    named.update(_plain(name) for name, target in config.aliases.items() if not same_model(name, target))
+    return {name: seed for name, seed in SEED_MODELS.items() if _plain(name) not in named}
 
 
 def _check_variable(name: str, variable: str) -> None:
@@ -65,7 +76,10 @@ def _check_variable(name: str, variable: str) -> None:
 
 
 class ModelTable:
-    """All models of this worker. Keys come from the configuration; from `environ` for models that name their own."""
+    """All models of this worker. Keys come from the configuration; from `environ` for models that name their own.
+
+    What a configured alias says wins over every model of its name, whichever keys are set.
+    """
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config
@@ -75,6 +89,7 @@ class ModelTable:
             "ANTHROPIC_API_KEY": config.anthropic_api_key or "",
             "GEMINI_API_KEY": config.gemini_api_key or "",
         }
+        seeds = _not_named_by(config)
         self._models: dict[str, ModelConfig] = {
             LOCAL: ModelConfig(
                 provider="embedded",
@@ -83,18 +98,16 @@ class ModelTable:
                 slots=config.embedded_slots,
             ),
             MOCK: ModelConfig(provider="mock"),
-            # A name that the owner points elsewhere is not ours to answer, whatever keys there are.
-            **{
-                name: model
-                for name, (key, model) in SEED_MODELS.items()
-                if self._keys[key] and name not in config.aliases
-            },
+            **{name: model for name, (key, model) in seeds.items() if self._keys[key]},
             **config.models,
         }
-        self._aliases: dict[str, str] = {name: LOCAL for name in SEED_MODELS if name not in self._models}
-        self._stand_ins = frozenset(self._aliases) - frozenset(config.aliases)
-        self._aliases.update(config.aliases)
-        self._spellings = {_SEPARATORS.sub("-", name): name for name in (*self._models, *self._aliases)}
+        # A model that stands for itself is no alias: `htdag up --model` names one for all well-known names.
+        known = {_plain(name) for name in self._models}
+        own = {name: to for name, to in config.aliases.items() if name != to or _plain(name) not in known}
+        self._aliases: dict[str, str] = {name: LOCAL for name in seeds if name not in self._models}
+        self._stand_ins = frozenset(self._aliases) - frozenset(own)
+        self._aliases.update(own)
+        self._spellings = {_plain(name): name for name in (*self._models, *self._aliases)}
         self._cache: dict[str, Resolved] = {}
 
     def resolve(self, model_id: str) -> Resolved:
@@ -108,10 +121,6 @@ class ModelTable:
 
     def check(self) -> None:
         """Raise Rejected("bad_config") for a configured model or alias that no request can ever reach."""
-        for name in self._config.aliases:
-            if name in self._models:
-                key = f"llm_worker.aliases.{name}"
-                raise Rejected("bad_config", f"{key}: {name} is a model, and would never stand for another", key=key)
         for name in self.ids():
             try:
                 self.resolve(name)
@@ -165,9 +174,9 @@ class ModelTable:
         name, note = asked, ""
         for _ in range(ALIAS_HOPS_MAX):
             name = self._spelled(name)
-            if name in self._models:
-                return Resolved(asked, name, self._models[name], note)
             if name not in self._aliases:
+                if name in self._models:
+                    return Resolved(asked, name, self._models[name], note)
                 break
             note = f"no {SEED_MODELS[name][0]} is set" if name in self._stand_ins else f"alias of {self._aliases[name]}"
             name = self._aliases[name]
@@ -178,7 +187,7 @@ class ModelTable:
     def _spelled(self, name: str) -> str:
         if name in self._models or name in self._aliases:
             return name
-        return self._spellings.get(_SEPARATORS.sub("-", name), name)
+        return self._spellings.get(_plain(name), name)
 
     def _by_provider(self, asked: str, name: str) -> ModelConfig:
         provider, slash, model = name.partition("/")

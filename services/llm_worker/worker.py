@@ -191,7 +191,6 @@ class Worker:
                 self._begin_one(flight, paid.get(flight.key))
             except Exception:  # one request that breaks us must not stop the others
                 self._broken(flight)
-        self._metrics.set("htdag_llm_in_flight", len(self.flights))
 
     def _begin_one(self, flight: Flight, entry: Recorded | None) -> None:
         if self._is_paid(flight, entry):
@@ -348,7 +347,7 @@ class Worker:
 
     def _hand_over(self, flight: Flight, data: bytes, closing: Closing | None) -> None:
         """Give the journaled bytes to everybody who waits; acknowledge when the ledger has it, too."""
-        self._ended(flight)
+        self.flights.remove(flight)
         for waiter in flight.waiters:
             reply(self._bus, self._log, waiter.reply, data)
         faults.point("llm_worker.after_reply")
@@ -364,12 +363,8 @@ class Worker:
         else:
             self._settling.now(flight)
 
-    def _ended(self, flight: Flight) -> None:
-        self.flights.remove(flight)
-        self._metrics.set("htdag_llm_in_flight", len(self.flights))
-
     def _give_back(self, flight: Flight, delay_s: float) -> None:
-        self._ended(flight)
+        self.flights.remove(flight)
         for waiter in flight.waiters:
             self._claims.gave_back(waiter.delivery)
             waiter.delivery.nak(delay_s)
@@ -377,7 +372,7 @@ class Worker:
     def _broken(self, flight: Flight) -> None:
         """Called where an exception ended a flight that we know no better end for."""
         self._log.exception("call_failed", corr_id=flight.key.corr_id)
-        self._ended(flight)
+        self.flights.remove(flight)
         for waiter in flight.waiters:
             self._later(waiter.delivery)
 

@@ -62,11 +62,38 @@ def test_the_configuration_adds_models_and_aliases():
     assert models.resolve("claude-sonnet-4.5").note == "alias of mock"
 
 
-def test_a_name_that_the_owner_points_elsewhere_goes_there_whatever_keys_there_are():
-    models = table(anthropic_api_key="k", aliases={"claude-sonnet-4.5": "mock"})
+@pytest.mark.parametrize("written", ["claude-sonnet-4.5", "claude-sonnet-4-5", "claude_sonnet_4_5"])
+@pytest.mark.parametrize("key", ["", "k"])
+def test_what_the_owner_says_a_name_stands_for_wins_whether_the_key_of_its_provider_is_set_or_not(written, key):
+    by_alias = table(anthropic_api_key=key, aliases={written: "mock"})
+    own = ModelConfig(provider="openai", model="q", base_url="http://127.0.0.1:1")
+    by_model = table(anthropic_api_key=key, models={written: own})
+    for asked in ("claude-sonnet-4.5", "claude-sonnet-4-5", written):
+        assert (by_alias.resolve(asked).used, by_alias.resolve(asked).note) == ("mock", "alias of mock")
+        assert by_model.resolve(asked).config is own
+    assert sum(name.startswith("claude") for name in by_alias.ids()) == 1
+    assert "claude-sonnet-4.5" not in [one.asked for one in (*by_alias.stand_ins(), *by_model.stand_ins())]
+    by_alias.check()
+
+
+@pytest.mark.parametrize("name", ["smollm2", "own"])
+def test_an_alias_wins_over_every_model_of_its_name(name):
+    models = table(models={"own": ModelConfig(provider="openai", model="q")}, aliases={name: "mock:tokens=5"})
+    assert models.resolve(name).used == "mock:tokens=5"
     models.check()
-    assert models.resolve("claude-sonnet-4.5").used == "mock"
-    assert models.resolve("claude-sonnet-4-5").used == "mock"
+
+
+def test_a_model_may_stand_for_itself_and_for_others():
+    """`htdag up --model claude-sonnet-4.5`: that one model answers for all names of strategies, itself too."""
+    names = ("claude-sonnet-4.5", "gemini-2.5-pro", "gemini-1.5-flash")
+    models = table(anthropic_api_key="k", gemini_api_key="g", aliases=dict.fromkeys(names, "claude-sonnet-4.5"))
+    models.check()
+    assert [models.resolve(name).config.model for name in names] == ["claude-sonnet-4-5"] * 3
+    own = ModelConfig(provider="mock")
+    mine = table(models={"claude-sonnet-4-5": own}, aliases=dict.fromkeys(names, "claude-sonnet-4.5"))
+    assert [mine.resolve(name).config for name in names] == [own] * 3
+    spelled = table(anthropic_api_key="k", aliases={"claude-sonnet-4-5": "claude-sonnet-4.5"})
+    assert spelled.resolve("claude-sonnet-4-5").config.provider == "anthropic"
 
 
 def test_a_ring_of_aliases_is_an_unknown_model():
@@ -112,8 +139,6 @@ def test_wrong_commands_of_the_mock_are_refused_before_the_call():
             {"models": {"m": ModelConfig(provider="openai", api_key_env="OPENAI_API_KEY_EU")}},
             "llm_worker.models.m.api_key_env",
         ),
-        ({"aliases": {"smollm2": "mock"}}, "llm_worker.aliases.smollm2"),
-        ({"models": {"m": ModelConfig(provider="mock")}, "aliases": {"m": "mock"}}, "llm_worker.aliases.m"),
         ({"models": {"a b": ModelConfig(provider="mock")}}, "llm_worker.models.a b"),
     ],
 )

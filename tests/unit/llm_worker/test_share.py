@@ -75,6 +75,34 @@ async def test_calls_that_wait_for_a_limit_of_all_are_no_reason_for_more_workers
     assert len(crew.gate.calls) == 6
 
 
+async def test_only_calls_at_a_provider_are_shown_in_flight_and_none_that_waits(bus):
+    limits = LimitsConfig(usd_per_day=0, requests_per_minute=0, concurrent=2)
+    crew = Crew(bus, Config(limits=limits, models={"slow": ModelConfig(provider="mock", slots=1)}))
+    await crew.worker.start()
+    for number in range(5):
+        await crew.ask(f"c{number}")
+    await eventually(lambda: len(crew.gate.calls) == 2 and crew.book.waiting == 3)
+    await crew.ask("s0", model="slow")
+    await crew.ask("s1", model="slow")
+    await eventually(lambda: crew.caller.load.waiting == 1)
+    assert crew.metrics.value("htdag_llm_in_flight") == 2
+    crew.gate.open.set()
+    await eventually(lambda: _settled(crew), timeout_s=20)
+    assert crew.metrics.value("htdag_llm_in_flight") == 0
+
+
+async def test_a_call_that_fails_or_is_cancelled_is_no_longer_in_flight(bus):
+    crew = Crew(bus)
+    crew.gate.failing["mock:tokens=1"] = "provider_rejected"
+    await crew.worker.start()
+    await crew.ask("f", model="mock:tokens=1")
+    await crew.ask("c")
+    await eventually(lambda: crew.gate.calls.count("c") == 1 and crew.metrics.value("htdag_llm_in_flight") == 1)
+    assert crew.worker.flights.cancel("c")
+    await eventually(lambda: _settled(crew))
+    assert crew.metrics.value("htdag_llm_in_flight") == 0
+
+
 class _Watch(SystemClock):
     now_s = 0.0
 
