@@ -135,6 +135,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     "not_regular_file": ErrorKind("execution", "this is no regular file", "name a file", FAILED),
     "file_error": ErrorKind("execution", "the file cannot be read or written", "see reason", FAILED),
     "program_not_found": ErrorKind("execution", "this program is not installed", "see program", NOT_FOUND),
+    "program_failed": ErrorKind(
+        "execution", "the program ended with a bad exit code", "see exit and stdout; node.fails_on_exit decides", FAILED
+    ),
     "image_not_found": ErrorKind(
         "execution", "the engine does not have this image", "`htdag policy image` builds one", NOT_FOUND
     ),

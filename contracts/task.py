@@ -7,6 +7,8 @@ import msgspec
 ROLES: Final = ("coder", "tester", "critic", "researcher", "architect", "admin")
 ADMIN: Final = "admin"
 """The role whose calls need a human."""
+TESTER: Final = "tester"
+"""The role whose work is a verdict."""
 ROLE_ALIASES: Final = {
     "project_manager": "architect",
     "architecture_analyst": "architect",
@@ -76,12 +78,14 @@ class NatsNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="nats"):
 class ToolNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="tool"):
     """One call of one tool of the task's role, in the run's workspace; its value is the result.
 
-    What the policy denies fails the task at once.
+    What the policy denies fails the task at once. `fails_on_exit` says whether a program that ends with another exit
+    code than 0 fails the task; without it, a tester's does (its exit is the verdict), and others' exit is a result.
     """
 
     tool: str
     args: dict[str, Any] = {}
     opts: dict[str, Any] = {}
+    fails_on_exit: bool | None = None
 
 
 class ApprovalNode(msgspec.Struct, frozen=True, omit_defaults=True, tag="approval"):

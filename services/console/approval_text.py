@@ -3,10 +3,12 @@
 from typing import Any, Final
 
 from contracts.action_text import as_json, summary, visible
+from services.console.board_text import shorten
 from services.console.output import duration
 
 WHOLE_CHARS_MAX: Final = 32_000
 """A longer action is shown so far, and says so: nobody reads more than that at a prompt."""
+TITLE_SHOWN_CHARS_MAX: Final = 40
 
 
 def row(gate: dict[str, Any], now_ms: float) -> tuple[object, ...]:
@@ -27,8 +29,9 @@ HEADS: Final = ("GATE", "STATUS", "RUN", "TASK", "DIGEST", "EXPIRES IN", "ACTION
 
 
 def named(gate: dict[str, Any]) -> str:
-    """What people call the task."""
-    return visible(gate["title"] or gate["task_id"])
+    """The task, and beside it what whoever made the plan calls it."""
+    task_id, title = str(gate["task_id"]), shorten(gate["title"], TITLE_SHOWN_CHARS_MAX)
+    return task_id if title in ("", task_id) else f'{task_id} "{visible(title)}"'
 
 
 def whole(gate: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
-"""The conversation in a terminal: prompts on stderr, answers from the keyboard or line by line from a pipe."""
+"""The conversation in a terminal: what is asked is shown, what is typed is said, until it is over."""
 
-import asyncio
-import getpass
 import secrets
 import sys
 from typing import Any
@@ -10,6 +8,7 @@ from contracts.approval import action_digest
 from contracts.errors import DENIED, OK, RETRY_LATER, Rejected
 from services.console.approval_text import whole
 from services.console.connection import Console, connected
+from services.console.keyboard import ask
 from services.console.options import Common
 from services.console.output import plain
 
@@ -22,7 +21,7 @@ async def converse(common: Common, verb: str, body: dict[str, Any]) -> int:
         while said["state"] in ("await_name", "await_code"):
             if said["state"] == "await_name" and said["gates"]:
                 body = {**body, "gates": await _show(console, said["gates"])}
-            text = await asyncio.to_thread(ask, said["say"])
+            text = await ask(said["say"])
             if said["state"] == "await_name" and not text.strip():
                 raise Rejected("bad_request", "no name was given", field="text")
             said = plain(await console.call(verb, {"session": session, "text": text, **body}))
@@ -38,23 +37,6 @@ def report(common: Common, said: dict[str, Any]) -> int:
     if said["state"] == "confirmed":
         return OK
     return RETRY_LATER if code == "rate_limited" else DENIED
-
-
-def ask(prompt: str) -> str:
-    """One line, as it was typed. Raises Rejected("bad_request") when there is none."""
-    sys.stderr.write(f"{prompt}  > ")
-    sys.stderr.flush()
-    line = sys.stdin.readline()
-    if not line:
-        raise Rejected("bad_request", "the input ended before the conversation did")
-    return line.rstrip("\n")
-
-
-def ask_password(prompt: str) -> str:
-    """A password: not shown on a terminal, one line from a pipe. It never stands on a command line."""
-    if sys.stdin.isatty():
-        return getpass.getpass(f"{prompt}  > ", sys.stderr)
-    return ask(prompt)
 
 
 async def _show(console: Console, gates: list[dict[str, Any]]) -> list[dict[str, str]]:

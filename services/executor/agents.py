@@ -195,7 +195,16 @@ def fallback_stage(stage: str, context: Mapping[str, Any]) -> dict[str, Any]:
         return {"agents": agents, "orchestration": {"pattern": pattern}}
     if stage == "orchestration":
         return {"pattern": context.get("pattern", "solo")}
-    failed = [result["id"] for result in context.get("execution_results", ()) if result["status"] != "completed"]
-    if failed:
-        return {"status": "needs_rework", "required_fixes": [f"{len(failed)} subtasks incomplete"]}
+    incomplete = [result["id"] for result in context.get("execution_results", ()) if result["status"] != "completed"]
+    fixes = [f"{len(incomplete)} subtasks incomplete"] if incomplete else []
+    failures = _test_failures(context.get("tests"))
+    fixes += [f"{failures} test failures"] if failures else []
+    if fixes:
+        return {"status": "needs_rework", "required_fixes": fixes}
     return {"status": "completed", "confidence": 0.5, "reasoning": "every agent answered"}
+
+
+def _test_failures(tests: Any) -> int:
+    unit = tests.get("unit_tests") if isinstance(tests, Mapping) else None
+    failed = unit.get("failed") if isinstance(unit, Mapping) else None
+    return failed if type(failed) is int else 0

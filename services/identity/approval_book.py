@@ -15,6 +15,9 @@ from services.runtime.event_store import Recorded
 from services.runtime.signatures import signature_ok
 
 CLOSED_KEPT_MAX: Final = 2_000
+TITLE_LISTED_CHARS_MAX: Final = 200
+PAGE_BYTES_MAX: Final = 4 << 20
+"""A list ends before it has more: what a plan says of its tasks never makes an answer that nobody can carry."""
 APPROVAL_CODEC: Final[CommitCodec[ApprovalEvent]] = CommitCodec(ApprovalEvent)
 
 
@@ -68,8 +71,17 @@ class ApprovalBook:
         if everything:
             owing = [gate for gate in self._live.values() if not gate.open]
             gates += [*owing, *reversed(self._closed.values())]
-        wanted = [gate for gate in gates if run_id is None or _run(gate) == run_id][:limit]
-        return [_listed(view_of(gate)) for gate in wanted]
+        page: list[ApprovalView] = []
+        room = PAGE_BYTES_MAX
+        for gate in gates:
+            if run_id is not None and _run(gate) != run_id:
+                continue
+            view = _listed(view_of(gate))
+            room -= len(msgspec.json.encode(view))
+            if len(page) == limit or room < 0:
+                break
+            page.append(view)
+        return page
 
 
 def view_of(gate: Approval) -> ApprovalView:
@@ -105,10 +117,10 @@ def view_of(gate: Approval) -> ApprovalView:
 
 
 def _listed(view: ApprovalView) -> ApprovalView:
-    """Many gates fit into one answer: a large action is shown alone only."""
-    if view.action_bytes <= ACTION_LISTED_BYTES_MAX:
-        return view
-    return msgspec.structs.replace(view, action=None)
+    """Many gates fit into one answer: a large action is shown alone only, and so is a long title."""
+    small = view.action_bytes <= ACTION_LISTED_BYTES_MAX
+    title = view.title if len(view.title) <= TITLE_LISTED_CHARS_MAX else f"{view.title[: TITLE_LISTED_CHARS_MAX - 1]}…"
+    return msgspec.structs.replace(view, action=view.action if small else None, title=title)
 
 
 def _signature_ok(gate: Approval, asked: ApprovalRequested) -> bool | None:

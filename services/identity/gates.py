@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from contracts.action_text import summary, visible
+from contracts.action_text import summary
 from contracts.approval import (
     ACTION_LISTED_BYTES_MAX,
     GATES_PER_CODE_MAX,
@@ -116,7 +116,8 @@ class Gates:
         if len(failed) == len(gates):
             return refused(session, failed[0], gates)
         done = [one for one, error in zip(requests, outcomes, strict=True) if not error]
-        names = ", ".join(visible(one.title or one.task_id) for one in done)
+        # By the task, not by its title: that is words of whoever made the plan.
+        names = ", ".join(one.task_id for one in done)
         word = "released" if purpose == "approval" else "denied"
         said = told(session, verdict)
         return Said(

@@ -18,7 +18,6 @@ from services.identity.config import Config
 from services.identity.conversation import Login
 from services.identity.conversations import Conversations
 from services.identity.directory import Directory
-from services.identity.file_clock import FileClock, refuse_beyond_loopback
 from services.identity.gates import ApprovalHost, Gates
 from services.identity.handlers.agents import AgentHandlers
 from services.identity.handlers.approvals import ApprovalHandlers
@@ -37,6 +36,7 @@ from services.identity.watch import Follow, Watch
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
 from services.runtime.clock import Clock
+from services.runtime.file_clock import FileClock, refuse_beyond_loopback
 from services.runtime.host_limits import HostLimits
 from services.runtime.housekeeping import tidy
 from services.runtime.jetstream import JetStreamEventStore

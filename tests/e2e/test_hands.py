@@ -148,3 +148,22 @@ def test_the_whole_drill_ends_clean(htdag, tmp_path):
     document = json.loads(report.read_text())
     assert (document["ok"], document["left_behind"]) == (True, [])
     assert document["probe_max_ms"] < 1000
+
+
+def test_red_tests_of_an_agent_block_the_deployment_and_nobody_is_asked(htdag, project, tmp_path):
+    """Story 3 (a): what the tester says of it changes nothing."""
+    red = calls(("shell", {"cmd": ["pytest", "-q", "-p", "no:cacheprovider", "test_red.py"]}))
+    (project / "test_red.py").write_text("def test():\n    assert 0\n")
+    plan = [
+        agent("test", "tester", red, {"text": "all is well"}),
+        agent("review", "critic", after=("test",)),
+        {"id": "deploy", "role": "admin", "depends_on": ["review"], "node": {"type": "noop"}},
+    ]
+    file = tmp_path / "red.json"
+    file.write_text(json.dumps(plan))
+    said = htdag("run", str(file), "--run-id", "red-1", "--workspace", str(project), timeout_s=180)
+    assert said.code == 1, said.out + said.err
+    tasks = {task["id"]: task for task in htdag("runs", "show", "red-1", "--json").document["tasks"]}
+    assert [tasks[name]["status"] for name in ("test", "review", "deploy")] == ["failed", "blocked", "blocked"]
+    assert not [event for event in told(htdag, "red-1") if event["type"] == "task.approval_requested.v1"]
+    assert (tasks["test"]["error"] or {}).get("code") in ("program_failed", "rework_exhausted"), tasks["test"]

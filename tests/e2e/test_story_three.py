@@ -82,6 +82,29 @@ def test_seven_tasks_work_in_their_roles_and_two_coders_at_the_same_time(team: T
     team.later()
 
 
+def test_red_tests_block_review_and_deployment_and_nobody_is_asked(team: Team) -> None:
+    """(a), with the real program of the tester."""
+    red = "def test_push():\n    assert 6 * 7 == 43\n"
+    words = ["pytest", "-q", "-p", "no:cacheprovider", "test_red.py"]
+    team.begin("red", [
+        step("implement", "coder", node=tool("fs", write="/code/test_red.py", content=red)),
+        step("test-feature", "tester", "implement", node=tool("shell", cmd=words)),
+        step("review-feature", "critic", "test-feature", node=tool("fs", read="/code/test_red.py")),
+        step("deploy-feature", "admin", "review-feature", node=DEPLOY),
+    ])  # fmt: skip
+    view = team.ended("red")
+    states = {task["id"]: task["status"] for task in view["tasks"]}
+    assert states == {
+        "implement": "completed",
+        "test-feature": "failed",
+        "review-feature": "blocked",
+        "deploy-feature": "blocked",
+    }
+    error = team.task("red", "test-feature")["error"]
+    assert (error["code"], error["exit"], "1 failed" in error["stdout"]) == ("program_failed", 1, True)
+    assert team.htdag("approvals", "list", "--all", "--run", "red", "--json").document == []
+
+
 def test_the_command_of_a_task_that_waits_cannot_be_changed(team: Team) -> None:
     """(d): what was shown is what will be done, or nothing is."""
     team.begin("same", [step("deploy-feature", "admin", node=DEPLOY)])

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 
 from contracts.errors import Rejected
 from contracts.identity import BEGIN_ANEW_FILE
-from services.console import local_identity, proof
+from services.console import keyboard, local_identity, proof
 from services.console.connection import connected
 from services.console.home import write_private
 from services.console.options import DEFAULTS, Common
@@ -94,14 +94,14 @@ async def setup(name: str, /, *, common: Common = DEFAULTS) -> None:
     """
     home = common.place
     fresh = name.lower() in local_identity.links(home)
-    password = proof.ask_password("Choose a password." if fresh else "Password.")
+    password = await keyboard.ask_password("Choose a password." if fresh else "Password.")
     body = {"user": name, "password": password}
     if fresh:
         body["token"] = local_identity.token_of(home, name)
     signed = await local_identity.post(home, "/auth/password/" if fresh else "/auth/session/", body)
     made = await local_identity.post(home, "/auth/mfa/setup/", {}, signed["session"])
     common.output.note(f"{_qr(made['provisioning_uri'])}\nsecret: {made['secret']}")
-    code = proof.ask("Enter the code of your app.")
+    code = await keyboard.ask("Enter the code of your app.")
     verified = await local_identity.post(home, "/auth/mfa/verify/", {"code": code}, signed["session"])
     common.output.value(verified, f"proof is on for {name}")
 
@@ -119,9 +119,9 @@ async def passwd(name: str, /, *, common: Common = DEFAULTS) -> None:
     name
         The account.
     """
-    body = {"user": name, "password": proof.ask_password("Password.")}
-    body["new_password"] = proof.ask_password("Choose a new password.")
-    body["code"] = proof.ask("Enter your code.")
+    body = {"user": name, "password": await keyboard.ask_password("Password.")}
+    body["new_password"] = await keyboard.ask_password("Choose a new password.")
+    body["code"] = await keyboard.ask("Enter your code.")
     done = await local_identity.post(common.place, "/auth/password/change/", body)
     common.output.value(done, f"the password of {name} is changed")
 
@@ -138,7 +138,7 @@ async def disable(name: str, /, *, common: Common = DEFAULTS) -> None:
     name
         The account.
     """
-    code = proof.ask("Enter your code.")
+    code = await keyboard.ask("Enter your code.")
     done = await local_identity.post(common.place, "/auth/mfa/disable/", {"user": name, "code": code})
     common.output.value(done, f"proof is off for {name}")
 
@@ -156,7 +156,7 @@ async def reset(name: str, /, *, common: Common = DEFAULTS) -> None:
     name
         The account.
     """
-    password = proof.ask_password("Password.")
+    password = await keyboard.ask_password("Password.")
     done = await local_identity.post(common.place, "/auth/mfa/reset/", {"user": name, "password": password})
     common.output.value(done, f"proof is off for {name}; `htdag users setup {name}` turns it on again")
 
@@ -173,7 +173,7 @@ async def unlock(name: str, /, *, common: Common = DEFAULTS) -> None:
     name
         The account.
     """
-    password = proof.ask_password("Password.")
+    password = await keyboard.ask_password("Password.")
     done = await local_identity.post(common.place, "/auth/mfa/unlock/", {"user": name, "password": password})
     common.output.value(done, f"{name} is unlocked")
 

@@ -28,6 +28,7 @@ from services.executor.run.failures import ended_badly
 from services.executor.run.llm_steps import next_calls
 from services.executor.run.state import Run, TaskRecord, Work
 from services.executor.run.tool_steps import ask_tools, wants_tools
+from services.executor.run.tool_verdicts import failed_tests
 
 BODIES = frozenset({NoopNode, LuaNode, NatsNode})
 """Nodes that the executor carries out itself in one step."""
@@ -180,9 +181,13 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         if command.output_ref is not None:
             result["output_ref"] = msgspec.to_builtins(command.output_ref)
         return (answered, TaskCompleted(task.spec.id, attempt, result))
-    if work.strategy is None:
-        return (answered, TaskCompleted(task.spec.id, attempt, result_of(work, answers, "")))
-    return (answered,)
+    if work.strategy is not None:
+        return (answered,)
+    failed = failed_tests(task.spec, work)
+    if failed:  # nobody else judges it
+        error = failure("program_failed", "what the tester ran last did not end well", failed=failed)
+        return (answered, ended_badly(run, task, error, now_ms))
+    return (answered, TaskCompleted(task.spec.id, attempt, result_of(work, answers, "")))
 
 
 def result_of(work: Work, answers: Sequence[LlmAnswered | None], reasoning: str) -> dict[str, Any]:

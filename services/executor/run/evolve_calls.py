@@ -6,6 +6,7 @@ from typing import Any
 from contracts.run import LlmAnswered, LlmAwaited, LlmRequested
 from contracts.run_tools import ToolAnswered, ToolRequested
 from services.executor.run.state import TOOL_BODY, Call, Run, Talk, Work, step_index
+from services.executor.run.tool_verdicts import ran_badly
 
 
 def plan_steps(work: Work, steps: list[dict[str, Any]]) -> None:
@@ -93,6 +94,17 @@ def tool_answered(run: Run, event: ToolAnswered) -> None:
     talk = _talk_of(asked, work) if asked is not None and work is not None else None
     if talk is not None:
         talk.results[event.call] = event
+    if asked is not None and work is not None and asked.step != TOOL_BODY:
+        _ran(asked, event, work)
+
+
+def _ran(asked: ToolRequested, event: ToolAnswered, work: Work) -> None:
+    bad = ran_badly(asked, event)
+    if bad is None:
+        return
+    index = step_index(asked.step, work)
+    step, before = work.programs.get(index, ("", 0))
+    work.programs[index] = (asked.step, bad + (before if step == asked.step else 0))
 
 
 def _talk_of(asked: ToolRequested, work: Work) -> Talk | None:

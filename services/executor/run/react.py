@@ -42,6 +42,7 @@ from services.executor.run.effects import (
 from services.executor.run.gates import action_of, gate_id
 from services.executor.run.state import TOOL_BODY, Run, TaskRecord, needs_gate
 from services.executor.run.tool_order import due
+from services.executor.run.tool_verdicts import tests_of
 
 STAGE_OF_STEP: Final = {"spawn": "agent_spawning", "orchestrate": "orchestration", "complete": "completion"}
 
@@ -290,7 +291,7 @@ def stage_context(run: Run, task: TaskRecord) -> dict[str, Any]:
             for index, (step, answer) in enumerate(zip(work.steps or (), work.answers, strict=False))
             if answer is not None
         ]
-        context["tests"] = spec.context.get("tests", {})
+        context["tests"] = tests_of(spec, work)
         context["code_quality"] = spec.context.get("code_quality", {})
     return context
 

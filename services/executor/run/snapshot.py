@@ -26,7 +26,7 @@ from services.executor.run.state import (
     may_start,
 )
 
-FORMAT: Final = "run-6"
+FORMAT: Final = "run-7"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -66,6 +66,7 @@ class WorkImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tools: list[ToolRequested]
     tool_calls: int
     tool_rounds: int
+    programs: dict[int, tuple[str, int]]
 
 
 class CallImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -259,6 +260,7 @@ def _work_image(work: Work) -> WorkImage:
         [*work.tools.values()],
         work.tool_calls,
         work.tool_rounds,
+        work.programs,
     )
 
 
@@ -313,6 +315,7 @@ def _take_more(task: TaskRecord, had: TaskImage) -> None:
             tools={asked.call: asked for asked in work.tools},
             tool_calls=work.tool_calls,
             tool_rounds=work.tool_rounds,
+            programs=dict(work.programs),
         )
     task.reworks = had.reworks
     task.calls_made = had.calls_made

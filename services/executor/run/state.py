@@ -70,6 +70,7 @@ class Work(msgspec.Struct, eq=False):
     """What the agents of one attempt have been asked and have said. `steps` is None until they are orchestrated.
 
     A step whose model waits for tools stands in `talks` and has no answer yet; `tools` are tool calls without a result.
+    `programs` says of each step which answer of its model ran programs last, and how many of those ended badly.
     """
 
     agents: list[dict[str, Any]]
@@ -85,6 +86,7 @@ class Work(msgspec.Struct, eq=False):
     tools: dict[int, ToolRequested] = {}
     tool_calls: int = 0
     tool_rounds: int = 0
+    programs: dict[int, tuple[str, int]] = {}
 
     @property
     def all_answered(self) -> bool:

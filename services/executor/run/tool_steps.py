@@ -33,6 +33,7 @@ from services.executor.run.llm_steps import (
     tool_deadline_ms,
 )
 from services.executor.run.state import TOOL_BODY, Run, Talk, TaskRecord, Work, step_index
+from services.executor.run.tool_verdicts import failed_program
 
 READS_PER_ATTEMPT_MAX: Final = 3
 """A tool node's call that only reads is made so often in one attempt when its gateway dies."""
@@ -170,7 +171,7 @@ def _what_follows(run: Run, task: TaskRecord, talk: Talk, rounds: int, made: int
 
 def _body_ended(run: Run, task: TaskRecord, asked: ToolRequested, command: TakeToolResult, now_ms: int) -> RunEvent:
     """What the call of a tool node leads to."""
-    error = command.error
+    error = command.error or failed_program(task.spec, command.value)
     if error is None:
         return TaskCompleted(command.task_id, command.attempt, command.value)
     again = asked.call < READS_PER_ATTEMPT_MAX and only_reads(asked.tool, asked.args)

@@ -4,10 +4,11 @@ step that fitted, never the code; time comes in with it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 from contracts.errors import Rejected
 from contracts.identity import (
+    LOCK_MAX_MS,
     SET_UP_LINK_S,
     STEP_S,
     AttemptAccepted,
@@ -180,11 +181,22 @@ def _failed(code: AttemptCode, step: int | None, purpose: Purpose, user: User, a
         events.append(UserNotified(about="code_reused", text=text, at_ms=at_ms))
     locks, until_ms = user.codes.lock_after_this(at_ms)
     if locks:
-        events.append(UserLocked(what="code", failures=user.codes.in_row + 1, at_ms=at_ms, until_ms=until_ms))
-        if user.exists:
-            text = f"{user.name} is locked after {user.codes.in_row + 1} wrong codes in a row"
-            events.append(UserNotified(about="locked", text=text, at_ms=at_ms))
+        events += _locked("code", user, user.codes.in_row + 1, at_ms, until_ms)
     return tuple(events)
+
+
+def _locked(
+    what: Literal["code", "password"], user: User, failures: int, at_ms: int, until_ms: int | None
+) -> list[UserEvent]:
+    """A lock, and that its human hears of it; a shadow has none."""
+    locked = UserLocked(what=what, failures=failures, at_ms=at_ms, until_ms=until_ms)
+    if not user.exists:
+        return [locked]
+    if what == "code":
+        text = f"{user.name} is locked after {failures} wrong codes in a row"
+    else:
+        text = f"the password of {user.name} is locked after {failures} wrong ones in a row"
+    return [locked, UserNotified(about="locked", text=text, at_ms=at_ms)]
 
 
 def _password(command: JudgePassword, user: User, now_ms: int) -> Sequence[UserEvent]:
@@ -205,12 +217,9 @@ def _password(command: JudgePassword, user: User, now_ms: int) -> Sequence[UserE
     locks, until_ms = limiter.lock_after_this(at_ms)
     if locks and not command.home:
         # A password is proved on the host only; there is nobody nearer who could unlock it: it never locks for good.
-        until_ms = until_ms if until_ms is not None else at_ms + LOCK_FOR_PASSWORDS_MS
-        events.append(UserLocked(what="password", failures=user.passwords.in_row + 1, at_ms=at_ms, until_ms=until_ms))
+        until_ms = until_ms if until_ms is not None else at_ms + LOCK_MAX_MS
+        events += _locked("password", user, user.passwords.in_row + 1, at_ms, until_ms)
     return tuple(events)
-
-
-LOCK_FOR_PASSWORDS_MS: Final = 24 * 3_600_000
 
 
 def summary(user: User) -> dict[str, object] | None:

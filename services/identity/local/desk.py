@@ -10,7 +10,7 @@ from services.identity.account.state import User
 from services.identity.accounts import Accounts, Verdict
 from services.identity.conversation import checked_text
 from services.identity.invitations import Invitations, digest_of
-from services.identity.local.password_proof import PasswordProof, with_until
+from services.identity.local.password_proof import UNPROVEN, PasswordProof, with_until
 from services.identity.local.sessions import Sessions
 from services.identity.names import key_of
 from services.identity.passwords import Passwords
@@ -115,7 +115,8 @@ class Desk:
         claim = await self._accounts.claim(name)
         if await self._accounts.kind_of(claim) == "agent":
             raise Rejected("not_for_agents")
-        _check(await self._accounts.judge(claim, checked_text(code or ""), "disable", self._caller(name)))
+        by = self._caller(UNPROVEN if signed_in is None else signed_in)
+        _check(await self._accounts.judge(claim, checked_text(code or ""), "disable", by))
         return {"mfa_enabled": False}
 
     async def reset(

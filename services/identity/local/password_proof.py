@@ -16,6 +16,8 @@ from services.runtime.clock import Clock, rfc3339
 from services.runtime.ids import Ids
 
 NOBODY: Final = ""
+UNPROVEN: Final = "local"
+"""Who the log says it was before anything is proven: what somebody calls themselves is no name, and may be a secret."""
 
 
 class PasswordProof:
@@ -45,7 +47,7 @@ class PasswordProof:
             (judged.home_passwords if home else judged.passwords).check(self._clock.now_ms())
             fits = await self._passwords.fits(password, phc)
             command = JudgePassword(fits, then, home)
-            await host.ask(actor_id, command, message_id=self._ids.new(), by=actor_id if fits else "local")
+            await host.ask(actor_id, command, message_id=self._ids.new(), by=actor_id if fits else UNPROVEN)
         except Rejected as error:
             raise with_until(error) from error
         if not fits:

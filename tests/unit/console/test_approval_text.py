@@ -29,6 +29,17 @@ def test_a_list_says_what_would_be_done() -> None:
     )
 
 
+def test_a_gate_is_named_by_its_task_and_a_title_stands_beside_it() -> None:
+    """A title is words of whoever made the plan: it takes no task's place, and is no longer than a line."""
+    listed = row(gate(title="read the docs"), 0)
+    assert listed[HEADS.index("TASK")] == 'deploy-feature "read the docs"'
+    assert row(gate(title="deploy-feature"), 0)[HEADS.index("TASK")] == "deploy-feature"
+    long = str(row(gate(title="deploy " * 1_000), 0)[HEADS.index("TASK")])
+    assert long.startswith('deploy-feature "deploy deploy')
+    assert len(long) < 80
+    assert whole(gate(title="read the docs")).startswith('apr-7  deploy-feature "read the docs"  run r1')
+
+
 def test_the_whole_action_is_shown_and_what_it_comes_to_stands_last() -> None:
     lines = whole(gate()).splitlines()
     assert lines[0] == "apr-7  deploy-feature  run r1"

@@ -118,3 +118,18 @@ def test_a_stage_without_a_script_says_what_is_understood():
 def test_the_fallback_agent_has_the_role_of_the_task():
     found = agents.fallback_agents(TaskSpec(id="a", role="critic", estimated_complexity=4.9))
     assert found.agents == [{"role": "critic", "model": "gemini-1.5-flash", "temperature": 0.7, "max_tokens": 4000}]
+
+
+@pytest.mark.parametrize("tests", [{}, None, "nonsense", {"unit_tests": 1}, {"unit_tests": {"failed": 0}}])
+def test_without_a_script_the_gate_completes_what_every_agent_answered(tests: Any):
+    context = {"execution_results": [{"id": "a-1", "status": "completed"}], "tests": tests}
+    assert agents.judged(agents.fallback_stage("completion", context)).status == "completed"
+
+
+def test_without_a_script_the_gate_counts_what_is_incomplete_and_tests_that_failed():
+    context = {
+        "execution_results": [{"id": "a-1", "status": "failed"}, {"id": "a-2", "status": "completed"}],
+        "tests": {"unit_tests": {"failed": 2}},
+    }
+    verdict = agents.judged(agents.fallback_stage("completion", context))
+    assert (verdict.status, verdict.fixes) == ("needs_rework", ["1 subtasks incomplete", "2 test failures"])

@@ -200,6 +200,30 @@ def test_guessing_passwords_locks_passwords_and_no_codes():
     assert spec.when(attempt(step_of(spec.now_ms))).types() == ["AttemptAccepted"]
 
 
+def test_the_owner_is_told_when_somebody_guessed_until_the_password_was_locked():
+    """Each lock notifies the human, whatever it locks."""
+    spec = aka(PasswordSet(password="sealed", at_ms=NOW_MS))
+    for number in range(9):
+        if number == 5:
+            spec.later(MINUTE)
+        spec.after(JudgePassword(False, "reset"))
+    told = spec.when(JudgePassword(False, "reset"))
+    assert told.types() == ["PasswordJudged", "UserLocked", "UserNotified"]
+    _, locked, notified = told.events
+    assert (locked.what, locked.failures, notified.about) == ("password", 10, "locked")
+    assert notified.text == "the password of Aka is locked after 10 wrong ones in a row"
+
+
+def test_nobody_is_told_of_a_name_that_nobody_has():
+    spec = Spec(USER, "b7", codec=CODEC, same=lambda user: msgspec.json.encode(msgspec.to_builtins(user)))
+    for number in range(10):
+        if number == 5:
+            spec.later(MINUTE)
+        spec.after(JudgePassword(False, "reset"), attempt(None, secret_no=0))
+    assert [type(event) for event in spec.history].count(UserLocked) == 2
+    assert UserNotified not in map(type, spec.history)
+
+
 def test_an_account_is_created_once():
     aka().when(CreateUser("Aka", "human")).then_rejected("duplicate_id")
 

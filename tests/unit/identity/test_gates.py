@@ -24,7 +24,7 @@ async def answered(hall: Hall, count: int = 1) -> list[dict]:
 
 async def test_a_human_releases_a_gate_and_the_run_is_told(hall: Hall):
     await hall.enrol()
-    digest = await hall.request("apr-7")
+    digest = await hall.request("apr-7", title="read the docs")
     (listed,) = await hall.ask("approval.list")
     assert (listed["approval_id"], listed["action"], listed["digest"]) == ("apr-7", ACTION, digest)
     said = await hall.converse("approval.converse", "aka", hall.code(), approval_id="apr-7", digest=digest)

@@ -1,5 +1,6 @@
 """No secret, code, password, credential or link is stored, logged or counted in the clear; keys can be rotated."""
 
+import json
 import re
 import urllib.request
 
@@ -54,6 +55,26 @@ async def test_nothing_secret_is_stored_logged_or_counted(hall: Hall):
         alone = re.compile(rb"(?<![0-9A-Za-z])" + re.escape(secret.encode()) + rb"(?![0-9A-Za-z])")
         for place in (stored, logs, metrics):
             assert not alone.search(place), secret
+
+
+async def test_a_code_that_is_typed_a_field_too_early_is_stored_nowhere(hall: Hall):
+    """Whoever speaks to the listener unproven is nobody yet: what they call themselves stands in no log."""
+    await hall.enrol()
+    code = hall.code()
+    for path in ("disable", "reset", "unlock"):
+        await hall.post(f"/auth/mfa/{path}/", {"user": code, "code": "1", "password": "1"})
+    await hall.post("/auth/session/", {"user": code, "password": "1"})
+    await hall.post("/auth/password/", {"user": code, "token": code, "password": PASSWORD})
+    await hall.post("/auth/password/change/", {"user": code, "password": code, "new_password": "1", "code": "1"})
+    await hall.ask("login.converse", session="early", text=code)
+    await hall.ask("login.converse", session=code, text="Aka")
+    await hall.refused("user.status", name=code)
+    await hall.post("/auth/mfa/disable/", {"user": "aka", "code": "1"})
+    stored = await everything_stored(hall)
+    logs = b"".join(process.log_path.read_bytes() for process in hall.processes)
+    assert not re.search(rb"(?<![0-9A-Za-z])" + code.encode() + rb"(?![0-9A-Za-z])", stored + logs)
+    judged = [json.loads(line[line.index(b'{"at') :]) for line in stored.split(b"\n") if b'"purpose":"disable"' in line]
+    assert [commit["by"] for commit in judged] == ["local", "local"]
 
 
 async def test_a_rotation_seals_everything_anew_and_old_keys_can_be_dropped(hall: Hall):

@@ -2,10 +2,16 @@
 
 import ipaddress
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from contracts.errors import Rejected
 from services.runtime.clock import SystemClock
+
+EARLIEST_S: Final = 60
+"""Before it the step of a code, and the one behind it, would be none that can be counted."""
+LATEST_S: Final = 253_370_764_800
+"""The year 9999: what runs out some days after it still has a date."""
 
 
 class FileClock(SystemClock):
@@ -20,12 +26,20 @@ class FileClock(SystemClock):
         try:
             text = self._path.read_text(encoding="ascii").strip()
             # Empty: it is being written right now, and it is still the time it was.
-            now_ms = self._last_ms if self._last_ms is not None and not text else int(float(text) * 1000)
-        except (OSError, ValueError, OverflowError) as error:
+            now_ms = self._last_ms if self._last_ms is not None and not text else _milliseconds(text)
+        except (OSError, ValueError) as error:
             text = "the test clock's file holds no epoch seconds"
             raise Rejected("bad_config", text, key="identity.test_clock") from error
         self._last_ms = now_ms
         return now_ms
+
+
+def _milliseconds(text: str) -> int:
+    """Raises ValueError for what is no time that people's clocks show."""
+    seconds = float(text)
+    if not EARLIEST_S <= seconds < LATEST_S:  # false for NaN, too
+        raise ValueError("out of bounds")
+    return int(seconds * 1000)
 
 
 def refuse_beyond_loopback(places: dict[str, str]) -> None:

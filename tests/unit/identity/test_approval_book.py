@@ -1,0 +1,90 @@
+"""Gates as lists show them: the one that expires first first, and never more than one answer carries."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from contracts.approval import (
+    ACTION_LISTED_BYTES_MAX,
+    APPROVERS_MAX,
+    ApprovalAnswered,
+    ApprovalDenied,
+    ApprovalEvent,
+    ApprovalRequested,
+    action_digest,
+)
+from contracts.commit import Commit
+from contracts.limits import REQUEST_BYTES_MAX, TITLE_CHARS_MAX
+from contracts.subjects import events
+from services.identity.approval_book import APPROVAL_CODEC, CLOSED_KEPT_MAX, TITLE_LISTED_CHARS_MAX, ApprovalBook
+from services.identity.handlers.approvals import PAGE_MAX
+from services.runtime.event_store import Recorded
+from tests.support.spec import NOW_MS
+
+
+def taken(book: ApprovalBook, number: int, *facts: ApprovalEvent, approval_id: str = "") -> None:
+    data = APPROVAL_CODEC.encode(Commit(at="", by="", cause="", corr="", events=list(facts)))
+    subject = events("identity", "approval", approval_id or f"apr-{number}")
+    book.take(Recorded(number, subject, data, {}))
+
+
+def asked(number: int, *, expires_at_ms: int = NOW_MS, run_id: str = "r1", **more: Any) -> ApprovalRequested:
+    action = more.pop("action", {"do": number})
+    said = {"title": "", "requested_by": "executor", "approvers": [], **more}
+    return ApprovalRequested(
+        approval_id=f"apr-{number}", run_id=run_id, task_id="deploy", attempt=1, digest=action_digest(action),
+        action=action, at_ms=NOW_MS, expires_at_ms=expires_at_ms, **said,
+    )  # fmt: skip
+
+
+def listed(book: ApprovalBook, *, run_id: str | None = None, everything: bool = False) -> list[str]:
+    return [view.approval_id for view in book.page(run_id=run_id, everything=everything, limit=PAGE_MAX)]
+
+
+def test_what_expires_first_stands_first_and_what_was_closed_last_behind_it():
+    book = ApprovalBook()
+    for number, left in ((1, 9), (2, 5), (3, 7)):
+        taken(book, number, asked(number, expires_at_ms=NOW_MS + left, run_id=f"r{number}"))
+    taken(book, 4, ApprovalDenied("aka", 7, NOW_MS), ApprovalAnswered("denied", NOW_MS), approval_id="apr-2")
+    assert listed(book) == ["apr-3", "apr-1"]
+    assert listed(book, everything=True) == ["apr-3", "apr-1", "apr-2"]
+    assert listed(book, everything=True, run_id="r2") == ["apr-2"]
+    assert (book.open, book.due(NOW_MS + 8)) == (2, ["apr-3"])
+
+
+def test_a_list_shows_small_actions_whole_and_says_how_large_the_others_are():
+    book = ApprovalBook()
+    taken(book, 1, asked(1, action={"do": "x" * ACTION_LISTED_BYTES_MAX}))
+    taken(book, 2, asked(2))
+    large, small = book.page(run_id=None, everything=False, limit=2)
+    assert (large.action, large.action_bytes > ACTION_LISTED_BYTES_MAX, small.action) == (None, True, {"do": 2})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"title": "\u263a" * TITLE_CHARS_MAX},
+        {"title": "\x01" * TITLE_CHARS_MAX, "approvers": ["\u263a" * 64] * APPROVERS_MAX},
+        {"action": {"do": "\u263a" * 1_300}},
+    ],
+)
+def test_any_list_fits_into_one_answer(more: dict[str, Any]):
+    """Whoever plans tasks with long titles does not keep people from seeing what waits for them."""
+    book = ApprovalBook()
+    for number in range(PAGE_MAX):
+        taken(book, number + 1, asked(number, **more))
+    shown = book.page(run_id=None, everything=True, limit=PAGE_MAX)
+    assert len(msgspec.json.encode(shown)) < REQUEST_BYTES_MAX * 3 // 4
+    assert len(shown) >= PAGE_MAX // 4
+    assert all(len(view.title) <= TITLE_LISTED_CHARS_MAX for view in shown)
+
+
+def test_only_the_last_of_those_that_are_closed_are_remembered():
+    book = ApprovalBook()
+    for number in range(CLOSED_KEPT_MAX + 5):
+        facts = asked(number), ApprovalDenied("aka", 7, NOW_MS), ApprovalAnswered("denied", NOW_MS)
+        taken(book, number + 1, *facts, approval_id=f"apr-{number}")
+    assert len(book.page(run_id=None, everything=True, limit=10 * CLOSED_KEPT_MAX)) == CLOSED_KEPT_MAX
+    assert listed(book, everything=True)[0] == f"apr-{CLOSED_KEPT_MAX + 4}"
+    assert book.is_closed("apr-0")
