@@ -1,4 +1,4 @@
-"""The source files of htdag, parsed once for all architecture tests."""
+"""The source files of htdag: read once for all architecture tests, parsed for each that asks."""
 
 import ast
 import functools
@@ -11,11 +11,15 @@ PACKAGES = ("contracts", "services")
 
 
 class Source(NamedTuple):
-    """One Python file: its path in the checkout, text and syntax tree."""
+    """One Python file: its path in the checkout, and its text."""
 
     path: str
     text: str
-    tree: ast.Module
+
+    @property
+    def tree(self) -> ast.Module:
+        """Its syntax tree, which nobody keeps: those of all files would slow every collection of garbage down."""
+        return ast.parse(self.text, self.path)
 
 
 @functools.cache
@@ -25,8 +29,7 @@ def sources(*folders: str) -> tuple[Source, ...]:
     for folder in folders or PACKAGES:
         for path in sorted((ROOT / folder).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts and _is_python(path):
-                text = path.read_text()
-                found.append(Source(str(path.relative_to(ROOT)), text, ast.parse(text, str(path))))
+                found.append(Source(str(path.relative_to(ROOT)), path.read_text()))
     return tuple(found)
 
 

@@ -1,6 +1,7 @@
 """Every law of the security design is proved by a test that carries its number: `grep 'law("I8")' tests`."""
 
 import ast
+import functools
 from collections.abc import Iterator
 
 from tests.architecture.source import sources
@@ -24,8 +25,13 @@ LAWS = {
 """I5, that what is reserved and spent stays within the budget, is a law of the ledger and gets its test with it."""
 
 
-def marked() -> Iterator[tuple[str, str]]:
+@functools.cache
+def marked() -> tuple[tuple[str, str], ...]:
     """Numbers of laws, and the tests that carry them."""
+    return tuple(_marked())
+
+
+def _marked() -> Iterator[tuple[str, str]]:
     for source in sources("tests"):
         for node in ast.walk(source.tree):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

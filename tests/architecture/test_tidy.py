@@ -2,8 +2,7 @@
 
 import ast
 import re
-
-import pytest
+from collections.abc import Iterator
 
 from contracts.errors import CATALOGUE
 from contracts.metrics import BY_NAME
@@ -24,7 +23,10 @@ SLEEPS_ALLOWED = {
     "tests/support/service_process.py": "it waits for a process",
     "tests/architecture/test_tidy.py": "it names what is banned",
 }
-ALL = sources("contracts", "services", "scripts", "tests")
+
+
+def everything() -> tuple[Source, ...]:
+    return sources("contracts", "services", "scripts", "tests")
 
 
 def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -35,43 +37,47 @@ def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines
 
 
-@pytest.mark.parametrize("source", ALL, ids=lambda source: source.path)
-def test_a_function_fits_one_screen(source: Source) -> None:
+def lines_with(pattern: re.Pattern[str], source: Source) -> list[str]:
+    """The lines that match, as file:line and text."""
+    lines = enumerate(source.text.splitlines(), 1)
+    return [f"{source.path}:{number} {line.strip()}" for number, line in lines if pattern.search(line)]
+
+
+def test_every_function_fits_one_screen() -> None:
     too_long = [
         f"{source.path}:{node.lineno} {node.name} has {length(node)} lines"
+        for source in everything()
         for node in functions(source)
         if length(node) > LONGER_FUNCTIONS.get(f"{source.path}:{node.name}", FUNCTION_LINES_MAX)
     ]
     assert too_long == []
 
 
-@pytest.mark.parametrize("source", ALL, ids=lambda source: source.path)
-def test_a_file_holds_one_idea(source: Source) -> None:
-    assert len(source.text.splitlines()) <= LONGER_FILES.get(source.path, FILE_LINES_MAX)
-
-
-@pytest.mark.parametrize("source", ALL, ids=lambda source: source.path)
-def test_no_leftovers(source: Source) -> None:
-    if source.path == "tests/architecture/test_tidy.py":
-        return
-    found = [
-        f"{number}: {line.strip()}" for number, line in enumerate(source.text.splitlines(), 1) if BANNED.search(line)
+def test_every_file_holds_one_idea() -> None:
+    lengths = {source.path: len(source.text.splitlines()) for source in everything()}
+    too_long = [
+        f"{path} has {lines} lines" for path, lines in lengths.items() if lines > LONGER_FILES.get(path, FILE_LINES_MAX)
     ]
-    assert found == []
+    assert too_long == []
 
 
-@pytest.mark.parametrize("source", sources("tests"), ids=lambda source: source.path)
-def test_no_test_sleeps_or_skips(source: Source) -> None:
-    if source.path in SLEEPS_ALLOWED:
-        return
-    lines = enumerate(source.text.splitlines(), 1)
-    assert [f"{number}: {line.strip()}" for number, line in lines if BANNED_IN_TESTS.search(line)] == []
+def test_no_leftovers() -> None:
+    here = "tests/architecture/test_tidy.py"
+    assert [line for source in everything() if source.path != here for line in lines_with(BANNED, source)] == []
 
 
-@pytest.mark.parametrize("source", sources(), ids=lambda source: source.path)
-def test_no_error_is_swallowed(source: Source) -> None:
+def test_no_test_sleeps_or_skips() -> None:
+    judged = [source for source in sources("tests") if source.path not in SLEEPS_ALLOWED]
+    assert [line for source in judged for line in lines_with(BANNED_IN_TESTS, source)] == []
+
+
+def test_no_error_is_swallowed() -> None:
     """A bare except hides crashes; a handler that only passes hides the rest, unless it says why on its line."""
-    hidden = []
+    assert [handler for source in sources() for handler in swallowing(source)] == []
+
+
+def swallowing(source: Source) -> Iterator[str]:
+    """Handlers that catch everything and do nothing."""
     lines = source.text.splitlines()
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.ExceptHandler):
@@ -80,8 +86,7 @@ def test_no_error_is_swallowed(source: Source) -> None:
             isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}
         )
         if catches_all and len(node.body) == 1 and isinstance(node.body[0], ast.Pass):
-            hidden.append(f"{source.path}:{node.lineno} {lines[node.lineno - 1].strip()}")
-    assert hidden == []
+            yield f"{source.path}:{node.lineno} {lines[node.lineno - 1].strip()}"
 
 
 def test_every_error_code_that_is_raised_is_in_the_catalogue() -> None:
@@ -107,16 +112,15 @@ def test_every_metric_that_is_counted_is_in_the_catalogue() -> None:
     assert unknown == []
 
 
-@pytest.mark.parametrize("code", CATALOGUE)
-def test_every_code_of_the_catalogue_is_used(code: str) -> None:
+def test_every_code_of_the_catalogue_is_used() -> None:
     """A code that nobody can get is a promise that nobody keeps."""
-    mention = re.compile(rf"[\"']{code}[\"']")
-    raised = re.compile(rf"Rejected\([\"']{code}[\"']")  # contracts raise what both sides refuse alike
-    used = [source.path for source in sources("services") if mention.search(source.text)]
-    used += [source.path for source in sources("contracts") if raised.search(source.text)]
-    assert used, f"nothing raises {code}"
+    texts = "\n".join(source.text for source in sources("services"))
+    used = set(re.findall(r"[\"']([a-z0-9_.]+)(?=[\"'])", texts))
+    for source in sources("contracts"):  # contracts raise what both sides refuse alike
+        used |= set(re.findall(r"Rejected\([\"']([a-z0-9_.]+)[\"']", source.text))
+    assert [code for code in CATALOGUE if code not in used] == [], "nothing raises these"
 
 
-@pytest.mark.parametrize("metric", BY_NAME)
-def test_every_metric_of_the_catalogue_is_used(metric: str) -> None:
-    assert [source.path for source in sources("services") if f'"{metric}"' in source.text], f"nothing counts {metric}"
+def test_every_metric_of_the_catalogue_is_used() -> None:
+    texts = "\n".join(source.text for source in sources("services"))
+    assert [metric for metric in BY_NAME if f'"{metric}"' not in texts] == [], "nothing counts these"
