@@ -49,6 +49,8 @@ TOOLS: Final = f"{ROOT}.tool"
 API: Final = "$JS.API"
 AGENT_ROLES: Final = tuple(role for role in ROLES if role != ADMIN)
 """Roles that an agent outside of htdag may have a key for: an admin waits for a human, a key waits for none."""
+AGENT_VERBS: Final = (rpc("identity", "agent", "code"), rpc("identity", "agent", "challenge"))
+"""How agents prove themselves to each other: the credential in the request says which agent speaks."""
 _LOSSES: Final = ("DELETE", "PURGE", "MSG.DELETE", "CREATE", "UPDATE", "RESTORE", "PEER.REMOVE")
 """What could lose a part of a stream: one whose bounds are changed forgets, too."""
 _DISCOVERY: Final = ("PING", "INFO", "STATS")
@@ -182,7 +184,8 @@ def callers(service: str) -> tuple[str, ...]:
     asking = [name for name, use in USES.items() if any(_asks(call, service) for call in use.calls)]
     # Workers of one service ask each other.
     asking += [service for one in CHANNELS if one.stream is None and {service} <= _both(one)]
-    agents = [f"{AGENT_PREFIX}{role}" for role in AGENT_ROLES] if service == "policy-gateway" else []
+    asked_by_agents = service == "policy-gateway" or any(one.startswith(f"{ROOT}.{service}.") for one in AGENT_VERBS)
+    agents = [f"{AGENT_PREFIX}{role}" for role in AGENT_ROLES] if asked_by_agents else []
     return tuple(dict.fromkeys([OPERATOR, *asking, *agents]))
 
 
@@ -254,8 +257,8 @@ def _agents() -> list[User]:
     return [
         User(
             name=f"{AGENT_PREFIX}{role}",
-            meaning=f"an agent outside of htdag that calls tools in the role {role}",
-            rights=Rights(publish=(f"{TOOLS}.{role}.*",), subscribe=(f"{inbox(AGENT_PREFIX + role)}.>",)),
+            meaning=f"an agent outside of htdag that calls tools in the role {role} and proves who it is",
+            rights=Rights(publish=(f"{TOOLS}.{role}.*", *AGENT_VERBS), subscribe=(f"{inbox(AGENT_PREFIX + role)}.>",)),
         )
         for role in AGENT_ROLES
     ]

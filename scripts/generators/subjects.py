@@ -10,6 +10,7 @@ from msgspec import structs
 from contracts import limits
 from contracts.channels import CHANNELS, PARAMETERS
 from contracts.errors import CATALOGUE
+from contracts.listener import ROUTES, RouteSpec
 from contracts.metrics import METRICS
 from contracts.streams import CONSUMERS, STREAMS
 from contracts.verbs import VERBS, VerbSpec
@@ -37,10 +38,20 @@ Headers: `Nats-Msg-Id`, `Htdag-Types` (distinct type tags, comma separated), `Ht
 `traceparent`. One aggregate has one subject for its whole life.
 """
 
+_LISTENER = """\
+What no subject leads to: identity listens over HTTP on 127.0.0.1 and ::1 and nowhere else. Each running identity says
+its address in `run/*.local` of the home, under `url`. Callers from elsewhere, through a proxy, or under another host
+name are refused with `not_local`. A body is one JSON object of the fields named here, all text; those in brackets may
+be left out: `user` is the signed-in one then, or the only human there is; `presence` is the word beside `url`, which
+gives whoever reads the home attempts of their own. A session (`/auth/session/`) is sent as
+`Authorization: Bearer SESSION`. A refusal is `application/problem+json` (RFC 9457) with the error's class, code,
+message and hint in it.
+"""
+
 
 def render(golden: Path) -> str:
     """The whole document; examples of tagged messages are the golden bytes in `golden`."""
-    parts = [_HEAD, *_requests(), *_channels(), *_messages(golden), *_shapes()]
+    parts = [_HEAD, *_requests(), *_listener(), *_channels(), *_messages(golden), *_shapes()]
     parts += [*_streams(), *_errors(), *_limits(), *_metrics()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
@@ -95,6 +106,20 @@ def _requests() -> Iterator[str]:
 
 def _example(verb: VerbSpec) -> str:
     return f"- `{verb.noun}.{verb.verb}`: `{verb.example}`\n"
+
+
+def _listener() -> Iterator[str]:
+    yield "## On loopback\n"
+    yield _LISTENER
+    rows = (
+        (_code(f"{route.method} {route.path}"), route.meaning, _told(route), _code(route.answer)) for route in ROUTES
+    )
+    yield _table(("route", "meaning", "told", "answer"), rows)
+
+
+def _told(route: RouteSpec) -> str:
+    session = ["a session"] if route.signed_in else []
+    return ", ".join([*session, *filter(None, [_code(route.fields)])])
 
 
 def _channels() -> Iterator[str]:

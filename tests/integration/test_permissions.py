@@ -230,3 +230,16 @@ async def test_an_agent_calls_tools_of_its_role_and_gets_the_answer(guarded: Gua
         async with asyncio.timeout(0.5):
             await agent.request(f"{ROOT}.tool.tester.shell", b"{}", timeout=5)
     assert await eventually(lambda: [text for text in said if f"{ROOT}.tool.tester.shell" in text])
+
+
+async def test_an_agent_proves_itself_and_does_nothing_else_at_identity(guarded: Guarded) -> None:
+    identity = await guarded.bus("identity")
+    await identity.subscribe(f"{ROOT}.identity.agent.*", lambda message: identity.publish(message.reply, b"done"))
+    await identity.flush()
+    said: list[str] = []
+    agent = await guarded.connect("agent-coder", said)
+    for verb in ("code", "challenge"):
+        assert (await agent.request(f"{ROOT}.identity.agent.{verb}", b"{}", timeout=5)).data == b"done"
+    for subject in ("agent.create", "user.list", "login.converse", "approval.converse", "approval.list"):
+        await agent.publish(f"{ROOT}.identity.{subject}", b"{}")
+        assert await eventually(lambda subject=subject: [text for text in said if f"{ROOT}.identity.{subject}" in text])

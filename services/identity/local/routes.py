@@ -10,6 +10,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import Rejected
+from contracts.listener import ROUTES
 from services.identity.local.desk import Desk
 from services.identity.local.guard import check_local
 from services.identity.local.page import PAGE, POLICY
@@ -75,7 +76,8 @@ def application(desk: Desk, sessions: Sessions, presence: str, port: Callable[[]
         "/auth/mfa/reset/": lambda body, who: desk.reset(who, body.user, body.password, home=home(body)),
         "/auth/mfa/unlock/": lambda body, who: desk.unlock(who, body.user, body.password, home=home(body)),
     }
-    handlers = [post(path, name=path)(answering(act)) for path, act in acts.items()]
+    posts = [route.path for route in ROUTES if route.method == "POST"]
+    handlers = [post(path, name=path)(answering(acts[path])) for path in posts]
     status = get("/auth/mfa/status/")(answering(lambda _, who: desk.status(who)))
     made = Litestar([*handlers, status, get("/auth/setup/")(page)], openapi_config=None, logging_config=None)
     return guarded(made, port)
