@@ -18,6 +18,7 @@ from services.llm_worker.journal import Key, settles
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve
 from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.past import Past
 from services.llm_worker.ledger.state import Open
 from services.llm_worker.models import Resolved
 from services.llm_worker.prices import Prices
@@ -59,9 +60,9 @@ class Cashier:
     """Reserves before calls and closes after them."""
 
     def __init__(
-        self, *, book: Book, prices: Prices, config: Config, clock: Clock, metrics: Metrics, worker_id: str
+        self, *, book: Book, past: Past, prices: Prices, config: Config, clock: Clock, metrics: Metrics, worker_id: str
     ) -> None:
-        self.book, self._prices, self._config = book, prices, config
+        self.book, self._past, self._prices, self._config = book, past, prices, config
         self._clock, self._metrics, self.worker_id = clock, metrics, worker_id
         self.limits = config.limits.limits
         self._asked: set[str] = set()
@@ -192,7 +193,15 @@ class Cashier:
             epic_id=charge.epic_id,
             budgets=tuple(budget.key for budget in charge.budgets),
         )
-        return self._done(key, self.book.ask(_with_dispute(bill, said.disputed)))
+        bill = _with_dispute(bill, said.disputed)
+        if self.book.state.may_have_forgotten(key.corr_id, request_seq) and not self._held(key):
+            return asyncio.ensure_future(self._pay_if_new(bill, entry))
+        return self._done(key, self.book.ask(bill))
+
+    async def _pay_if_new(self, bill: Pay, entry: Recorded) -> Sequence[LedgerEvent]:
+        if await self._past.paid(bill.corr_id, bill.request_seq, entry):
+            return ()
+        return await self.book.ask(bill)
 
     def _release(self, flight: Flight, reason: str) -> Release:
         """The end of a call of ours that cost nothing. What a dead worker held for it is the orphans' to see to."""
