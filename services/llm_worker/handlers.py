@@ -15,6 +15,7 @@ from services.llm_worker.flight import Flights
 from services.llm_worker.health import Registry, call_the_roll
 from services.llm_worker.journal import Journal, decode
 from services.llm_worker.models import ModelTable
+from services.llm_worker.prices import FREE
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.replaying import Replaying
 from services.runtime.bus import Bus, Message
@@ -115,12 +116,16 @@ class Handlers:
             resolves_to=resolved.used if resolved.used != name else "",
             note="; ".join(filter(None, (resolved.note, missing))),
             available=not missing,
-            price_in_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_in_usd_per_mtok,
-            price_out_usd_per_mtok=0.0 if config.provider == "embedded" else config.price_out_usd_per_mtok,
+            price_in_usd_per_mtok=_price(config.price_in_usd_per_mtok, config.provider),
+            price_out_usd_per_mtok=_price(config.price_out_usd_per_mtok, config.provider),
             breaker=self._breakers.state(resolved.used),
             retry_after_ms=self._breakers.retry_after_ms(resolved.used),
             fallback=list(config.fallback),
         )
+
+
+def _price(configured: float | None, provider: str) -> float | None:
+    return 0.0 if configured is None and provider in FREE else configured
 
 
 def _check_corr(corr_id: str) -> None:

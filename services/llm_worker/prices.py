@@ -13,8 +13,10 @@ import msgspec
 from contracts.llm import LlmRequest
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers import mock
-from services.llm_worker.providers.protocol import Call, TokensUsed
+from services.llm_worker.providers.protocol import TokensUsed
 
+FREE: Final = ("embedded", "mock")
+"""Providers that cost nothing where nobody says otherwise: they work here."""
 _MICROS: Final = Decimal(1_000_000)
 CHARS_PER_TOKEN: Final = 4
 TOKENS_PER_MESSAGE: Final = 16
@@ -53,19 +55,20 @@ class Prices:
     ) -> int | None:
         """The cost of one call. A local model costs nothing; a command line program's bill is not known here.
 
-        `commands` are those of a request to the mock, where it was stopped before it told its bill.
+        `commands` are those of a request to the mock: their price comes before that of the configuration.
         """
         if used.cost_usd_micros is not None:
             return used.cost_usd_micros
         config = resolved.config
         if config.provider == "mock":
             script = mock.check_commands(resolved, commands)
-            return mock.cost_micros(script, used.prompt_tokens, used.completion_tokens)
+            if script.priced:
+                return mock.cost_micros(script, used.prompt_tokens, used.completion_tokens)
         if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
             micros = Decimal(str(config.price_in_usd_per_mtok)) * used.prompt_tokens
             micros += Decimal(str(config.price_out_usd_per_mtok)) * used.completion_tokens
             return _whole(micros)
-        if config.provider == "embedded":
+        if config.provider in FREE:
             return 0
         if config.provider in ("openai", "anthropic"):
             if self._loaded:
@@ -84,7 +87,7 @@ class Prices:
         likely, most = prompt_tokens(request)
         if resolved.config.provider == "mock":
             likely = most = mock.prompt_tokens(request)
-            cost = mock.cost_micros(mock.script_of(Call(request, resolved, answer)), most, answer)
+            cost = await self.cost_micros(resolved, TokensUsed(most, answer), request.params.mock)
             return Quote(likely, most, answer, cost, cost)
         return Quote(
             likely,
