@@ -11,7 +11,7 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
 from services.llm_worker.providers.counting import with_total
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -113,13 +113,16 @@ def _arguments(call: Call) -> dict[str, Any]:
 async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     calls: dict[int, dict[str, Any]] = {}
     kept = of_output(call)
-    reason = ""
+    reason, refused = "", False
     async for chunk in chunks:
         if chunk.usage is not None:
             yield _used(chunk.usage)
         for choice in chunk.choices[:1]:
             if choice.delta.content:
-                yield Delta(choice.delta.content)
+                yield Delta(_text(choice.delta.content))
+            if choice.delta.refusal:
+                refused = True
+                yield Delta(_text(choice.delta.refusal))
             for part in choice.delta.tool_calls or ():
                 kept.take(_size(part))
                 _join(calls.setdefault(part.index, _empty_call()), part)
@@ -128,7 +131,14 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
         yield ToolCalls([calls[index] for index in sorted(calls)])
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
-    yield Finish(reason)
+    yield Finish(REFUSAL if refused and reason == "stop" else reason)
+
+
+def _text(told: Any) -> str:
+    """The SDK does not check what it reads."""
+    if not isinstance(told, str):
+        raise TypeError(f"{type(told).__name__} is no text")
+    return told
 
 
 def _used(usage: Any) -> TokensUsed:

@@ -41,7 +41,7 @@ class TokensUsed(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The end of the answer; `reason` is stop, length, tool_calls or content_filter."""
+    """The end of the answer; `reason` is stop, length, tool_calls, content_filter or refusal."""
 
     reason: str
 
@@ -64,6 +64,9 @@ class Provider(Protocol):
         """Let go of connections and child processes."""
         ...
 
+
+REFUSAL: Final = "refusal"
+"""The model declined: the answer is the words it did so with."""
 
 CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provider_unreachable"})
 """Errors after which the same call may well succeed."""
