@@ -102,6 +102,24 @@ def inject(headers: MutableMapping[str, str]) -> None:
         headers[TRACEPARENT] = current
 
 
+def carrying(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """`headers` for a message that is sent now: with the current trace context, unless they have one."""
+    current = _current.get()
+    if not current or (headers and TRACEPARENT in headers):
+        return headers
+    return {**(headers or {}), TRACEPARENT: current}
+
+
+@contextmanager
+def under(traceparent: str) -> Iterator[None]:
+    """Work in this trace context and in no other; in none when it is empty."""
+    token = _current.set(traceparent)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def current() -> str:
     """The traceparent under which this task works, or ""."""
     return _current.get()
