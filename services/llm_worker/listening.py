@@ -16,7 +16,7 @@ from services.llm_worker.tool_calls import whole
 from services.runtime.bus import Bus
 
 CHARS_PER_TOKEN: Final = 4
-REASON_CHARS_MAX: Final = 100
+WORD_CHARS_MAX: Final = 100
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -55,7 +55,18 @@ def _nobody() -> None:
 class Heard:
     """What a provider has said so far."""
 
-    __slots__ = ("allowance", "messages", "on_chunk", "parts", "reason", "senseless", "tokens", "tool_calls", "used")
+    __slots__ = (
+        "allowance",
+        "messages",
+        "model",
+        "on_chunk",
+        "parts",
+        "reason",
+        "senseless",
+        "tokens",
+        "tool_calls",
+        "used",
+    )
 
     def __init__(
         self, tokens: TokenStream | None, messages: list[dict[str, Any]], allowance: Allowance | None = None
@@ -66,7 +77,7 @@ class Heard:
         self.parts: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
-        self.reason = ""
+        self.reason = self.model = ""
 
     def take(self, piece: Piece) -> None:
         """One more piece; text goes to whoever watches at once.
@@ -87,8 +98,8 @@ class Heard:
             case ToolCalls(calls):
                 self._allow(str(calls))
                 self.tool_calls = calls
-            case Finish(reason):
-                self.reason = whole(str(reason))[:REASON_CHARS_MAX]
+            case Finish(reason, model):
+                self.reason, self.model = whole(str(reason))[:WORD_CHARS_MAX], whole(str(model))[:WORD_CHARS_MAX]
 
     def _allow(self, text: str) -> None:
         if self.allowance is not None:

@@ -187,6 +187,14 @@ def _recorded(
             _current.reset(token)
 
 
+def mark_error(recorded: Any, code: str) -> None:
+    """Say of a span, if there is one, that it ended badly: also where what ended it is no exception, but a deadline."""
+    if recorded is not None:
+        from opentelemetry.trace import Status, StatusCode
+
+        recorded.set_status(Status(StatusCode.ERROR, code))
+
+
 def _mark_failed(recorded: Any, error: Exception) -> None:
     """Tell a span's error as the conventions want it, without the secrets in its words."""
     from opentelemetry.trace import Status, StatusCode

@@ -84,7 +84,8 @@ class AnthropicProvider:
             yield ToolCalls(calls)
         yield tokens_of(message.usage)
         reason = str(message.stop_reason)
-        yield Finish("stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason))
+        reason = "stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason)
+        yield Finish(reason, str(message.model or ""))
 
     def _client(self, base_url: str, key: str) -> "AsyncAnthropic":
         found = self._clients.get((base_url, key))

@@ -113,8 +113,9 @@ def _arguments(call: Call) -> dict[str, Any]:
 async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     calls: dict[int, dict[str, Any]] = {}
     kept = of_output(call)
-    reason, refused = "", False
+    reason, model, refused = "", "", False
     async for chunk in chunks:
+        model = chunk.model or model
         if chunk.usage is not None:
             yield _used(chunk.usage)
         for choice in chunk.choices[:1]:
@@ -131,7 +132,7 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
         yield ToolCalls([calls[index] for index in sorted(calls)])
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
-    yield Finish(REFUSAL if refused and reason == "stop" else reason)
+    yield Finish(REFUSAL if refused and reason == "stop" else reason, str(model))
 
 
 def _text(told: Any) -> str:

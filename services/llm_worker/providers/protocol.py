@@ -41,9 +41,13 @@ class TokensUsed(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The end of the answer; `reason` is stop, length, tool_calls, content_filter or refusal."""
+    """The end of the answer; `reason` is stop, length, tool_calls, content_filter or refusal.
+
+    `model` is the one that answered, by the provider's own word: a name may stand for a dated version.
+    """
 
     reason: str
+    model: str = ""
 
 
 Piece = Delta | ToolCalls | TokensUsed | Finish

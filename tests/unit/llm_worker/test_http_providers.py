@@ -14,7 +14,7 @@ from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.providers.protocol import Call, Delta, ToolCalls
 from tests.support.nats_server import free_port
 from tests.unit.llm_worker.http_provider import answering, events
-from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of, with_config
+from tests.unit.llm_worker.support import call, error_of, model_of, pieces, reason_of, text_of, usage_of, with_config
 
 # Both SDKs leave sockets of a broken stream to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -107,7 +107,7 @@ async def test_a_dead_port_is_unreachable(openai, anthropic):
 
 def chunk(delta: dict, finish: str | None = None) -> str:
     return json.dumps(
-        {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m-2026-11-01",
          "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ async def test_tool_calls_are_joined(openai):
     assert said[0] == ToolCalls(
         [{"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}]
     )
-    assert reason_of(said) == "tool_calls"
+    assert (reason_of(said), model_of(said)) == ("tool_calls", "m-2026-11-01")
 
 
 async def test_the_words_of_a_refusal_are_the_answer_and_the_end_says_that_it_is_one(openai):
@@ -200,7 +200,14 @@ def body(block: dict, delta: dict, stop: str) -> str:
     """A stream of Anthropic's with one block."""
     cached = {"cache_read_input_tokens": 40, "cache_creation_input_tokens": 7}
     usage = {"input_tokens": 3, "output_tokens": 1, **cached}
-    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "m-2026-11-01",
+        "content": [],
+        "usage": usage,
+    }
     steps = [
         {"type": "message_start", "message": message},
         {"type": "content_block_start", "index": 0, "content_block": block},
@@ -219,7 +226,8 @@ def body(block: dict, delta: dict, stop: str) -> str:
 async def test_every_end_of_anthropics_has_the_same_name_as_elsewhere(anthropic, stop, reason):
     text = body({"type": "text", "text": ""}, {"type": "text_delta", "text": "hello"}, stop)
     async with answering(200, text, kind="text/event-stream") as url:
-        assert reason_of(await pieces(anthropic, at(url, "anthropic"))) == reason
+        said = await pieces(anthropic, at(url, "anthropic"))
+    assert (reason_of(said), model_of(said)) == (reason, "m-2026-11-01")
 
 
 async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
