@@ -211,7 +211,7 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         kind="commit",
         stream=streams.EVENTS_LLM_WORKER,
         publishers="llm-worker",
-        consumers="llm-worker, anybody",
+        consumers="llm-worker, planner, anybody",
         meaning="every LLM call that may begin, and what it cost",
     ),
 )

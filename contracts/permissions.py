@@ -21,6 +21,7 @@ from contracts.streams import (
     COMMANDS,
     CONSUMERS,
     EVENTS_EXECUTOR,
+    EVENTS_LLM_WORKER,
     EVENTS_PLANNER,
     FACTS,
     LLM_REQUESTS,
@@ -79,7 +80,7 @@ _BEAT: Final = f"{ROOT}.beat.executor"
 _EVENTS: Final = tuple(spec.name for spec in STREAMS if spec.config["subjects"][0].startswith(f"{ROOT}.evt."))
 
 USES: Final[dict[str, Use]] = {
-    "planner": Use(newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)),
+    "planner": Use(newest=(EVENTS_EXECUTOR, EVENTS_LLM_WORKER), follows=(EVENTS_EXECUTOR, EVENTS_LLM_WORKER)),
     "executor": Use(
         calls=(
             rpc("planner", "strategy", "choose"),

@@ -170,6 +170,12 @@ class RunWaits(msgspec.Struct, frozen=True, omit_defaults=True):
 # llm-worker ---------------------------------------------------------------------------------------------------------
 
 
+class ModelRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One model, by its id or an alias."""
+
+    model_id: str
+
+
 class CorrRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """One paid call."""
 

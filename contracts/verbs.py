@@ -93,6 +93,8 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              '{"corr_id":"c1","run_id":"run-123","node_id":"task-1"}'),
     VerbSpec("llm-worker", "llm", "cancel", requests.CorrRef, bool,
              "stop a call wherever it runs or waits; true when one was running", '{"corr_id":"c1"}'),
+    VerbSpec("llm-worker", "llm", "reset", requests.ModelRef, llm.ModelView,
+             "close the breaker of a model that somebody has mended: calls flow again at once", '{"model_id":"mock"}'),
     VerbSpec("llm-worker", "llm", "tail", requests.TokensRef, list[llm.LlmToken], "tokens of a node, while kept",
              '{"run_id":"run-123","node_id":"task-1","from_seq":2}'),
     VerbSpec("policy-gateway", "policy", "decide", policy.PolicyDecide, policy.Decision,

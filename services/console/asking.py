@@ -5,7 +5,11 @@ So a question that changes nothing is put once more after a moment, most likely 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from services.console.connection import Console
+    from services.console.output import Output
 
 MOMENT_S: Final = 0.5
 TRIES_MAX: Final = 8
@@ -28,3 +32,13 @@ async def first_answer(ask: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
         for one in asked:
             one.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def ask_pool(console: "Console", verb: str, body: Any, output: "Output") -> Any:
+    """Ask the pool what changes nothing: one worker that is frozen costs a moment, and is named."""
+    found, silence = await first_answer(lambda: console.call(f"llm-worker.llm.{verb}", body))
+    if silence:
+        views, _ = await first_answer(lambda: console.call("llm-worker.llm.workers", {}))
+        silent = [view.worker_id for view in views if view.silent]
+        output.note(f"no answer at first; silent now: {', '.join(silent) or 'nobody'}")
+    return found

@@ -223,6 +223,8 @@ def _answered(board: Board, event: events.LlmAnswered, _: int) -> None:
     used = event.usage.total_tokens if event.paid and event.usage else 0
     paid = (event.cost_usd_micros or 0) if event.paid else 0
     unknown = event.paid and event.cost_usd_micros is None
+    if not event.paid:
+        board.llm_calls -= 1  # it was refused, or recorded, or failed unheard: no model made anything of it
     board.tokens += used
     board.cost_usd_micros += paid
     board.cost_unknown |= unknown

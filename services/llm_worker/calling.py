@@ -262,7 +262,7 @@ class Caller:
         if error_is(error, OVERRAN):
             # Nobody knows how much it would have said, and whether it counts that: it had all that was reserved.
             heard.used = all_of(flight)
-        if heard.used is not None or heard.parts:
+        if heard.begun:
             try:
                 bill = await self._believing.bill(flight, heard)
             except Exception:

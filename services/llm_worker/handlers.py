@@ -1,4 +1,4 @@
-"""The request verbs of llm-worker: models, workers, replay, tail, cancel."""
+"""The request verbs of llm-worker: models, reset, workers, replay, tail, cancel."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.llm import LlmToken, ModelView, WorkerView
-from contracts.requests import CorrRef, Nothing, ReplayRef, TokensRef
+from contracts.requests import CorrRef, ModelRef, Nothing, ReplayRef, TokensRef
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import LLM_CANCEL, check_id, llm_response, llm_tokens
 from services.llm_worker.breaker.breakers import Breakers
@@ -15,7 +15,7 @@ from services.llm_worker.flight import Flights
 from services.llm_worker.health import Registry, call_the_roll
 from services.llm_worker.journal import Journal, decode
 from services.llm_worker.models import ModelTable
-from services.llm_worker.prices import FREE
+from services.llm_worker.prices import Prices
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.replaying import Replaying
 from services.runtime.bus import Bus, Message
@@ -41,15 +41,23 @@ class Handlers:
         flights: Flights,
         breakers: Breakers,
         replaying: Replaying,
+        prices: Prices,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
-        self._breakers, self._replaying = breakers, replaying
+        self._breakers, self._replaying, self._prices = breakers, replaying, prices
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
         names = self._models.ids()
-        return [self._view(name) for name in (*names, *(one for one in self._breakers.ill() if one not in names))]
+        shown = (*names, *(one for one in self._breakers.ill() if one not in names))
+        return [await self._view(name) for name in shown]
+
+    async def reset(self, request: ModelRef, caller: Caller) -> ModelView:
+        """Close the breaker of a model, whoever opened it. Raises unknown_model, and nats_unavailable."""
+        resolved = self._models.resolve(request.model_id)
+        await self._breakers.reset(resolved.used, caller.by)
+        return await self._view(request.model_id)
 
     async def list_workers(self, _request: Nothing, _caller: Caller) -> list[WorkerView]:
         """Workers by their beats; those that live are asked how it is now."""
@@ -103,29 +111,26 @@ class Handlers:
         if self._flights.cancel(corr_id) and message.reply:
             self._bus.publish(message.reply, b"true")
 
-    def _view(self, name: str) -> ModelView:
+    async def _view(self, name: str) -> ModelView:
         try:
             resolved = self._models.resolve(name)
         except Rejected as error:
             return ModelView(id=name, provider="", note=error.message, available=False)
         missing = self._providers.of(resolved).missing(resolved)
         config = resolved.config
+        price_in, price_out = await self._prices.per_mtok(resolved)
         return ModelView(
             id=name,
             provider=config.provider,
             resolves_to=resolved.used if resolved.used != name else "",
             note="; ".join(filter(None, (resolved.note, missing))),
             available=not missing,
-            price_in_usd_per_mtok=_price(config.price_in_usd_per_mtok, config.provider),
-            price_out_usd_per_mtok=_price(config.price_out_usd_per_mtok, config.provider),
+            price_in_usd_per_mtok=price_in,
+            price_out_usd_per_mtok=price_out,
             breaker=self._breakers.state(resolved.used),
             retry_after_ms=self._breakers.retry_after_ms(resolved.used),
             fallback=list(config.fallback),
         )
-
-
-def _price(configured: float | None, provider: str) -> float | None:
-    return 0.0 if configured is None and provider in FREE else configured
 
 
 def _check_corr(corr_id: str) -> None:

@@ -11,7 +11,7 @@ from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker.flight import Flight
 from services.llm_worker.providers.bounds import Allowance, size_of, sound
-from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
 from services.llm_worker.tool_calls import whole
 from services.runtime.bus import Bus
 
@@ -65,6 +65,7 @@ class Heard:
         "senseless",
         "tokens",
         "tool_calls",
+        "unseen",
         "used",
     )
 
@@ -75,6 +76,7 @@ class Heard:
         self.senseless = False
         self.on_chunk: Callable[[], None] = _nobody
         self.parts: list[str] = []
+        self.unseen = 0
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
         self.reason = self.model = ""
@@ -92,14 +94,28 @@ class Heard:
                 self.on_chunk()
                 if self.tokens is not None and text:
                     self.tokens.put(text)
+            case Unseen(size):
+                self.unseen += size
             case TokensUsed():
-                self.senseless = not sound(piece)
-                self.used = None if self.senseless else piece
+                self._count(piece)
             case ToolCalls(calls):
                 self._allow(str(calls))
                 self.tool_calls = calls
             case Finish(reason, model):
                 self.reason, self.model = whole(str(reason))[:WORD_CHARS_MAX], whole(str(model))[:WORD_CHARS_MAX]
+
+    @property
+    def begun(self) -> bool:
+        """Whether the provider had begun to answer: then the call is not free."""
+        return self.used is not None or bool(self.parts) or self.unseen > 0
+
+    def _count(self, said: TokensUsed) -> None:
+        """Some servers count while they speak; a count never shrinks."""
+        self.senseless = not sound(said)
+        if self.senseless:
+            self.used = None
+        elif self.used is None or sum(said[:2]) >= sum(self.used[:2]):
+            self.used = said
 
     def _allow(self, text: str) -> None:
         if self.allowance is not None:
@@ -109,8 +125,8 @@ class Heard:
         """Its tokens up to now, and whether they are only a guess."""
         if self.used is not None:
             return self.used, False
-        return _guessed(self.messages, "".join(self.parts)), True
+        return _guessed(self.messages, sum(map(len, self.parts)) + self.unseen), True
 
 
-def _guessed(messages: list[dict[str, Any]], output: str) -> TokensUsed:
-    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, len(output) // CHARS_PER_TOKEN + 1)
+def _guessed(messages: list[dict[str, Any]], output_chars: int) -> TokensUsed:
+    return TokensUsed(len(_ENCODE(messages)) // CHARS_PER_TOKEN + 1, output_chars // CHARS_PER_TOKEN + 1)

@@ -26,6 +26,8 @@ TOKENS_PER_PART: Final = 2_000
 """A part of a message that is no text, an image say, whatever its bytes are."""
 TOKENS_FOR_TOOLS: Final = 600
 """What a provider puts before the tools by itself."""
+_SAMPLE: Final = 1_000
+"""Some models ask more for long prompts; this is a short one."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -77,6 +79,21 @@ class Prices:
             self._loaded = True
             return cost
         return None
+
+    async def per_mtok(self, resolved: Resolved) -> tuple[float | None, float | None]:
+        """Dollars per million tokens of a short prompt and of an answer, for people; None where nobody knows."""
+        config = resolved.config
+        if config.provider == "mock" and mock.check_commands(resolved, None).priced:
+            return None, None  # it may be a price a call
+        if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
+            return config.price_in_usd_per_mtok, config.price_out_usd_per_mtok
+        if config.provider in FREE:
+            return 0.0, 0.0
+        asked = await self.cost_micros(resolved, TokensUsed(_SAMPLE, 0))
+        said = await self.cost_micros(resolved, TokensUsed(0, _SAMPLE))
+        if asked is None or said is None:
+            return None, None
+        return asked / _SAMPLE, said / _SAMPLE
 
     async def quote(self, request: LlmRequest, resolved: Resolved) -> Quote:
         """The worst case of a call: every byte of the prompt a token, and an answer as long as it may be.

@@ -83,6 +83,7 @@ async def build(app: App) -> None:
         flights=worker.flights,
         breakers=breakers,
         replaying=Replaying(app.bus, app.ids),
+        prices=ledger.prices,
     )
     await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
     await _begin(app, config, worker, edge, heart, registry, handlers)
@@ -119,6 +120,7 @@ async def _begin(
     app: App, config: Config, worker: Worker, edge: Edge, heart: Heart, registry: Registry, handlers: Handlers
 ) -> None:
     app.handle("llm", "models", handlers.list_models)
+    app.handle("llm", "reset", handlers.reset)
     app.handle("llm", "workers", handlers.list_workers)
     app.handle("llm", "replay", handlers.replay)
     app.handle("llm", "tail", handlers.tail)

@@ -32,20 +32,14 @@ class _RunRow(msgspec.Struct, frozen=True):
     total: int = 0
     completed: int = 0
     failed: int = 0
-    tokens: int = 0
-    cost_usd_micros: int = 0
-    cost_unknown: bool = False
 
 
 class Progress(NamedTuple):
-    """Tasks of all runs of an epic, and what their LLM calls used; `unknown` counts runs with calls without price."""
+    """Tasks of all runs of an epic."""
 
     total: int = 0
     completed: int = 0
     failed: int = 0
-    tokens: int = 0
-    cost_usd_micros: int = 0
-    unknown: int = 0
 
     def plus(self, row: _RunRow, sign: int) -> "Progress":
         """This progress with a run's numbers added or taken away."""
@@ -53,9 +47,6 @@ class Progress(NamedTuple):
             self.total + sign * row.total,
             self.completed + sign * row.completed,
             self.failed + sign * row.failed,
-            self.tokens + sign * row.tokens,
-            self.cost_usd_micros + sign * row.cost_usd_micros,
-            self.unknown + sign * row.cost_unknown,
         )
 
 

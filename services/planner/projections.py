@@ -6,9 +6,11 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from contracts.errors import Rejected
-from contracts.streams import EVENTS_EXECUTOR, EVENTS_PLANNER
+from contracts.ledger import LEDGER_ID
+from contracts.streams import EVENTS_EXECUTOR, EVENTS_LLM_WORKER, EVENTS_PLANNER
 from contracts.subjects import events as event_subject
 from services.planner.epic_list import EpicList
+from services.planner.epic_spending import EpicSpending
 from services.planner.strategy_book import StrategyBook
 from services.planner.unreadable import Unreadable
 from services.runtime.bus import Bus
@@ -35,20 +37,22 @@ class Projections:
         self._bus, self._metrics, self._unreadable = bus, metrics, unreadable
         self._all: list[Projection] = []
 
-    async def start(self, book: StrategyBook, epic_list: EpicList) -> None:
-        """Follow, and wait until strategies and epics are known. Progress of runs may come later.
+    async def start(self, book: StrategyBook, epic_list: EpicList, spending: EpicSpending) -> None:
+        """Follow, and wait until strategies and epics are known. Progress of runs, and what they cost, may come later.
 
         Raises Rejected("nats_unavailable") when the log cannot be read within CATCH_UP_S.
         """
-        strategies, epics, runs = (
+        strategies, epics, runs, ledger = (
             (EVENTS_PLANNER, event_subject("planner", "strategy", "*")),
             (EVENTS_PLANNER, event_subject("planner", "epic", "*")),
             (EVENTS_EXECUTOR, event_subject("executor", "run", "*")),
+            (EVENTS_LLM_WORKER, event_subject("llm-worker", "ledger", LEDGER_ID)),
         )
         self._all = [
             await self._follow("strategies", *strategies, book.take),
             await self._follow("epics", *epics, epic_list.take_epic, headers_only=True),
             await self._follow("progress", *runs, epic_list.take_run, headers_only=True),
+            await self._follow("spending", *ledger, spending.take),
         ]
         try:
             async with asyncio.timeout(CATCH_UP_S):

@@ -13,6 +13,7 @@ from services.planner.epic.decider import EPIC, EpicCommand
 from services.planner.epic.state import Epic
 from services.planner.epic_list import EpicList
 from services.planner.epic_reading import EPIC_CODEC
+from services.planner.epic_spending import EpicSpending
 from services.planner.hand_overs import HandOvers
 from services.planner.handlers.epics import EpicHandlers
 from services.planner.handlers.goals import GoalHandlers
@@ -49,9 +50,9 @@ async def build(app: App) -> None:
     await lua.start()
     app.on_stop(lua.stop)
 
-    book, epic_list, unreadable = StrategyBook(), EpicList(), Unreadable(app.log)
+    book, epic_list, spending, unreadable = StrategyBook(), EpicList(), EpicSpending(), Unreadable(app.log)
     projections = Projections(app.bus, app.metrics, unreadable)
-    await projections.start(book, epic_list)
+    await projections.start(book, epic_list, spending)
     app.on_ready("projections", projections.not_ready)
     hand_overs = HandOvers(app.bus, app.log)
     app.on_stop(hand_overs.stop)
@@ -82,7 +83,7 @@ async def build(app: App) -> None:
     app.handle("task", "status", tasks.status)
     app.handle("task", "result", tasks.result)
     app.handle("task", "graph", tasks.graph)
-    epic_handlers = EpicHandlers(host=epics, reads=reads, epic_list=epic_list, ids=app.ids)
+    epic_handlers = EpicHandlers(host=epics, reads=reads, epic_list=epic_list, spending=spending, ids=app.ids)
     app.handle("epic", "create", epic_handlers.create)
     app.handle("epic", "update", epic_handlers.update)
     app.handle("epic", "get", epic_handlers.get)

@@ -6,6 +6,7 @@ prometheus_client reads them when somebody asks for `/metrics`.
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import accumulate
@@ -20,6 +21,10 @@ SECONDS_BUCKETS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 )  # fmt: skip
 COUNT_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+SERIES_MAX: Final = 1_000
+"""Of one metric. Some labels are what strangers say, the names of models: beyond this they are counted together."""
+OTHER: Final = "other"
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -42,6 +47,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._series: dict[_Key, _Series] = {}
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         for spec in BY_NAME.values():
             if not spec.labels:
@@ -161,9 +167,15 @@ class Metrics:
         if spec.kind != kind or set(labels) != set(spec.labels):
             raise KeyError(f"{name} is a {spec.kind} with labels {spec.labels}, not a {kind} with {tuple(labels)}")
         values = tuple(str(labels[label]) for label in spec.labels)
+        own = (name, tuple(zip(spec.labels, values, strict=True)))
         with self._lock:
-            series = self._series.setdefault(
-                (name, tuple(zip(spec.labels, values, strict=True))), _Series(spec, values)
-            )
-            self._series[key] = series
-        return series
+            found = self._series.get(own)
+            if found is None and self._counts[name] >= SERIES_MAX:
+                # Not kept under its own labels either: that would grow as well.
+                shared = (name, tuple((label, OTHER) for label in spec.labels))
+                return self._series.setdefault(shared, _Series(spec, (OTHER,) * len(values)))
+            if found is None:
+                found = self._series[own] = _Series(spec, values)
+                self._counts[name] += 1
+            self._series[key] = found
+        return found

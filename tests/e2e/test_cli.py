@@ -229,6 +229,7 @@ def test_a_bad_graph_is_refused_whole(htdag, plan, command, content, code, exit_
         (("llm", "ask", "nosuch", "hi"), "unknown_model", 3),
         (("llm", "ask", "a b", "hi"), "bad_id", 2),
         (("llm", "replay", "nobody"), "not_found", 3),
+        (("llm", "reset", "nosuch"), "unknown_model", 3),
         (("bus", "history", "htdag.v1.evt.executor.run.nobody"), "not_found", 3),
         (("bus", "history", "htdag.>", "--limit", "0"), "bad_request", 2),
         (("bus", "tail", ""), "bad_request", 2),
@@ -297,6 +298,7 @@ def test_a_model_is_asked_and_its_answer_is_kept(htdag):
     assert tokens[-1]["done"]
     assert "mock" in htdag("llm", "models").out
     assert htdag("llm", "workers", "--json").document[0]["status"] == "up"
+    assert htdag("llm", "reset", "mock", "--json").document["breaker"] == "closed"
 
 
 def test_the_bus_is_laid_open(htdag, plan):

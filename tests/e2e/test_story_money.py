@@ -106,6 +106,30 @@ async def agree(bus: Bus, micros: int, calls: int) -> None:
     assert (limits["spent_usd_micros"], limits["reserved_usd_micros"], limits["calls"]) == (micros, 0, calls)
 
 
+async def test_a_call_that_is_stopped_with_its_run_is_spent_by_the_epic_as_the_ledger_says(bus):
+    await call(bus, "planner.epic.create", title="Stopped", epic_id="stopped")
+    heard: list[Any] = []
+    await bus.subscribe("llm.tokens.cut.*", heard.append)
+    slow = {"model": "mock:price=0.01/call,stream_delay=50ms,tokens=400", "prompt": "x", "params": {"stream": True}}
+    tasks = [{"id": "t", "node": {"type": "llm", **slow}}]
+    await call(bus, "executor.run.start", run_id="cut", epic_id="stopped", tasks=tasks)
+    await eventually(lambda: len(heard) > 2, timeout_s=20)
+    await call(bus, "executor.run.cancel", run_id="cut")
+
+    async def paid() -> Any:
+        ledger = await call(bus, "llm-worker.llm.ledger", run_id="cut")
+        return ledger if ledger["calls"] and not ledger["reserved"] else None
+
+    ledger = await eventually(paid, timeout_s=20)
+    assert ledger["cost_usd_micros"] == 10_000
+
+    async def told() -> bool:
+        epic = await call(bus, "planner.epic.get", epic_id="stopped")
+        return (epic.get("spent_usd_micros"), epic.get("spent_tokens")) == (10_000, ledger["tokens"])
+
+    await eventually(told)
+
+
 async def test_a_task_whose_epic_has_nothing_left_fails_without_a_call(bus):
     await call(bus, "planner.epic.create", title="Poor", epic_id="poor", budget_usd_micros=9_999)
     await call(bus, "planner.task.enqueue", epic_id="poor", tasks=asking(1))

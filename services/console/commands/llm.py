@@ -20,8 +20,9 @@ from contracts.limits import (
 )
 from contracts.llm import HEADER_DEADLINE, LlmToken
 from contracts.reply import RemoteRejected
-from services.console.asking import first_answer
+from services.console.asking import ask_pool, first_answer
 from services.console.big_values import whole
+from services.console.commands import llm_models
 from services.console.connection import Console, connected
 from services.console.ledger_text import estimate_text, ledger_text, limits_text, request_of
 from services.console.options import DEFAULTS, Common
@@ -37,6 +38,8 @@ app = App(
     help="Ask a model; look at models, workers, tokens and paid answers.\n\nFor example:\n    htdag llm models",
     help_format="plaintext",
 )
+app.command(llm_models.models)
+app.command(llm_models.reset)
 LIVE_S: Final = LLM_TIMEOUT_MAX_MS / 1000 + LLM_TIMEOUT_GRACE_MS / 1000
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 
@@ -121,34 +124,6 @@ async def ask(
 
 
 @app.command
-async def models(*, common: Common = DEFAULTS) -> None:
-    """List the models, what an alias resolves to, and whether they can answer
-    now.
-
-    For example:
-        htdag llm models
-    """
-    async with connected(common) as console:
-        found = plain(await _read(console, "models", {}, common.output))
-    rows = [
-        (
-            model["id"],
-            model["provider"],
-            model["resolves_to"],
-            "yes" if model["available"] else "no",
-            _price(model),
-            _breaker(model),
-            model["note"],
-        )
-        for model in found
-    ]
-    common.output.value(
-        found,
-        lambda _: columns(("MODEL", "PROVIDER", "RESOLVES TO", "READY", "$/MTOK IN,OUT", "BREAKER", "NOTE"), rows),
-    )
-
-
-@app.command
 async def workers(*, common: Common = DEFAULTS) -> None:
     """List the workers by their heartbeats; one that missed three is dead, one that
     does not answer now is silent.
@@ -183,7 +158,7 @@ async def limits(*, common: Common = DEFAULTS) -> None:
         htdag llm limits
     """
     async with connected(common) as console:
-        found = plain(await _read(console, "limits", {}, common.output))
+        found = plain(await ask_pool(console, "limits", {}, common.output))
     common.output.value(found, limits_text)
 
 
@@ -225,7 +200,7 @@ async def ledger(
     wishes = {"corr_id": corr_id or corr, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
     async with connected(common) as console:
         asked = {key: value for key, value in wishes.items() if value is not None}
-        found = plain(await _read(console, "ledger", asked, common.output))
+        found = plain(await ask_pool(console, "ledger", asked, common.output))
     common.output.value(found, lambda _: ledger_text(found, common.output))
 
 
@@ -255,7 +230,7 @@ async def estimate(
     """
     request = request_of(what, model, max_tokens)
     async with connected(common) as console:
-        found = plain(await _read(console, "estimate", request, common.output))
+        found = plain(await ask_pool(console, "estimate", request, common.output))
     common.output.value(found, estimate_text)
 
 
@@ -277,7 +252,7 @@ async def tail(node: str, /, *, from_seq: int = 1, common: Common = DEFAULTS) ->
     run_id, _, node_id = node.partition(".")
     body = {"run_id": subjects.check_id(run_id, "run_id"), "node_id": subjects.check_id(node_id, "node_id")}
     async with connected(common) as console:
-        tokens = plain(await _read(console, "tail", {**body, "from_seq": from_seq}, common.output))
+        tokens = plain(await ask_pool(console, "tail", {**body, "from_seq": from_seq}, common.output))
     if not tokens:
         text = f"no tokens of {node} are kept"
         hint = "they are kept for 15 minutes, and only of calls with `stream`"
@@ -328,16 +303,6 @@ async def replay(
     common.output.value(answer, answer.get("output") or "")
 
 
-async def _read(console: Console, verb: str, body: Any, output: Output) -> Any:
-    """Ask the pool what changes nothing: one worker that is frozen costs a moment, and is named."""
-    found, silence = await first_answer(lambda: console.call(f"llm-worker.llm.{verb}", body))
-    if silence:
-        views, _ = await first_answer(lambda: console.call("llm-worker.llm.workers", {}))
-        silent = [view.worker_id for view in views if view.silent]
-        output.note(f"no answer at first; silent now: {', '.join(silent) or 'nobody'}")
-    return found
-
-
 async def _ask(
     console: Console, model: str, request: dict[str, Any], stream: bool, timeout_s: float, output: Output
 ) -> tuple[dict[str, Any], bool]:
@@ -386,14 +351,3 @@ async def _finish(done: asyncio.Event) -> None:
             await done.wait()
     except TimeoutError:
         return  # an answer from the journal has no tokens
-
-
-def _breaker(model: dict[str, Any]) -> str:
-    """The state of a model's circuit breaker, and for how long it stays open."""
-    wait_ms = model.get("retry_after_ms", 0)
-    return f"{model['breaker']} {-(-wait_ms // 1000)}s" if wait_ms else str(model.get("breaker", ""))
-
-
-def _price(model: dict[str, Any]) -> str | None:
-    known = (model["price_in_usd_per_mtok"], model["price_out_usd_per_mtok"])
-    return None if known == (None, None) else ",".join("?" if price is None else f"{price:g}" for price in known)

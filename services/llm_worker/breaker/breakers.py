@@ -27,6 +27,7 @@ from services.llm_worker.breaker.decider import (
     BreakerState,
     Enter,
     Fail,
+    Reset,
     Succeed,
 )
 from services.llm_worker.config import Config
@@ -157,6 +158,14 @@ class Breakers:
             task = asyncio.create_task(self._decide(leave.model, Abandon(leave.probe, self._worker_id)))
             self._abandoning.add(task)
             task.add_done_callback(self._abandoning.discard)
+
+    async def reset(self, model: str, by: str) -> None:
+        """Let calls through again, since somebody has mended the model. Raises Rejected when the log takes nothing."""
+        known = self._of(model)
+        await self._catch_up(known)
+        await self._decide(model, Reset(by))
+        if known.breaker.status != "closed":
+            raise Rejected("nats_unavailable", "the breaker's log takes nothing now")
 
     def take(self, record: Recorded) -> None:
         """Take in one stored commit, of whichever worker."""

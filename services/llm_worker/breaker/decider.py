@@ -62,7 +62,14 @@ class Abandon:
     worker: str = ""
 
 
-BreakerCommand = Enter | Fail | Succeed | Abandon
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A person has mended the model: what was counted is of no interest any more."""
+
+    by: str = ""
+
+
+BreakerCommand = Enter | Fail | Succeed | Abandon | Reset
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,10 @@ def decide(command: BreakerCommand, breaker: Breaker, now_ms: int) -> Sequence[B
             if not _is_probe(command.probe, breaker):
                 return ()
             return (BreakerOpened(breaker.model, now_ms, now_ms, breaker.code, command.worker),)
+        case Reset():
+            if breaker.status == "closed":
+                return (BreakerCleared(breaker.model, now_ms, command.by),) if breaker.failures else ()
+            return (BreakerClosed(breaker.model, now_ms, command.by),)
         case _:
             assert_never(command)
 

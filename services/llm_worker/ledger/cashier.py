@@ -18,6 +18,7 @@ from services.llm_worker.journal import Key, settles
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve
 from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.past import Past
 from services.llm_worker.ledger.state import Open
 from services.llm_worker.models import Resolved
 from services.llm_worker.prices import Prices
@@ -59,9 +60,9 @@ class Cashier:
     """Reserves before calls and closes after them."""
 
     def __init__(
-        self, *, book: Book, prices: Prices, config: Config, clock: Clock, metrics: Metrics, worker_id: str
+        self, *, book: Book, past: Past, prices: Prices, config: Config, clock: Clock, metrics: Metrics, worker_id: str
     ) -> None:
-        self.book, self._prices, self._config = book, prices, config
+        self.book, self._past, self._prices, self._config = book, past, prices, config
         self._clock, self._metrics, self.worker_id = clock, metrics, worker_id
         self.limits = config.limits.limits
         self._asked: set[str] = set()
@@ -77,8 +78,7 @@ class Cashier:
         if self.limits.lifted and limits.lifted and not charge.budgets:
             if self._held(flight.key):
                 # The model that was to answer is limited, the one that answers instead is not.
-                corr_id = flight.key.corr_id
-                await self._done(flight.key, self.book.ask(Release(corr_id, self.worker_id, "fallback")))
+                await self._done(flight.key, self.book.ask(self._release(flight, "fallback")))
             return
         wish = await self.wish(flight, charge)
         began_s = self._clock.monotonic_s()
@@ -137,7 +137,7 @@ class Cashier:
         key, held = flight.key, self._held(flight.key)
         if isinstance(answer, LlmAnswer) and answer.cached:
             # Somebody paid for it before.
-            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, "cached"))) if held else None
+            return self._done(key, self.book.ask(self._release(flight, "cached"))) if held else None
         if isinstance(answer, LlmAnswer):
             usage, cost = answer.usage, answer.cost_usd_micros
             bill = self._bill(flight, answer.model_used, usage.prompt_tokens, usage.completion_tokens, cost)
@@ -147,7 +147,7 @@ class Cashier:
             bill = self._bill(flight, model, used.prompt_tokens, used.completion_tokens, used.cost_usd_micros)
             bill = bill._replace(estimated=True)
         elif held:
-            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, str(answer.error["code"]))))
+            return self._done(key, self.book.ask(self._release(flight, str(answer.error["code"]))))
         else:
             return None
         return self._done(key, self.book.ask(bill)) if held else self.book.note(bill)
@@ -175,7 +175,7 @@ class Cashier:
             if not self._held(key):
                 return None
             code = "cached" if failed is None else failed.code
-            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, code)))
+            return self._done(key, self.book.ask(Release(key.corr_id, self.worker_id, code, request_seq=request_seq)))
         charge = NOBODY if flight is None else charge_of(flight)
         bill = Pay(
             key.corr_id,
@@ -193,7 +193,19 @@ class Cashier:
             epic_id=charge.epic_id,
             budgets=tuple(budget.key for budget in charge.budgets),
         )
-        return self._done(key, self.book.ask(_with_dispute(bill, said.disputed)))
+        bill = _with_dispute(bill, said.disputed)
+        if self.book.state.may_have_forgotten(key.corr_id, request_seq) and not self._held(key):
+            return asyncio.ensure_future(self._pay_if_new(bill, entry))
+        return self._done(key, self.book.ask(bill))
+
+    async def _pay_if_new(self, bill: Pay, entry: Recorded) -> Sequence[LedgerEvent]:
+        if await self._past.paid(bill.corr_id, bill.request_seq, entry):
+            return ()
+        return await self.book.ask(bill)
+
+    def _release(self, flight: Flight, reason: str) -> Release:
+        """The end of a call of ours that cost nothing. What a dead worker held for it is the orphans' to see to."""
+        return Release(flight.key.corr_id, self.worker_id, reason, self.worker_id, flight.request_seq)
 
     def _held(self, key: Key) -> bool:
         return key.corr_id in self._asked or key.corr_id in self.book.state.open

@@ -75,12 +75,16 @@ class Pay(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A call cost nothing. With `holder`, only if that worker still holds it."""
+    """A call cost nothing. It is released only if `holder` holds it still, or if it is held for the same request.
+
+    Whoever took it over in between may be in the middle of it: then it is theirs to end.
+    """
 
     corr_id: str
     worker_id: str
     reason: str
     holder: str = ""
+    request_seq: int = 0
 
 
 LedgerCommand = Reserve | Pay | Release
@@ -104,6 +108,8 @@ def decide(command: LedgerCommand, ledger: Ledger, now_ms: int) -> Sequence[Ledg
         case Release():
             entry = ledger.open.get(command.corr_id)
             if entry is None or (command.holder and command.holder != entry.worker_id):
+                return ()
+            if command.request_seq and command.request_seq != entry.request_seq:
                 return ()
             return (LlmReleased(command.corr_id, now_ms, command.worker_id, command.reason),)
 

@@ -14,6 +14,7 @@ from services.llm_worker.ledger.book import SUBJECT, Book
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.decider import LEDGER
 from services.llm_worker.ledger.orphans import Orphans
+from services.llm_worker.ledger.past import Past
 from services.llm_worker.ledger.state import Held, Ledger, Spent, day_account, day_of
 from services.llm_worker.ledger.views import LedgerVerbs
 from services.llm_worker.models import ModelTable
@@ -132,5 +133,13 @@ async def open_ledger(app: App, config: Config, prices: Prices) -> Opened:
     await book.load()
     await app.bus.follow(EVENTS_LLM_WORKER, SUBJECT, book.hear, after=book.seq)
     _ = app.spawn(book.run(), "ledger")
-    cashier = Cashier(book=book, prices=prices, config=config, clock=clock, metrics=metrics, worker_id=app.instance)
+    cashier = Cashier(
+        book=book,
+        past=Past(app.bus, CODEC),
+        prices=prices,
+        config=config,
+        clock=clock,
+        metrics=metrics,
+        worker_id=app.instance,
+    )
     return Opened(book, cashier, prices, config.limits.allow_unpriced)

@@ -48,6 +48,8 @@ class Orphans:
         self._bus, self._cashier, self._journal, self._flights = bus, cashier, journal, flights
         self._clock, self._metrics, self._log = clock, metrics, log
         self._silent: Counter[tuple[str, str]] = Counter()
+        self._asked: dict[tuple[str, str], int] = {}
+        self._looks = 0
 
     async def run(self) -> None:
         """Look for ever."""
@@ -68,7 +70,10 @@ class Orphans:
         ]
         names = {(corr_id, left.worker_id) for corr_id, left in suspects}
         self._silent = Counter({name: count for name, count in self._silent.items() if name in names})
-        some = suspects[:ASKED_AT_ONCE_MAX]
+        self._asked = {name: look for name, look in self._asked.items() if name in names}
+        some = sorted(suspects, key=self._urgency)[:ASKED_AT_ONCE_MAX]
+        self._looks += 1
+        self._asked.update(((corr_id, left.worker_id), self._looks) for corr_id, left in some)
         taken = await asyncio.gather(*(self._taken(corr_id) for corr_id, _ in some))
         for (corr_id, left), is_taken in zip(some, taken, strict=True):
             name = (corr_id, left.worker_id)
@@ -79,6 +84,11 @@ class Orphans:
             if self._silent[name] >= SILENT_MAX:
                 del self._silent[name]
                 await self._see_to(corr_id, left)
+
+    def _urgency(self, suspect: tuple[str, Open]) -> tuple[bool, int]:
+        """Who is silent is asked again at once, the others in turn: calls of the living must not hide a dead one."""
+        name = (suspect[0], suspect[1].worker_id)
+        return name not in self._silent, self._asked.get(name, 0)
 
     async def _taken(self, corr_id: str) -> bool:
         try:

@@ -18,7 +18,7 @@ CLOSED_MAX: Final = 20_000
 """So many paid calls are remembered, in case their request is delivered once more."""
 DAYS_MAX: Final = 40
 BUDGETS_MAX: Final = 100_000
-"""Sums of tasks and runs that had a budget; the oldest are forgotten. Those of epics are kept."""
+"""Sums of tasks and runs that had a budget; those not used for longest are forgotten. Those of epics are kept."""
 ALL: Final = ""
 """Stands for all models together, where grants and calls are counted by model."""
 
@@ -96,6 +96,10 @@ class Ledger:
             insort(times, at_ms)
             if self.undo is not None:
                 self.undo.append(lambda times=times: times.pop(bisect_right(times, at_ms) - 1))  # type: ignore[misc]
+
+    def may_have_forgotten(self, corr_id: str, request_seq: int) -> bool:
+        """Whether a call may have been paid of which nothing is known here any more."""
+        return len(self.closed) >= CLOSED_MAX and call_mark(corr_id, request_seq) not in self.closed
 
     def take_back(self) -> None:
         """Undo everything since `undo` was set, newest first."""
@@ -213,7 +217,8 @@ def _paid(ledger: Ledger, event: LlmPaid) -> None:
     tokens, cost = event.prompt_tokens + event.completion_tokens, event.cost_usd_micros
     charged = (event.charged_usd_micros or 0) if cost is None else cost
     for account in (day_account(event.day), model_account(event.day, event.model), *event.budgets):
-        calls, used, micros, unknown = ledger.spent.get(account, Spent())
+        # Anew at the end: what is forgotten first is what was not used for longest, not what began first.
+        calls, used, micros, unknown = ledger.drop(ledger.spent, account) if account in ledger.spent else Spent()
         ledger.put(ledger.spent, account, Spent(calls + 1, used + tokens, micros + charged, unknown + (cost is None)))
     ledger.put(ledger.closed, call_mark(event.corr_id, event.request_seq), None)
     ledger.newest_day = max(ledger.newest_day, event.day)

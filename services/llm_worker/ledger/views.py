@@ -12,12 +12,8 @@ from contracts.ledger import (
     Estimate,
     LedgerEvent,
     LedgerQuery,
-    LedgerRow,
     LedgerView,
     LimitsView,
-    LlmPaid,
-    LlmReleased,
-    LlmReserved,
     ModelLimits,
     QueueAsk,
     QueueTold,
@@ -30,6 +26,7 @@ from services.llm_worker import compile as compiler
 from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.decider import Reserve, decide
+from services.llm_worker.ledger.rows import ROWS_MAX, Rows
 from services.llm_worker.ledger.state import (
     ALL,
     DAY_MS,
@@ -49,7 +46,6 @@ from services.runtime.clock import Clock, rfc3339
 from services.runtime.ids import Ids
 from services.runtime.rpc import Caller
 
-ROWS_MAX: Final = 1_000
 GATHER_S: Final = 0.15
 _ENCODE: Final = msgspec.json.Encoder().encode
 _ASK: Final = msgspec.json.Decoder(QueueAsk).decode
@@ -162,33 +158,13 @@ class LedgerVerbs:
         if not 0 <= request.limit <= ROWS_MAX:
             raise Rejected("bad_request", f"limit must be 0 to {ROWS_MAX}", field="limit", min=0, max=ROWS_MAX)
         after, until = await self._bounds(request.day)
-        rows: dict[str, LedgerRow] = {}
-        count = tokens = cost = unknown = 0
+        rows = Rows(request)
         async for record in self._bus.history(EVENTS_LLM_WORKER, SUBJECT, after):
             commit = self._codec.decode(record.data, skip_unknown=True)
-            if until and commit.at >= until and not any(row.status == "reserved" for row in rows.values()):
+            if until and commit.at >= until and not rows.held:
                 break
-            for event in commit.events:
-                row = _row(rows.get(event.corr_id), event)
-                if row is None or not _fits(request, row, event):
-                    continue
-                if isinstance(event, LlmPaid):
-                    count, tokens = count + 1, tokens + event.prompt_tokens + event.completion_tokens
-                    cost, unknown = cost + (event.cost_usd_micros or 0), unknown + (event.cost_usd_micros is None)
-                rows.pop(event.corr_id, None)
-                rows[event.corr_id] = row
-                if len(rows) > 2 * ROWS_MAX:
-                    _forget(rows)
-        held = [row for row in rows.values() if row.status == "reserved"]
-        return LedgerView(
-            calls=count,
-            tokens=tokens,
-            cost_usd_micros=cost,
-            cost_unknown=unknown,
-            reserved=len(held),
-            reserved_usd_micros=sum(row.reserved_usd_micros or 0 for row in held),
-            rows=list(rows.values())[-request.limit :] if request.limit else [],
-        )
+            rows.take(commit.events)
+        return rows.view()
 
     async def _bounds(self, day: str | None) -> tuple[int, str]:
         """Behind which sequence a day begins, and before which time it ends."""
@@ -236,64 +212,3 @@ class LedgerVerbs:
             cost_usd_micros_max=quote.usd_micros_max,
             refusal=refusal,
         )
-
-
-def _row(before: LedgerRow | None, event: LedgerEvent) -> LedgerRow | None:
-    """A call as it stands behind one more event; None when nothing is known of it."""
-    at = rfc3339(event.at_ms)
-    change = msgspec.structs.replace
-    match event:
-        case LlmReserved():
-            return LedgerRow(
-                event.corr_id,
-                "reserved",
-                at,
-                event.model,
-                event.run_id,
-                event.node_id,
-                event.task_id,
-                event.epic_id,
-                event.worker_id,
-                reserved_usd_micros=event.usd_micros,
-                reserved_tokens=event.tokens,
-            )
-        case LlmPaid():
-            row = before or LedgerRow(event.corr_id, "paid", at)
-            return change(
-                row,
-                status="paid",
-                at=at,
-                model=event.model,
-                run_id=event.run_id,
-                node_id=event.node_id,
-                task_id=event.task_id,
-                epic_id=event.epic_id,
-                worker_id=event.worker_id,
-                prompt_tokens=event.prompt_tokens,
-                completion_tokens=event.completion_tokens,
-                cost_usd_micros=event.cost_usd_micros,
-                estimated=event.estimated,
-            )
-        case LlmReleased():
-            return None if before is None else change(before, status="released", at=at, reason=event.reason)
-        case _:
-            return None if before is None else change(before, worker_id=event.worker_id)
-
-
-def _fits(request: LedgerQuery, row: LedgerRow, event: LedgerEvent) -> bool:
-    day = event.day if isinstance(event, LlmPaid) else row.at[:10]
-    return all(
-        wanted is None or wanted == found
-        for wanted, found in (
-            (request.corr_id, row.corr_id),
-            (request.run_id, row.run_id),
-            (request.epic_id, row.epic_id),
-            (request.day, day),
-        )
-    )
-
-
-def _forget(rows: dict[str, LedgerRow]) -> None:
-    """The oldest calls that have ended are only in the sums."""
-    for corr_id in [corr_id for corr_id, row in rows.items() if row.status != "reserved"][:ROWS_MAX]:
-        del rows[corr_id]

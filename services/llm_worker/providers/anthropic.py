@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire
+from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, size_of
 from services.llm_worker.providers.counting import beside_caches
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import (
+    REFUSAL,
+    Call,
+    Delta,
+    Finish,
+    Piece,
+    TokensUsed,
+    ToolCalls,
+    Unseen,
+)
 from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
@@ -61,8 +70,11 @@ class AnthropicProvider:
                 async for event in events:
                     if event.type == "text" and event.text:
                         yield Delta(event.text)
-                    elif event.type == "input_json" and structured and not chooses and event.partial_json:
-                        yield Delta(event.partial_json)
+                    elif event.type == "input_json" and event.partial_json:
+                        shown = structured and not chooses
+                        yield Delta(event.partial_json) if shown else Unseen(size_of(event.partial_json))
+                    elif event.type == "thinking" and event.thinking:
+                        yield Unseen(size_of(event.thinking))
                 message = await events.get_final_message()
             if message.stop_reason is None:
                 raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="anthropic")

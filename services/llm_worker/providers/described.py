@@ -10,7 +10,7 @@ import msgspec
 from services.llm_worker import tool_calls
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import of_output, size_of
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, Provider, ToolCalls
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, Provider, ToolCalls, Unseen
 
 
 class DescribedTools:
@@ -42,6 +42,9 @@ class DescribedTools:
                 if isinstance(piece, Delta):
                     kept.take(size_of(piece.text))
                     parts.append(piece.text)
+                    yield Unseen(size_of(piece.text))
+                elif isinstance(piece, Unseen):
+                    yield piece
                 else:
                     others.append(piece)
             final, calls = tool_calls.read("".join(parts))

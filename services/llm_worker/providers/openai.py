@@ -11,7 +11,16 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
 from services.llm_worker.providers.counting import with_total
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import (
+    REFUSAL,
+    Call,
+    Delta,
+    Finish,
+    Piece,
+    TokensUsed,
+    ToolCalls,
+    Unseen,
+)
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -124,8 +133,13 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
             if choice.delta.refusal:
                 refused = True
                 yield Delta(_text(choice.delta.refusal))
+            thought = _thought(choice.delta)
+            if thought:
+                kept.take(thought)
+                yield Unseen(thought)
             for part in choice.delta.tool_calls or ():
                 kept.take(_size(part))
+                yield Unseen(_size(part))
                 _join(calls.setdefault(part.index, _empty_call()), part)
             reason = choice.finish_reason or reason
     if calls:
@@ -147,6 +161,12 @@ def _used(usage: Any) -> TokensUsed:
     details = getattr(usage, "prompt_tokens_details", None)
     prompt, completion, total = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion", "total"))
     return with_total(prompt, completion, total, getattr(details, "cached_tokens", None))
+
+
+def _thought(delta: Any) -> int:
+    """How much a model that thinks aloud thought; servers have two names for it, and OpenAI's own has none."""
+    said = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    return size_of(said) if isinstance(said, str) else 0
 
 
 def _size(part: Any) -> int:

@@ -21,6 +21,15 @@ class Delta(NamedTuple):
     text: str
 
 
+class Unseen(NamedTuple):
+    """So many bytes of an answer came that are no output yet: tool calls in the making, thoughts.
+
+    Nobody is shown them, but the call has begun to be answered: it is not free any more, nor asked anew.
+    """
+
+    size: int
+
+
 class ToolCalls(NamedTuple):
     """The tools the model wants called, in OpenAI's shape, complete."""
 
@@ -50,7 +59,7 @@ class Finish(NamedTuple):
     model: str = ""
 
 
-Piece = Delta | ToolCalls | TokensUsed | Finish
+Piece = Delta | Unseen | ToolCalls | TokensUsed | Finish
 
 
 class Provider(Protocol):

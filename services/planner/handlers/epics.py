@@ -10,6 +10,7 @@ from contracts.subjects import check_id
 from services.planner.epic.decider import EPIC, CreateEpic, EpicCommand, UpdateEpic
 from services.planner.epic.state import Epic
 from services.planner.epic_list import RUNS_PER_EPIC_MAX, EpicList
+from services.planner.epic_spending import EpicSpending
 from services.planner.reads import Reads
 from services.runtime.actor import ActorHost
 from services.runtime.clock import rfc3339
@@ -23,9 +24,15 @@ class EpicHandlers:
     """Creates epics and shows them with the progress of their runs."""
 
     def __init__(
-        self, *, host: ActorHost[EpicCommand, Epic, EpicEvent], reads: Reads, epic_list: EpicList, ids: Ids
+        self,
+        *,
+        host: ActorHost[EpicCommand, Epic, EpicEvent],
+        reads: Reads,
+        epic_list: EpicList,
+        spending: EpicSpending,
+        ids: Ids,
     ) -> None:
-        self._host, self._reads, self._list, self._ids = host, reads, epic_list, ids
+        self._host, self._reads, self._list, self._spending, self._ids = host, reads, epic_list, spending, ids
 
     async def create(self, request: EpicCreate, caller: Caller) -> EpicView:
         """Create an epic; the same again answers the same, another body under the id is duplicate_id."""
@@ -71,7 +78,7 @@ class EpicHandlers:
             raise Rejected("bad_request", f"limit must be 1 to {PAGE_MAX}", field="limit", min=1, max=PAGE_MAX)
         views = []
         for epic_id, row in self._list.page(request.limit, request.after):
-            progress = self._list.progress(epic_id)
+            progress, spent = self._list.progress(epic_id), self._spending.of(epic_id)
             views.append(
                 EpicView(
                     epic_id=epic_id,
@@ -85,9 +92,9 @@ class EpicHandlers:
                     failed=progress.failed,
                     budget_usd_micros=row.budget_usd_micros,
                     budget_tokens=row.budget_tokens,
-                    spent_usd_micros=progress.cost_usd_micros,
-                    spent_tokens=progress.tokens,
-                    cost_unknown=progress.unknown > 0,
+                    spent_usd_micros=spent.usd_micros,
+                    spent_tokens=spent.tokens,
+                    cost_unknown=spent.unknown > 0,
                 )
             )
         return views
@@ -102,7 +109,7 @@ class EpicHandlers:
         created = epic.created
         if created is None:
             raise Rejected("epic_not_found", f"there is no epic {epic.epic_id}", epic_id=epic.epic_id)
-        progress = self._list.progress(epic.epic_id)
+        progress, spent = self._list.progress(epic.epic_id), self._spending.of(epic.epic_id)
         return EpicView(
             epic_id=epic.epic_id,
             title=created.title,
@@ -116,9 +123,9 @@ class EpicHandlers:
             failed=progress.failed,
             budget_usd_micros=created.budget_usd_micros,
             budget_tokens=created.budget_tokens,
-            spent_usd_micros=progress.cost_usd_micros,
-            spent_tokens=progress.tokens,
-            cost_unknown=progress.unknown > 0,
+            spent_usd_micros=spent.usd_micros,
+            spent_tokens=spent.tokens,
+            cost_unknown=spent.unknown > 0,
         )
 
 

@@ -64,6 +64,18 @@ def test_a_failed_call_does_not_make_the_price_unknown():
     assert not board_of(CREATED, ADDED, request("spec", "spec"), failed).cost_unknown
 
 
+def test_calls_that_were_refused_or_recorded_are_no_calls_of_a_model():
+    refused = events.LlmAnswered("spec", 1, "llm-1", "c", error={"code": "epic_budget_exceeded", "message": "no"})
+    recorded = events.LlmAnswered("spec", 1, "llm-1", "c", output="x", usage=Usage(3, 4, 7), cached=True)
+    stopped = events.LlmAnswered("spec", 1, "llm-1", "c", error={"code": "timeout"}, usage=Usage(3, 4, 7))
+    asked = request("spec", "spec")
+    assert board_of(CREATED, ADDED, asked).llm_calls == 1
+    board = board_of(CREATED, ADDED, asked, refused, asked, recorded)
+    assert (board.llm_calls, board.tokens, board.cost_unknown) == (0, 0, False)
+    board = board_of(CREATED, ADDED, asked, stopped)
+    assert (board.llm_calls, board.tokens, board.cost_unknown) == (1, 7, True)
+
+
 def test_chunks_reach_the_task_of_their_node():
     board = board_of(CREATED, ADDED, events.TaskStarted("spec", 1, AT), request("spec", "spec--a1-llm-1"))
     assert take_chunk(board, "spec--a1-llm-1", "Hel") == "spec"

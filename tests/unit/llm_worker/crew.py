@@ -21,6 +21,7 @@ from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.decider import LEDGER
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
+from services.llm_worker.ledger.past import Past
 from services.llm_worker.models import ModelTable, Resolved
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
@@ -78,7 +79,13 @@ class Crew:
             store=JetStreamEventStore(bus, EVENTS_LLM_WORKER), decider=LEDGER, codec=CODEC, clock=clock, log=log
         )
         self.cashier = Cashier(
-            book=self.book, prices=prices, config=config, clock=clock, metrics=self.metrics, worker_id=worker_id
+            book=self.book,
+            past=Past(bus, CODEC),
+            prices=prices,
+            config=config,
+            clock=clock,
+            metrics=self.metrics,
+            worker_id=worker_id,
         )
         self.writing = asyncio.get_running_loop().create_task(self.book.run())
         self.breakers = Breakers(

@@ -15,6 +15,7 @@ from services.llm_worker.breaker.decider import (
     BreakerCommand,
     Enter,
     Fail,
+    Reset,
     Succeed,
 )
 from services.runtime.decider import fold
@@ -101,6 +102,19 @@ def test_a_probe_of_a_dead_worker_is_replaced_and_a_stopped_one_makes_room():
     (event,) = BREAKER.decide(Abandon("w:c"), half_open(), AT + 60_500)
     assert event == BreakerOpened("m", AT + 60_500, AT + 60_500, "provider_error")
     assert BREAKER.evolve(half_open(), event).refusal(AT + 60_500) is None
+
+
+def test_a_person_closes_what_was_mended_and_what_was_counted_is_forgotten():
+    reset = Reset("ann")
+    opened = after(*[FAIL] * 5)
+    probing = fold(BREAKER, opened, BREAKER.decide(Enter("p", 1_000), opened, AT + 60_000))
+    assert probing.status == "half_open"
+    assert BREAKER.decide(reset, opened, AT) == (BreakerClosed("m", AT, "ann"),)
+    assert BREAKER.decide(reset, probing, AT) == (BreakerClosed("m", AT, "ann"),)
+    assert after(*[FAIL] * 5, reset) == Breaker("m")
+    assert BREAKER.decide(reset, Breaker("m"), AT) == ()
+    assert BREAKER.decide(reset, after(FAIL), AT) == (BreakerCleared("m", AT, "ann"),)
+    assert after(*[FAIL] * 4, reset, *[FAIL] * 4).status == "closed"
 
 
 def test_the_newest_commit_alone_gives_the_state():

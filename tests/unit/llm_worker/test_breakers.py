@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from contracts.breaker import BreakerClosed
 from contracts.errors import Rejected
 from contracts.streams import EVENTS_LLM_WORKER
-from services.llm_worker.breaker.breakers import Pass
+from services.llm_worker.breaker.breakers import CODEC, Pass
 from services.llm_worker.config import Config, ModelConfig
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
@@ -89,6 +90,25 @@ async def test_a_probe_that_fails_opens_again_and_a_new_worker_knows(bus):
     late = Crew(bus, QUICK, "w3")
     await late.breakers.start()
     assert late.breakers.state("m") != "closed"
+
+
+async def test_what_a_person_has_mended_is_closed_for_all_and_its_log_says_by_whom(bus):
+    one, two = await pair(bus, Config())
+    for _ in range(5):
+        await fail(one)
+    await eventually(lambda: two.breakers.state("m") == "open")
+    await two.breakers.reset("m", "ann")
+    await eventually(lambda: one.breakers.state("m") == "closed")
+    one.breakers.check("m")
+    newest = await bus.last(EVENTS_LLM_WORKER, one.breakers._subject("m"))
+    (closed,) = CODEC.decode(newest.data).events
+    assert (type(closed), closed.worker) == (BreakerClosed, "ann")
+    # A worker that has not heard of anything yet looks before it believes that all is well.
+    for _ in range(5):
+        await fail(one)
+    late = Crew(bus, Config(), "w3")
+    await late.breakers.reset("m", "ann")
+    await eventually(lambda: one.breakers.state("m") == "closed")
 
 
 async def test_an_open_model_is_refused_at_once_and_the_other_is_fine(bus):

@@ -11,7 +11,7 @@ from services.llm_worker.config import Config
 from services.llm_worker.providers.anthropic import AnthropicProvider, arguments
 from services.llm_worker.providers.embedded import EmbeddedProvider
 from services.llm_worker.providers.openai import OpenAiProvider
-from services.llm_worker.providers.protocol import Call, Delta, ToolCalls
+from services.llm_worker.providers.protocol import Call, Delta, Piece, ToolCalls
 from tests.support.nats_server import free_port
 from tests.unit.llm_worker.http_provider import answering, events
 from tests.unit.llm_worker.support import call, error_of, model_of, pieces, reason_of, text_of, usage_of, with_config
@@ -105,6 +105,11 @@ async def test_a_dead_port_is_unreachable(openai, anthropic):
     assert (await error_of(anthropic, at(url, "anthropic"))).code == "provider_unreachable"
 
 
+def calls_of(said: list[Piece]) -> ToolCalls:
+    (calls,) = (piece for piece in said if isinstance(piece, ToolCalls))
+    return calls
+
+
 def chunk(delta: dict, finish: str | None = None) -> str:
     return json.dumps(
         {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m-2026-11-01",
@@ -128,7 +133,7 @@ async def test_tool_calls_are_joined(openai):
     ]
     async with answering(200, events(*parts), kind="text/event-stream") as url:
         said = await pieces(openai, at(url, tools=[{"type": "function", "function": {"name": "look"}}]))
-    assert said[0] == ToolCalls(
+    assert calls_of(said) == ToolCalls(
         [{"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}]
     )
     assert (reason_of(said), model_of(said)) == ("tool_calls", "m-2026-11-01")
@@ -254,8 +259,12 @@ async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
     )
     async with answering(200, look, kind="text/event-stream") as url:
         looks = await pieces(anthropic, at(url, "anthropic", response_schema={"type": "object"}, tools=tools))
-    assert (text_of(looks), reason_of(looks), looks[0].calls[0]["function"]["name"]) == ("", "tool_calls", "look")
-    assert isinstance(said[0], ToolCalls)
-    assert json.loads(said[0].calls[0]["function"]["arguments"]) == {"n": 1}
+    assert (text_of(looks), reason_of(looks), calls_of(looks).calls[0]["function"]["name"]) == (
+        "",
+        "tool_calls",
+        "look",
+    )
+    assert calls_of(said)
+    assert json.loads(calls_of(said).calls[0]["function"]["arguments"]) == {"n": 1}
     assert reason_of(said) == "tool_calls"
     assert (text_of(structured), reason_of(structured)) == ('{"n":1}', "stop")

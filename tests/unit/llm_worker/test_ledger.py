@@ -6,7 +6,7 @@ import pytest
 
 from contracts.codec import CommitCodec
 from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
-from services.llm_worker.ledger import snapshot
+from services.llm_worker.ledger import snapshot, state
 from services.llm_worker.ledger.decider import LEDGER, Later, Pay, Release, Reserve, decide
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.state import DAY_MS, Ledger, Spent, day_of, evolve
@@ -194,6 +194,12 @@ def test_an_orphan_is_not_released_from_under_its_new_worker():
     spec.when(Release("c1", "w3", "orphaned", holder="w1")).then_nothing()
 
 
+def test_what_was_held_for_another_request_of_the_same_call_stays():
+    spec = ledger().after(reserve(), reserve(worker_id="w2", request_seq=2))
+    spec.when(Release("c1", "w3", "timeout", request_seq=1)).then_nothing()
+    spec.when(Release("c1", "w3", "timeout", request_seq=2)).then(LlmReleased("c1", NOW_MS, "w3", "timeout"))
+
+
 def test_without_limits_only_the_payment_is_written():
     spec = ledger()
     spec.when(pay(cost=7, run_id="r", budgets=("epic/e",))).then(
@@ -208,14 +214,27 @@ def test_a_snapshot_is_the_state():
     assert same(snapshot.restore(snapshot.dump(spec.state))) == same(spec.state)
 
 
+def test_the_budget_of_a_run_that_goes_on_is_not_forgotten_for_younger_ones(monkeypatch):
+    monkeypatch.setattr(state, "BUDGETS_MAX", 10)
+    now = Ledger()
+    for number in range(20):
+        for run in ("old", f"r{number}"):
+            bill = pay(f"c-{run}-{number}", cost=1, request_seq=number, budgets=(f"run/{run}",))
+            for event in decide(bill, now, NOW_MS):
+                evolve(now, event)
+        state.trim(now, NOW_MS)
+    assert now.spent["run/old"].usd_micros == 20
+    assert len(now.spent) <= 10
+
+
 def test_what_was_not_stored_is_taken_back():
     spec = ledger().after(reserve(usd=3), reserve("c2", usd=4))
-    state = spec.state
-    before = snapshot.dump(state)
-    state.undo = []
+    now = spec.state
+    before = snapshot.dump(now)
+    now.undo = []
     for command in (pay(cost=2), reserve("c3", usd=9), Release("c2", "w1", "x"), pay("c9", cost=1, request_seq=9)):
-        for event in decide(command, state, NOW_MS + 5):
-            evolve(state, event)
-    assert snapshot.dump(state) != before
-    state.take_back()
-    assert same(snapshot.restore(before)) == same(state)
+        for event in decide(command, now, NOW_MS + 5):
+            evolve(now, event)
+    assert snapshot.dump(now) != before
+    now.take_back()
+    assert same(snapshot.restore(before)) == same(now)

@@ -3,12 +3,15 @@
 import msgspec
 import pytest
 
-from contracts.ledger import LedgerEvent, LlmPaid, LlmReleased, LlmReserved
+from contracts.ledger import LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
 from contracts.llm import LlmError, Usage
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.config import Config
+from services.llm_worker.flight import Flight
 from services.llm_worker.journal import Key
+from services.llm_worker.ledger import state
 from services.llm_worker.ledger.book import SUBJECT
+from services.llm_worker.ledger.cashier import charge_of
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
 from services.runtime import nats_client, provision
@@ -61,6 +64,19 @@ async def test_a_frozen_worker_that_pays_after_its_reservation_was_released_is_a
     assert (len(paid.open), crew.gate.calls) == (0, ["c"])
 
 
+async def test_who_fails_late_does_not_release_what_another_worker_took_over(crew):
+    await crew.ask("c", "mock:price=0.05/call")
+    await eventually(lambda: "c" in crew.cashier.book.state.open)
+    flight = crew.worker.flights.of("c")
+    wish = await crew.cashier.wish(flight, charge_of(flight))
+    await crew.book.ask(wish._replace(worker_id="w2"))
+    assert crew.worker.flights.cancel("c")
+    assert (await eventually(lambda: crew.answer("c")))["error"]["code"] == "cancelled"
+    await eventually(lambda: _settled(crew))
+    assert await types(crew) == [LlmReserved, LlmTakenOver]
+    assert crew.book.state.open["c"].worker_id == "w2"
+
+
 async def test_what_a_dead_worker_had_used_in_vain_is_paid_as_its_answer_says(crew):
     await crew.ask("c", "mock:price=0.05/call")
     await eventually(lambda: "c" in crew.cashier.book.state.open)
@@ -73,6 +89,26 @@ async def test_what_a_dead_worker_had_used_in_vain_is_paid_as_its_answer_says(cr
     paid = (await events(crew))[-1]
     assert isinstance(paid, LlmPaid)
     assert (paid.cost_usd_micros, paid.estimated, paid.prompt_tokens, paid.completion_tokens) == (50_000, True, 3, 4)
+
+
+async def test_a_payment_that_the_state_has_forgotten_is_not_made_again(crew, monkeypatch):
+    monkeypatch.setattr(state, "CLOSED_MAX", 2)
+    await crew.ask("c", "mock:price=0.05/call")
+    flight = await eventually(lambda: crew.worker.flights.of("c"))
+    crew.gate.open.set()
+    entry = await eventually(lambda: crew.journal.find(flight.key))
+    for number in range(4):
+        await crew.ask(f"other-{number}", "mock:price=0.05/call")
+    await eventually(lambda: _settled(crew))
+    # Its worker died before it acknowledged the request: that comes again, much later.
+    closing = crew.cashier.close_journaled(flight, entry)
+    assert await closing == ()
+    assert [event.corr_id for event in await events(crew) if isinstance(event, LlmPaid)].count("c") == 1
+    # And one that was answered and never paid is paid now.
+    lost = Flight(Key("r", "n-lost", "lost"), flight.request, flight.resolved, flight.waiters[0])
+    await crew.journal.store(lost.key, entry.data, outcome="ok", model_used="mock", request_seq=lost.request_seq)
+    (paid,) = await crew.cashier.close_journaled(lost, await crew.journal.find(lost.key))
+    assert (paid.corr_id, paid.cost_usd_micros) == ("lost", 50_000)
 
 
 async def _is(crew: Crew, wanted: list[type[LedgerEvent]]) -> bool:

@@ -84,6 +84,31 @@ async def test_a_quote_is_the_worst_case(config, likely, most):
 
 
 @pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        ({"provider": "embedded"}, (0.0, 0.0)),
+        ({"provider": "anthropic", "model": "claude-sonnet-4-5"}, (3.0, 15.0)),
+        ({"provider": "openai", "model": "nobody-knows"}, (None, None)),
+        (
+            {
+                "provider": "openai",
+                "model": "m",
+                "price_in_usd_per_mtok": 0.1,
+                "price_out_usd_per_mtok": 2,
+            },
+            (0.1, 2.0),
+        ),
+        ({"provider": "nats", **TEN_TWENTY}, (10, 20)),
+        ({"provider": "nats"}, (None, None)),
+        ({"provider": "mock"}, (0.0, 0.0)),
+        ({"provider": "mock", **TEN_TWENTY}, (10, 20)),
+    ],
+)
+async def test_prices_are_shown_as_people_know_them(config, shown):
+    assert await Prices().per_mtok(Resolved("m", "m", ModelConfig(**config))) == shown
+
+
+@pytest.mark.parametrize(
     "text", ["x", "Grüße, 世界! " * 50, "\U0001f980" * 100, "def f(): return 1\n" * 100, '\x00"\\' * 50]
 )
 def test_no_prompt_has_more_tokens_than_the_worst_case(text):

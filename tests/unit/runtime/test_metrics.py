@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.metrics import METRICS
+from services.runtime import metrics as metrics_module
 from services.runtime.metrics import Metrics
 
 
@@ -77,6 +78,21 @@ def test_every_metric_of_the_catalogue_can_be_used():
         use[spec.kind](spec.name, 1, **dict.fromkeys(spec.labels, "x"))
     text = metrics.render().decode()
     assert [spec.name for spec in METRICS if f"# TYPE {spec.name} {spec.kind}" not in text] == []
+
+
+def test_what_strangers_name_is_counted_together_beyond_a_bound(monkeypatch):
+    monkeypatch.setattr(metrics_module, "SERIES_MAX", 3)
+    metrics = Metrics()
+    for number in range(50):
+        metrics.inc("htdag_llm_cached_total", model=f"m{number}")
+    for _ in range(2):
+        metrics.inc("htdag_llm_cached_total", model="m1")
+    assert metrics.value("htdag_llm_cached_total", model="m1") == 3
+    assert metrics.value("htdag_llm_cached_total", model="other") == 47
+    assert metrics.render().decode().count("htdag_llm_cached_total{") == 4
+    assert sum(key[0] == "htdag_llm_cached_total" for key in metrics._series) == 4
+    metrics.inc("htdag_llm_reused_total", model="m9")
+    assert metrics.value("htdag_llm_reused_total", model="m9") == 1
 
 
 def test_counting_costs_about_a_microsecond():
