@@ -156,8 +156,6 @@ class RunVerbs:
         headers = {HEADER_BY: caller.by, HEADER_CORRELATION: caller.corr}
         if caller.reply:
             headers[HEADER_REPLY] = caller.reply
-        if "traceparent" in caller.headers:
-            headers["traceparent"] = caller.headers["traceparent"]
         # Saying it twice must bring two answers, so the broker may not drop the second as a double: the run judges it.
         subject = command("executor", "run", run_id, verb)
         await self._bus.store(subject, data, stream=COMMANDS, msg_id=f"{verb}:{self._ids.new()}", headers=headers)

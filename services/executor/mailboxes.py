@@ -22,6 +22,7 @@ from contracts.streams import COMMANDS, POISON_DELIVERIES_MAX
 from contracts.subjects import check_id, command, parse_mailbox
 from services.executor.run.state import Run
 from services.executor.views import summary_of
+from services.runtime import telemetry
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
 from services.runtime.dead_letters import DeadLetters
@@ -122,7 +123,7 @@ class Mailboxes:
             message_id=headers.get("Nats-Msg-Id") or f"mailbox-{delivery.seq}",
             by=headers.get(HEADER_BY, ""),
             corr=headers.get(HEADER_CORRELATION, ""),
-            trace=headers.get("traceparent", ""),
+            trace=telemetry.extract(headers),
             settled=lambda error: self._settle(delivery, error, refused),
             answered=self._answering(reply) if reply else _remembering(refused) if _plans(wish) else None,
         )

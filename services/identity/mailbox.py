@@ -30,6 +30,7 @@ from services.identity.approval.decider import (
 )
 from services.identity.gates import ApprovalHost
 from services.identity.names import key_of
+from services.runtime import telemetry
 from services.runtime.bus import Bus
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.intake import deeper_than
@@ -113,7 +114,7 @@ class Mailbox:
             message_id=delivery.headers.get("Nats-Msg-Id") or f"mailbox-{delivery.seq}",
             by=delivery.headers.get(HEADER_BY, ""),
             corr=delivery.headers.get(HEADER_CORRELATION, ""),
-            trace=delivery.headers.get("traceparent", ""),
+            trace=telemetry.extract(delivery.headers),
             settled=lambda error: self._settle(delivery, error),
         )
 

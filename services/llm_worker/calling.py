@@ -234,7 +234,7 @@ class Caller:
             # Whatever happens from here on: it is paid.
             self._note(flight, bill)
             try:
-                told.answered(None if bill.guessed else bill.used, heard.reason)
+                told.answered(None if bill.guessed else bill.used, heard.reason, heard.model)
             except Exception:
                 self._log.exception("call_not_told", corr_id=flight.key.corr_id)
             if request.params.response_schema is not None and not heard.tool_calls:

@@ -11,7 +11,7 @@ from services.runtime.config import Secret
 
 SECTION: Final = "llm_worker"
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-Price = Annotated[float, msgspec.Meta(ge=0)]
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -111,9 +111,9 @@ class Inference:
             self._set("gen_ai.response.time_to_first_chunk", now_s - self._began_s)
         self._last_s = now_s
 
-    def answered(self, used: TokensUsed | None, reason: str) -> None:
-        """The provider came to its end. Tokens that it did not count are not told."""
-        self._set("gen_ai.response.model", self._model)
+    def answered(self, used: TokensUsed | None, reason: str, model: str) -> None:
+        """The provider came to its end, and says which model it was. Tokens that it did not count are not told."""
+        self._set("gen_ai.response.model", model or self._model)
         self._set("gen_ai.response.finish_reasons", [reason])
         if used is None:
             return
@@ -126,6 +126,7 @@ class Inference:
         """It is over; `error` is the code of what went wrong, or empty."""
         if error:
             self._set("error.type", error)
+            telemetry.mark_error(self._span, error)
         self._meters.ended(error, self._clock.monotonic_s() - self._began_s)
 
     def _set(self, name: str, value: Any) -> None:
@@ -157,5 +158,8 @@ def inference(
             raise
         except asyncio.CancelledError:
             told.ended(cut())
+            raise
+        except Exception:
+            told.ended("internal")
             raise
         told.ended("")

@@ -16,7 +16,7 @@ from services.llm_worker.tool_calls import whole
 from services.runtime.bus import Bus
 
 CHARS_PER_TOKEN: Final = 4
-REASON_CHARS_MAX: Final = 100
+WORD_CHARS_MAX: Final = 100
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -58,6 +58,7 @@ class Heard:
     __slots__ = (
         "allowance",
         "messages",
+        "model",
         "on_chunk",
         "parts",
         "reason",
@@ -78,7 +79,7 @@ class Heard:
         self.unseen = 0
         self.tool_calls: list[dict[str, Any]] = []
         self.used: TokensUsed | None = None
-        self.reason = ""
+        self.reason = self.model = ""
 
     def take(self, piece: Piece) -> None:
         """One more piece; text goes to whoever watches at once.
@@ -100,8 +101,8 @@ class Heard:
             case ToolCalls(calls):
                 self._allow(str(calls))
                 self.tool_calls = calls
-            case Finish(reason):
-                self.reason = whole(str(reason))[:REASON_CHARS_MAX]
+            case Finish(reason, model):
+                self.reason, self.model = whole(str(reason))[:WORD_CHARS_MAX], whole(str(model))[:WORD_CHARS_MAX]
 
     @property
     def begun(self) -> bool:

@@ -75,6 +75,18 @@ def _check_variable(name: str, variable: str) -> None:
         raise Rejected("bad_config", text, key=key, hint="end it with _KEY, _TOKEN or _SECRET")
 
 
+def _check_price(name: str, model: ModelConfig) -> None:
+    """Refuse half a price: it would be passed over without a word."""
+    prices = {
+        "price_in_usd_per_mtok": model.price_in_usd_per_mtok,
+        "price_out_usd_per_mtok": model.price_out_usd_per_mtok,
+    }
+    missing = [field for field, price in prices.items() if price is None]
+    if len(missing) == 1:
+        key = f"llm_worker.models.{name}.{missing[0]}"
+        raise Rejected("bad_config", f"{key}: the two prices of a model go together", key=key)
+
+
 class ModelTable:
     """All models of this worker. Keys come from the configuration; from `environ` for models that name their own.
 
@@ -134,6 +146,7 @@ class ModelTable:
                 raise Rejected("bad_config", f"{key}: {what}: {error.message}", key=key, hint=hint) from error
         for name, model in self._config.models.items():
             _check_variable(name, model.api_key_env)
+            _check_price(name, model)
             for behind in model.fallback:
                 self._check_fallback(name, behind)
 

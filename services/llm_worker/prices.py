@@ -13,8 +13,10 @@ import msgspec
 from contracts.llm import LlmRequest
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers import mock
-from services.llm_worker.providers.protocol import Call, TokensUsed
+from services.llm_worker.providers.protocol import TokensUsed
 
+FREE: Final = ("embedded", "mock")
+"""Providers that cost nothing where nobody says otherwise: they work here."""
 _MICROS: Final = Decimal(1_000_000)
 CHARS_PER_TOKEN: Final = 4
 TOKENS_PER_MESSAGE: Final = 16
@@ -57,19 +59,20 @@ class Prices:
     ) -> int | None:
         """The cost of one call. A local model costs nothing; a command line program's bill is not known here.
 
-        `commands` are those of a request to the mock, where it was stopped before it told its bill.
+        `commands` are those of a request to the mock: their price comes before that of the configuration.
         """
         if used.cost_usd_micros is not None:
             return used.cost_usd_micros
         config = resolved.config
         if config.provider == "mock":
             script = mock.check_commands(resolved, commands)
-            return mock.cost_micros(script, used.prompt_tokens, used.completion_tokens)
+            if script.priced:
+                return mock.cost_micros(script, used.prompt_tokens, used.completion_tokens)
         if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
             micros = Decimal(str(config.price_in_usd_per_mtok)) * used.prompt_tokens
             micros += Decimal(str(config.price_out_usd_per_mtok)) * used.completion_tokens
             return _whole(micros)
-        if config.provider == "embedded":
+        if config.provider in FREE:
             return 0
         if config.provider in ("openai", "anthropic"):
             if self._loaded:
@@ -82,10 +85,12 @@ class Prices:
     async def per_mtok(self, resolved: Resolved) -> tuple[float | None, float | None]:
         """Dollars per million tokens of a short prompt and of an answer, for people; None where nobody knows."""
         config = resolved.config
-        if config.provider == "embedded":
-            return 0.0, 0.0
-        if config.provider not in ("openai", "anthropic"):
+        if config.provider == "mock" and mock.check_commands(resolved, None).priced:
+            return None, None  # it may be a price a call
+        if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
             return config.price_in_usd_per_mtok, config.price_out_usd_per_mtok
+        if config.provider in FREE:
+            return 0.0, 0.0
         asked = await self.cost_micros(resolved, TokensUsed(_SAMPLE, 0))
         said = await self.cost_micros(resolved, TokensUsed(0, _SAMPLE))
         if asked is None or said is None:
@@ -101,7 +106,7 @@ class Prices:
         likely, most = prompt_tokens(request)
         if resolved.config.provider == "mock":
             likely = most = mock.prompt_tokens(request)
-            cost = mock.cost_micros(mock.script_of(Call(request, resolved, answer)), most, answer)
+            cost = await self.cost_micros(resolved, TokensUsed(most, answer), request.params.mock)
             return Quote(likely, most, answer, cost, cost)
         return Quote(
             likely,

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from contracts import subjects
 from contracts.codec import CommitCodec
 from contracts.errors import Rejected
-from services.runtime import faults
+from services.runtime import faults, telemetry
 from services.runtime.alarms import Alarms, must_arm
 from services.runtime.clock import Clock
 from services.runtime.commit_writer import CommitWriter
@@ -87,7 +87,8 @@ class ActorHost(Generic[C, S, E]):
             else:
                 answer.set_result(outcome)
 
-        self.deliver(actor_id, command, message_id=message_id or self._ids.new(), by=by, corr=corr, answered=answered)
+        message_id, trace = message_id or self._ids.new(), telemetry.current()
+        self.deliver(actor_id, command, message_id=message_id, by=by, corr=corr, trace=trace, answered=answered)
         return await answer
 
     def deliver(
@@ -122,8 +123,7 @@ class ActorHost(Generic[C, S, E]):
             newest = await self._store.last(actor.subject)
             if actor.loaded and not actor.turning and actor.seq == (newest.seq if newest else 0):
                 return actor.state, actor.seq
-        state, seq, _ = await self._fold(actor_id)
-        return state, seq
+        return (await self._fold(actor_id))[:2]
 
     @property
     def active(self) -> int:
@@ -185,7 +185,8 @@ class ActorHost(Generic[C, S, E]):
                         await self._load(actor)
                     actor.known = True
                 items = actor.take()
-                await self._turn(actor, items)
+                with telemetry.under(actor.trace):
+                    await self._turn(actor, items)
                 losses = 0
             except Conflict as conflict:
                 self._observer.conflict()
@@ -211,10 +212,9 @@ class ActorHost(Generic[C, S, E]):
         actor.loaded = False
         state, events, answers = self._judge(actor.state, items, now_ms)
         if events:
-            trace = next((item.trace for item in items if item.trace), "")
             faults.point("actor.before_commit")
             began_s = self._clock.monotonic_s()
-            actor.seq = await self._writer.append(actor, items[0], events, self._decider.summary(state), trace, now_ms)
+            actor.seq = await self._writer.append(actor, items[0], events, self._decider.summary(state), now_ms)
             self._observer.committed(events, self._clock.monotonic_s() - began_s)
             faults.point("actor.after_commit")
         elif any(item.matters for item in items):
@@ -227,9 +227,7 @@ class ActorHost(Generic[C, S, E]):
             faults.point("actor.after_effects")
         for answered, answer in answers:
             answered(answer if isinstance(answer, Rejected) else Outcome(state, actor.seq, answer))
-        for item in items:
-            if item.settled is not None:
-                actor.tokens.append(item.settled)
+        actor.tokens += [item.settled for item in items if item.settled is not None]
         self._watch_time(actor, now_ms)
 
     async def _check_newest(self, actor: Actor[C, S, E]) -> None:
@@ -296,12 +294,14 @@ class ActorHost(Generic[C, S, E]):
     # -- loading ---------------------------------------------------------------------------------------------------
 
     async def _load(self, actor: Actor[C, S, E]) -> None:
-        actor.state, actor.seq, actor.events_unsnapped = await self._fold(actor.actor_id)
+        actor.state, actor.seq, actor.events_unsnapped, trace = await self._fold(actor.actor_id)
+        actor.trace = trace or actor.trace
         actor.loaded = True
         actor.armed_at_ms = None  # who wrote meanwhile may have moved the timer
         if actor.seq:
-            for effect in self._decider.recover(actor.state):
-                self._start(actor, effect)
+            with telemetry.under(actor.trace):
+                for effect in self._decider.recover(actor.state):
+                    self._start(actor, effect)
 
     async def _fold(self, actor_id: str) -> Folded[S]:
         return await self._folding.fold(actor_id, subjects.events(self.service, self.aggregate, actor_id))

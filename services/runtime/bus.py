@@ -14,7 +14,7 @@ from contracts import subjects
 from contracts.commit import HEADER_REASON
 from contracts.errors import Rejected
 from contracts.streams import DEAD_LETTERS, STREAMS, ConsumerSpec
-from services.runtime import direct_get
+from services.runtime import direct_get, telemetry
 from services.runtime.event_store import Recorded
 from services.runtime.follow import Follower
 from services.runtime.link import Link, status_of
@@ -64,7 +64,10 @@ class Subscription:
 
 
 class Bus:
-    """One process's connection to everything. `sync` is the broker's: "always", or anything else for relaxed."""
+    """One process's connection to everything. `sync` is the broker's: "always", or anything else for relaxed.
+
+    Whatever is sent while something is handled carries that thing's trace on.
+    """
 
     def __init__(
         self,
@@ -116,7 +119,9 @@ class Bus:
 
     def publish(self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Send without acknowledgement, in order with everything else that is sent."""
-        if not self.link.send(subject, data, reply, headers):
+        # The broker's own API is nobody's to trace.
+        carried = headers if subject.startswith("$") else telemetry.carrying(headers)
+        if not self.link.send(subject, data, reply, carried):
             closed = self.client.is_closed
             raise Rejected("nats_unavailable" if closed else "mailbox_full", "it cannot be sent now", subject=subject)
 
@@ -181,7 +186,7 @@ class Bus:
         self, subject: str, data: bytes, *, stream: str, msg_id: str, headers: Mapping[str, str] | None = None
     ) -> "asyncio.Future[Stored]":
         """Store one message durably. The future has a definite outcome: Stored, or a Rejected."""
-        write = Write(subject, (data,), msg_id, None, headers or {})
+        write = Write(subject, (data,), msg_id, None, telemetry.carrying(headers) or {})
         self.writer(stream).put(write)
         return write.future
 

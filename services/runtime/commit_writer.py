@@ -12,6 +12,7 @@ from contracts.errors import Rejected
 from services.runtime.clock import rfc3339
 from services.runtime.event_store import EventStore
 from services.runtime.mailbox import Actor, Input
+from services.runtime.telemetry import TRACEPARENT
 
 E = TypeVar("E")
 
@@ -33,7 +34,6 @@ class CommitWriter(Generic[E]):
         first: Input[Any, Any, E],
         events: list[E],
         summary: Mapping[str, Any] | None,
-        trace: str,
         now_ms: int,
     ) -> int:
         """Append what was decided because of `first` (and whatever waited with it); the sequence. Raises Conflict."""
@@ -44,8 +44,8 @@ class CommitWriter(Generic[E]):
         headers = {HEADER_TYPES: self._codec.types_header(events)}
         if summary is not None:
             headers[HEADER_SUMMARY] = _ENCODE(summary).decode()
-        if trace:
-            headers["traceparent"] = trace
+        if actor.trace:
+            headers[TRACEPARENT] = actor.trace
         self._count += 1
         return await self._store.append(
             actor.subject,

@@ -3,6 +3,7 @@
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from contracts.codec import CommitCodec
+from services.runtime import telemetry
 from services.runtime.decider import Decider
 from services.runtime.event_store import EventStore
 from services.runtime.snapshots import Snapshots
@@ -12,11 +13,15 @@ E = TypeVar("E")
 
 
 class Folded(NamedTuple, Generic[S]):
-    """A state, the sequence of its last commit (0 when there is none), and how many events no snapshot holds."""
+    """A state, the sequence of its last commit (0 when there is none), and how many events no snapshot holds.
+
+    `trace` is that of the last commit.
+    """
 
     state: S
     seq: int
     events: int
+    trace: str = ""
 
 
 class Folding(Generic[S, E]):
@@ -51,7 +56,7 @@ class Folding(Generic[S, E]):
     async def _take(self, subject: str, begin: Folded[S], *, after: int, known: int = 0) -> Folded[S]:
         """Take in what stands behind `after`, save for the commit `known`, which must come first if there is one."""
         evolve, decode = self._decider.evolve, self._codec.decode
-        state, seq, count = begin
+        state, seq, count, trace = begin
         async for record in self._store.read(subject, after):
             if known and not seq:
                 if record.seq != known:
@@ -60,5 +65,5 @@ class Folding(Generic[S, E]):
                 for event in decode(record.data).events:
                     state = evolve(state, event)
                     count += 1
-            seq = record.seq
-        return Folded(state, seq, count)
+            seq, trace = record.seq, telemetry.extract(record.headers)
+        return Folded(state, seq, count, trace)

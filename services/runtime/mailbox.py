@@ -84,6 +84,7 @@ class Actor(Generic[C, S, E]):
         "subject",
         "tokens",
         "touched_s",
+        "trace",
         "turning",
     )
 
@@ -104,14 +105,17 @@ class Actor(Generic[C, S, E]):
         self.local_timer: Any = None
         self.touched_s = 0.0
         self.corr = ""
+        self.trace = ""
+        """The trace of whoever asked last: what follows by itself, and in another process, belongs to it."""
         self.events_unsnapped = 0
 
     def take(self) -> list[Input[C, S, E]]:
         """What the next turn judges: all that waits, or one alone after a turn that broke."""
+        items, self.box = self.box, []
         if self.alone:
             self.alone -= 1
-            return [self.box.pop(0)]
-        items, self.box = self.box, []
+            items, self.box = items[:1], items[1:]
+        self.trace = next((item.trace for item in items if item.trace), self.trace)
         return items
 
     def settle(self, outcome: BaseException | None) -> None:

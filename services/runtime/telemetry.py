@@ -102,6 +102,24 @@ def inject(headers: MutableMapping[str, str]) -> None:
         headers[TRACEPARENT] = current
 
 
+def carrying(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """`headers` for a message that is sent now: with the current trace context, unless they have one."""
+    current = _current.get()
+    if not current or (headers and TRACEPARENT in headers):
+        return headers
+    return {**(headers or {}), TRACEPARENT: current}
+
+
+@contextmanager
+def under(traceparent: str) -> Iterator[None]:
+    """Work in this trace context and in no other; in none when it is empty."""
+    token = _current.set(traceparent)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def current() -> str:
     """The traceparent under which this task works, or ""."""
     return _current.get()
@@ -167,6 +185,14 @@ def _recorded(
             raise
         finally:
             _current.reset(token)
+
+
+def mark_error(recorded: Any, code: str) -> None:
+    """Say of a span, if there is one, that it ended badly: also where what ended it is no exception, but a deadline."""
+    if recorded is not None:
+        from opentelemetry.trace import Status, StatusCode
+
+        recorded.set_status(Status(StatusCode.ERROR, code))
 
 
 def _mark_failed(recorded: Any, error: Exception) -> None:

@@ -226,6 +226,22 @@ async def test_the_estimate_says_what_would_be_reserved(pool):
     assert (await pool.ask("estimate", **request))["refusal"] == "budget_exceeded"
 
 
+async def test_a_price_of_the_model_table_is_shown_estimated_answered_and_paid_alike(pool):
+    priced = {"provider": "mock", "price_in_usd_per_mtok": 10, "price_out_usd_per_mtok": 20}
+    bus = await pool.start(usd_per_day=100, models={"dear": priced})
+    views = {view["id"]: view for view in await pool.ask("models")}
+    shown = {name: (view["price_in_usd_per_mtok"], view["price_out_usd_per_mtok"]) for name, view in views.items()}
+    assert (shown["dear"], shown["mock"], shown["smollm2"]) == ((10, 20), (0, 0), (0, 0))
+    estimate = await pool.ask("estimate", model_id="dear", input=INPUT, params={"max_tokens": 20})
+    body = {"run_id": "r", "node_id": "n", "corr_id": "c", "input": INPUT, "params": {"max_tokens": 20}}
+    answer = json.loads((await bus.request("llm.req.dear", msgspec.json.encode(body))).data)
+    due = 10 * answer["usage"]["prompt_tokens"] + 20 * 20
+    assert (answer["cost_usd_micros"], estimate["cost_usd_micros_max"]) == (due, due)
+    await eventually(lambda: _paid(pool, 1))
+    assert (await pool.ask("ledger", corr_id="c"))["cost_usd_micros"] == due
+    assert pool.metric("htdag_llm_cost_usd_micros_total") == due
+
+
 async def test_the_same_call_is_reserved_and_paid_once_and_its_answer_is_free_afterwards(pool):
     bus = await pool.start(usd_per_day=100)
     body = {"run_id": "r", "node_id": "n", "corr_id": "c", "input": INPUT}

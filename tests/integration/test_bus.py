@@ -7,7 +7,7 @@ import pytest
 
 from contracts import reply, streams, subjects
 from contracts.errors import Rejected
-from services.runtime import nats_client, provision
+from services.runtime import nats_client, provision, telemetry
 from services.runtime.bus import Bus, Message
 from services.runtime.clock import SystemClock
 from services.runtime.placement import Placement, ranks
@@ -17,6 +17,7 @@ from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
 EXECUTOR_TIMERS = next(spec for spec in streams.CONSUMERS if spec.stream == streams.TIMERS)
+TRACE, OTHER = (f"00-{digit * 32}-{digit * 16}-01" for digit in "12")
 FIRST_MAILBOX = next(spec for spec in streams.CONSUMERS if spec.stream == streams.COMMANDS)
 
 
@@ -230,3 +231,25 @@ async def test_disarming_takes_away_only_what_was_armed_here(bus: Bus) -> None:
     assert kept is not None
     await others.disarm("shared")
     assert await bus.last(streams.TIMERS, subjects.timer_armed("executor", "run", "shared")) is None
+
+
+async def test_what_is_sent_while_something_traced_is_handled_carries_its_trace_on(bus: Bus) -> None:
+    heard: list[Message] = []
+
+    def answer(message: Message) -> None:
+        heard.append(message)
+        if message.reply:
+            bus.publish(message.reply, b"{}")
+
+    await bus.subscribe("traced.*", answer)
+    subject = subjects.command("executor", "run", "r1", "start")
+    with telemetry.span("process x", headers={"traceparent": TRACE}):
+        bus.publish("traced.publish", b"")
+        await bus.request("traced.request", b"", headers={"Htdag-By": "ada"})
+        await bus.store(subject, b"", stream=streams.COMMANDS, msg_id="m1")
+        await bus.store(subject, b"", stream=streams.COMMANDS, msg_id="m2", headers={"traceparent": OTHER})
+    await bus.request("traced.without", b"")
+    stored = [record async for record in bus.history(streams.COMMANDS, "htdag.v1.in.>")]
+    assert [record.headers.get("traceparent") for record in stored] == [TRACE, OTHER]
+    assert [message.headers.get("traceparent") for message in heard] == [TRACE, TRACE, None]
+    assert heard[1].headers["Htdag-By"] == "ada"

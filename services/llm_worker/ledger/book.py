@@ -95,7 +95,8 @@ class Book:
 
     async def load(self) -> None:
         """Fold the log. Raises Rejected when the broker is away, UnknownType when a newer version wrote it."""
-        self.state, self.seq, self._events_unsnapped = await self._folding.fold(LEDGER_ID, SUBJECT)
+        folded = await self._folding.fold(LEDGER_ID, SUBJECT)
+        self.state, self.seq, self._events_unsnapped = folded[:3]
 
     def hear(self, record: Recorded) -> None:
         """A commit of the ledger, whoever wrote it."""

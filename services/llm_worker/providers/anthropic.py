@@ -12,7 +12,16 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, size_of
 from services.llm_worker.providers.counting import beside_caches
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
+from services.llm_worker.providers.protocol import (
+    REFUSAL,
+    Call,
+    Delta,
+    Finish,
+    Piece,
+    TokensUsed,
+    ToolCalls,
+    Unseen,
+)
 from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
@@ -21,7 +30,14 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 600.0
 ANSWER_TOOL: Final = "answer"
-REASONS: Final = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
+REASONS: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": REFUSAL,
+}
 
 
 class AnthropicProvider:
@@ -80,7 +96,8 @@ class AnthropicProvider:
             yield ToolCalls(calls)
         yield tokens_of(message.usage)
         reason = str(message.stop_reason)
-        yield Finish("stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason))
+        reason = "stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason)
+        yield Finish(reason, str(message.model or ""))
 
     def _client(self, base_url: str, key: str) -> "AsyncAnthropic":
         found = self._clients.get((base_url, key))

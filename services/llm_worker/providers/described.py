@@ -50,7 +50,7 @@ class DescribedTools:
             final, calls = tool_calls.read("".join(parts))
             yield ToolCalls(calls) if calls else Delta(final)
             for piece in others:
-                yield Finish("tool_calls") if calls and isinstance(piece, Finish) else piece
+                yield piece._replace(reason="tool_calls") if calls and isinstance(piece, Finish) else piece
         finally:
             await stream.aclose()
 

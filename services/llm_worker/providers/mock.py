@@ -63,8 +63,8 @@ class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream_delay_s: float = 0.0
     fail: str = ""
     fail_first: int = 0
-    price_call_micros: int = 0
-    price_mtok_micros: int = 0
+    price_call_micros: int | None = None
+    price_mtok_micros: int | None = None
     tokens: int = TOKENS_DEFAULT
     seed: int = 0
     malformed: bool = False
@@ -72,6 +72,11 @@ class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str | None = None
     repeat: int = 1
     script: tuple[ScriptedAnswer, ...] = ()
+
+    @property
+    def priced(self) -> bool:
+        """Whether the request says what it costs; else the configuration may."""
+        return self.price_call_micros is not None or self.price_mtok_micros is not None
 
 
 DEFAULT: Final = MockScript()
@@ -186,7 +191,8 @@ class MockProvider:
                 await asyncio.sleep(script.stream_delay_s * len(kept))
             yield Delta("".join(kept))
         prompt_count = len(prompt) // 4 + 1
-        yield TokensUsed(prompt_count, len(kept), cost_micros(script, prompt_count, len(kept)))
+        told = cost_micros(script, prompt_count, len(kept)) if script.priced else None
+        yield TokensUsed(prompt_count, len(kept), told)
         calls = tool_calls_of(turn, request.input.messages) if turn is not None else []
         if calls:
             yield ToolCalls(calls)
@@ -225,7 +231,8 @@ def prompt_tokens(request: LlmRequest) -> int:
 
 def cost_micros(script: MockScript, prompt_count: int, completion_count: int) -> int:
     """What a call costs by the script's prices, rounded up."""
-    return script.price_call_micros + -(-script.price_mtok_micros * (prompt_count + completion_count) // 1_000_000)
+    by_tokens = -(-(script.price_mtok_micros or 0) * (prompt_count + completion_count) // 1_000_000)
+    return (script.price_call_micros or 0) + by_tokens
 
 
 def scripted(script: MockScript, messages: list[dict[str, Any]]) -> ScriptedAnswer | None:

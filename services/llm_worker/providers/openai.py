@@ -11,7 +11,16 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
 from services.llm_worker.providers.counting import with_total
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
+from services.llm_worker.providers.protocol import (
+    REFUSAL,
+    Call,
+    Delta,
+    Finish,
+    Piece,
+    TokensUsed,
+    ToolCalls,
+    Unseen,
+)
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -113,13 +122,17 @@ def _arguments(call: Call) -> dict[str, Any]:
 async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
     calls: dict[int, dict[str, Any]] = {}
     kept = of_output(call)
-    reason = ""
+    reason, model, refused = "", "", False
     async for chunk in chunks:
+        model = chunk.model or model
         if chunk.usage is not None:
             yield _used(chunk.usage)
         for choice in chunk.choices[:1]:
             if choice.delta.content:
-                yield Delta(choice.delta.content)
+                yield Delta(_text(choice.delta.content))
+            if choice.delta.refusal:
+                refused = True
+                yield Delta(_text(choice.delta.refusal))
             thought = _thought(choice.delta)
             if thought:
                 kept.take(thought)
@@ -133,7 +146,14 @@ async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
         yield ToolCalls([calls[index] for index in sorted(calls)])
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
-    yield Finish(reason)
+    yield Finish(REFUSAL if refused and reason == "stop" else reason, str(model))
+
+
+def _text(told: Any) -> str:
+    """The SDK does not check what it reads."""
+    if not isinstance(told, str):
+        raise TypeError(f"{type(told).__name__} is no text")
+    return told
 
 
 def _used(usage: Any) -> TokensUsed:

@@ -50,9 +50,13 @@ class TokensUsed(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The end of the answer; `reason` is stop, length, tool_calls or content_filter."""
+    """The end of the answer; `reason` is stop, length, tool_calls, content_filter or refusal.
+
+    `model` is the one that answered, by the provider's own word: a name may stand for a dated version.
+    """
 
     reason: str
+    model: str = ""
 
 
 Piece = Delta | Unseen | ToolCalls | TokensUsed | Finish
@@ -73,6 +77,9 @@ class Provider(Protocol):
         """Let go of connections and child processes."""
         ...
 
+
+REFUSAL: Final = "refusal"
+"""The model declined: the answer is the words it did so with."""
 
 CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provider_unreachable"})
 """Errors after which the same call may well succeed."""

@@ -97,6 +97,8 @@ SUBJECT = "htdag.v1.in.3.executor.run.r1.cancel"
 START = "htdag.v1.in.3.executor.run.r1.start"
 CANCEL = msgspec.json.encode(CancelRun("no"))
 
+TRACE = f"00-{'1' * 32}-{'2' * 16}-01"
+
 
 def plan(run_id: str, value: bytes) -> bytes:
     task = b'{"id":"a","node":{"type":"noop"},"context":{"a":%b}}' % value
@@ -115,11 +117,13 @@ def command(post: Post, **letter: Any) -> Letter:
 
 
 async def test_a_message_reaches_its_run_with_its_origin(post: Post):
-    command(post, headers={"Nats-Msg-Id": "m1", HEADER_BY: "ada", HEADER_CORRELATION: "c1", "traceparent": "t"})
+    command(post, headers={"Nats-Msg-Id": "m1", HEADER_BY: "ada", HEADER_CORRELATION: "c1", "traceparent": TRACE})
     (kept,) = post.kept
     assert (kept["actor_id"], kept["command"]) == ("r1", CancelRun("no"))
-    assert (kept["message_id"], kept["by"], kept["corr"], kept["trace"]) == ("m1", "ada", "c1", "t")
+    assert (kept["message_id"], kept["by"], kept["corr"], kept["trace"]) == ("m1", "ada", "c1", TRACE)
     assert kept["answered"] is None
+    command(post, headers={"traceparent": "no trace"})
+    assert post.kept[-1]["trace"] == ""
 
 
 @pytest.mark.parametrize(

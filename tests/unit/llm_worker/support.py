@@ -47,5 +47,14 @@ def usage_of(said: list[Piece]) -> TokensUsed:
 
 def reason_of(said: list[Piece]) -> str:
     """How it ended; exactly one end must have been told."""
+    return _end_of(said).reason
+
+
+def model_of(said: list[Piece]) -> str:
+    """Which model it was, by the provider's word."""
+    return _end_of(said).model
+
+
+def _end_of(said: list[Piece]) -> Finish:
     (finish,) = (piece for piece in said if isinstance(piece, Finish))
-    return finish.reason
+    return finish

@@ -22,6 +22,18 @@ TOO_SMALL = {
 }
 
 
+TOO_LARGE = {"MODELS": '{"m":{"provider":"mock","price_in_usd_per_mtok":1e300,"price_out_usd_per_mtok":1}}'}
+"""No sum could hold what such a call costs."""
+
+
+@pytest.mark.parametrize("key", TOO_LARGE)
+def test_what_is_too_large_is_refused(tmp_path, key):
+    env = {"HTDAG_HOME": str(tmp_path), f"HTDAG_LLM_WORKER__{key}": TOO_LARGE[key]}
+    with pytest.raises(Rejected) as refused:
+        Config.load(env=env, cwd=tmp_path).section(SECTION, Section)
+    assert refused.value.code == "bad_config"
+
+
 @pytest.mark.parametrize("key", TOO_SMALL)
 def test_what_is_too_small_is_refused(tmp_path, key):
     env = {"HTDAG_HOME": str(tmp_path), f"HTDAG_LLM_WORKER__{key}": TOO_SMALL[key]}

@@ -51,7 +51,7 @@ async def test_a_call_that_ends_well(spans, clock: FixedClock):
         told.chunk()
         clock.advance(50)
         told.chunk()
-        told.answered(TokensUsed(12, 34), "stop")
+        told.answered(TokensUsed(12, 34), "stop", "gpt-x-2026-11-01")
     (span,) = spans()
     assert (span.name, span.kind.name) == ("chat gpt-x", "CLIENT")
     assert f"{span.context.trace_id:032x}" == TRACE[3:35]
@@ -67,7 +67,7 @@ async def test_a_call_that_ends_well(spans, clock: FixedClock):
         "gen_ai.request.stream": True,
         "gen_ai.output.type": "json",
         "gen_ai.conversation.id": "r",
-        "gen_ai.response.model": "gpt-x",
+        "gen_ai.response.model": "gpt-x-2026-11-01",
         "gen_ai.response.finish_reasons": ("stop",),
         "gen_ai.usage.input_tokens": 12,
         "gen_ai.usage.output_tokens": 34,
@@ -90,7 +90,11 @@ async def test_a_call_that_ends_well(spans, clock: FixedClock):
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(Rejected("provider_overloaded"), "provider_overloaded"), (asyncio.CancelledError(), "timeout")],
+    [
+        (Rejected("provider_overloaded"), "provider_overloaded"),
+        (asyncio.CancelledError(), "timeout"),
+        (KeyError("a bug"), "internal"),
+    ],
 )
 async def test_a_call_that_does_not(spans, clock: FixedClock, error, kind):
     metrics = Metrics()
@@ -104,7 +108,16 @@ async def test_a_call_that_does_not(spans, clock: FixedClock, error, kind):
         fail()
     (span,) = spans()
     assert span.attributes["error.type"] == kind
+    assert (span.status.status_code.name, bool(span.status.description)) == ("ERROR", True)
     assert metrics.value(genai.DURATION, **LABELS, error_type=kind) == pytest.approx(0.02)
+
+
+async def test_a_provider_that_does_not_say_which_model_answered_is_believed_to_be_the_one_that_was_asked(
+    spans, clock: FixedClock
+):
+    with begin(Metrics(), clock) as told:
+        told.answered(None, "stop", "")
+    assert spans()[0].attributes["gen_ai.response.model"] == "gpt-x"
 
 
 async def test_providers_have_the_names_of_the_conventions_and_our_own_model_is_internal(spans, clock: FixedClock):

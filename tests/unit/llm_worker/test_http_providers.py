@@ -14,7 +14,7 @@ from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.providers.protocol import Call, Delta, Piece, ToolCalls
 from tests.support.nats_server import free_port
 from tests.unit.llm_worker.http_provider import answering, events
-from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of, with_config
+from tests.unit.llm_worker.support import call, error_of, model_of, pieces, reason_of, text_of, usage_of, with_config
 
 # Both SDKs leave sockets of a broken stream to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -112,7 +112,7 @@ def calls_of(said: list[Piece]) -> ToolCalls:
 
 def chunk(delta: dict, finish: str | None = None) -> str:
     return json.dumps(
-        {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m-2026-11-01",
          "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
     )  # fmt: skip
 
@@ -136,10 +136,30 @@ async def test_tool_calls_are_joined(openai):
     assert calls_of(said) == ToolCalls(
         [{"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}]
     )
-    assert reason_of(said) == "tool_calls"
+    assert (reason_of(said), model_of(said)) == ("tool_calls", "m-2026-11-01")
 
 
-@pytest.mark.parametrize("body", [events("{no json"), events(chunk({"content": "half"}))])
+async def test_the_words_of_a_refusal_are_the_answer_and_the_end_says_that_it_is_one(openai):
+    parts = [chunk({"role": "assistant", "refusal": "I "}), chunk({"refusal": "cannot", "content": None})]
+    for finish, reason in (("stop", "refusal"), ("length", "length"), ("content_filter", "content_filter")):
+        async with answering(200, events(*parts, chunk({}, finish), "[DONE]"), kind="text/event-stream") as url:
+            said = await pieces(openai, at(url, response_schema={"type": "object"}))
+        assert (text_of(said), reason_of(said)) == ("I cannot", reason)
+    plain = events(chunk({"content": "yes", "refusal": None}), chunk({"refusal": ""}, "stop"), "[DONE]")
+    async with answering(200, plain, kind="text/event-stream") as url:
+        said = await pieces(openai, at(url))
+    assert (text_of(said), reason_of(said)) == ("yes", "stop")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        events("{no json"),
+        events(chunk({"content": "half"})),
+        events(chunk({"content": ["x"]}), chunk({}, "stop")),
+        events(chunk({"refusal": {"why": "x"}}), chunk({}, "stop")),
+    ],
+)
 async def test_a_stream_that_cannot_be_read_or_just_ends_is_malformed(openai, body):
     async with answering(200, body, kind="text/event-stream") as url:
         assert (await error_of(openai, at(url))).code == "provider_malformed"
@@ -181,25 +201,41 @@ def test_a_conversation_is_turned_into_anthropics_shape():
     assert given["tools"][0]["input_schema"] == {"type": "object"}
 
 
-async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
-    def body(block: dict, delta: dict, stop: str) -> str:
-        cached = {"cache_read_input_tokens": 40, "cache_creation_input_tokens": 7}
-        usage = {"input_tokens": 3, "output_tokens": 1, **cached}
-        message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
-        steps = [
-            {"type": "message_start", "message": message},
-            {"type": "content_block_start", "index": 0, "content_block": block},
-            {"type": "content_block_delta", "index": 0, "delta": delta},
-            {"type": "content_block_stop", "index": 0},
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": stop, "stop_sequence": None},
-                "usage": {"output_tokens": 5},
-            },
-            {"type": "message_stop"},
-        ]
-        return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
+def body(block: dict, delta: dict, stop: str) -> str:
+    """A stream of Anthropic's with one block."""
+    cached = {"cache_read_input_tokens": 40, "cache_creation_input_tokens": 7}
+    usage = {"input_tokens": 3, "output_tokens": 1, **cached}
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "m-2026-11-01",
+        "content": [],
+        "usage": usage,
+    }
+    steps = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    ]
+    return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
 
+
+@pytest.mark.parametrize(
+    ("stop", "reason"),
+    [("refusal", "refusal"), ("model_context_window_exceeded", "length"), ("stop_sequence", "stop")],
+)
+async def test_every_end_of_anthropics_has_the_same_name_as_elsewhere(anthropic, stop, reason):
+    text = body({"type": "text", "text": ""}, {"type": "text_delta", "text": "hello"}, stop)
+    async with answering(200, text, kind="text/event-stream") as url:
+        said = await pieces(anthropic, at(url, "anthropic"))
+    assert (reason_of(said), model_of(said)) == (reason, "m-2026-11-01")
+
+
+async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):
     text = body({"type": "text", "text": ""}, {"type": "text_delta", "text": "hello"}, "end_turn")
     async with answering(200, text, kind="text/event-stream") as url:
         said = await pieces(anthropic, at(url, "anthropic"))

@@ -148,6 +148,20 @@ def test_a_configured_name_that_can_never_answer_is_wrong_configuration(options,
     assert (refused.value.code, refused.value.detail["key"]) == ("bad_config", key)
 
 
+@pytest.mark.parametrize(
+    ("half", "missing"),
+    [
+        (ModelConfig(provider="openai", model="m", price_in_usd_per_mtok=0.0), "out"),
+        (ModelConfig(provider="mock", price_out_usd_per_mtok=1.0), "in"),
+    ],
+)
+def test_half_a_price_would_be_passed_over_and_is_refused(half, missing):
+    with pytest.raises(Rejected) as refused:
+        table(models={"m": half}).check()
+    assert refused.value.code == "bad_config"
+    assert refused.value.detail["key"] == f"llm_worker.models.m.price_{missing}_usd_per_mtok"
+
+
 def test_a_model_whose_key_is_not_there_yet_may_be_configured():
     table(aliases={"gpt": "openai/gpt-4o", "m": "mock:delay=2s"}).check()
 

@@ -6,11 +6,16 @@ from contracts.llm import LlmInput, LlmParams, LlmRequest
 from services.llm_worker.config import ModelConfig
 from services.llm_worker.models import Resolved
 from services.llm_worker.prices import Prices, prompt_tokens
-from services.llm_worker.providers.protocol import TokensUsed
+from services.llm_worker.providers import mock
+from services.llm_worker.providers.protocol import Call, TokensUsed
+from tests.unit.llm_worker.support import pieces, usage_of
 
 
 async def cost(used: TokensUsed, **config) -> int | None:
     return await Prices().cost_micros(Resolved("m", "m", ModelConfig(**config)), used)
+
+
+TEN_TWENTY = {"price_in_usd_per_mtok": 10, "price_out_usd_per_mtok": 20}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +23,8 @@ async def cost(used: TokensUsed, **config) -> int | None:
     [
         (TokensUsed(10, 10), {"provider": "embedded"}, 0),
         (TokensUsed(10, 10, 7), {"provider": "mock"}, 7),
+        (TokensUsed(12, 20), {"provider": "mock", **TEN_TWENTY}, 520),
+        (TokensUsed(12, 20), {"provider": "embedded", **TEN_TWENTY}, 520),
         (TokensUsed(10, 10), {"provider": "cli"}, None),
         (TokensUsed(1000, 1000), {"provider": "anthropic", "model": "claude-sonnet-4-5"}, 18_000),
         (TokensUsed(1000, 1000), {"provider": "openai", "model": "gpt-4o"}, 12_500),
@@ -91,7 +98,10 @@ async def test_a_quote_is_the_worst_case(config, likely, most):
             },
             (0.1, 2.0),
         ),
-        ({"provider": "nats", "price_in_usd_per_mtok": 1}, (1, None)),
+        ({"provider": "nats", **TEN_TWENTY}, (10, 20)),
+        ({"provider": "nats"}, (None, None)),
+        ({"provider": "mock"}, (0.0, 0.0)),
+        ({"provider": "mock", **TEN_TWENTY}, (10, 20)),
     ],
 )
 async def test_prices_are_shown_as_people_know_them(config, shown):
@@ -122,6 +132,20 @@ def test_tools_schemas_and_pictures_count_too():
 async def test_the_mock_is_quoted_by_its_commands(commands, micros):
     resolved = Resolved("m", f"mock:{commands}", ModelConfig(provider="mock"))
     assert (await Prices().quote(asked(max_tokens=100), resolved)).usd_micros_max == micros
+
+
+async def test_a_mock_with_a_price_of_the_table_is_quoted_and_paid_by_it_unless_the_request_names_another():
+    dear = Resolved("dear", "dear", ModelConfig("mock", price_in_usd_per_mtok=10, price_out_usd_per_mtok=20))
+    request = asked(max_tokens=100)
+    prompt = mock.prompt_tokens(request)
+    assert (await Prices().quote(request, dear)).usd_micros_max == 10 * prompt + 20 * 100
+    used = usage_of(await pieces(mock.MockProvider(), Call(request, dear, 100)))
+    assert await Prices().cost_micros(dear, used) == 10 * used.prompt_tokens + 20 * used.completion_tokens
+    for commands, micros in (({"price": "0.01"}, 10_000), ({"price": 0}, 0)):
+        own = asked(max_tokens=100, mock=commands)
+        assert (await Prices().quote(own, dear)).usd_micros_max == micros
+        used = usage_of(await pieces(mock.MockProvider(), Call(own, dear, 100)))
+        assert await Prices().cost_micros(dear, used, commands) == micros
 
 
 async def test_a_model_answers_no_longer_than_it_may():
