@@ -38,12 +38,25 @@ app.command(dlq)
 
 
 @app.command
-async def ls(*, common: Common = DEFAULTS) -> None:
-    """List streams and their consumers, with messages, bytes and what waits.
+async def ls(*, subjects: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULTS) -> None:
+    """List streams and their consumers, with messages, bytes and what waits; or what is said where.
 
     For example:
         htdag bus ls
+        htdag bus ls --subjects
+
+    Parameters
+    ----------
+    subjects
+        List every subject with its version, who owns it and the stream that keeps it. Needs no broker.
     """
+    if subjects:
+        from services.console.subject_list import SUBJECTS
+
+        rows = [(s.subject, s.version, s.owner, s.stream, s.meaning) for s in SUBJECTS]
+        table = columns(("SUBJECT", "VERSION", "OWNER", "STREAM", "MEANING"), rows)
+        common.output.value([s._asdict() for s in SUBJECTS], table)
+        return
     async with connected(common) as console:
         streams = [await _stream(console, info) for info in await _pages(console, "STREAM.LIST", "streams")]
     stream_rows = [
