@@ -17,6 +17,7 @@ ANSWER_S: Final = 30.0
 KEY_FILE: Final = "identity"
 LINKS: Final = "set-up-links"
 AGENTS: Final = "agents"
+PAGE: Final = "/auth/setup/"
 
 
 class _LocalFile(msgspec.Struct, frozen=True):
@@ -44,11 +45,14 @@ def _running(home: Home) -> _LocalFile | None:
 
 
 def links(home: Home) -> dict[str, str]:
-    """Set-up links that nobody used yet, by account."""
+    """Set-up links that nobody used yet, by account. They lead to an identity that runs: any one of several does."""
     found = {}
+    here = address(home)
     for path in sorted((home.keys / LINKS).glob("*")):
         try:
-            found[path.name] = path.read_text(encoding="ascii").strip()
+            link = path.read_text(encoding="ascii").strip()
+            _, page, rest = link.partition(PAGE)
+            found[path.name] = f"{here}{page}{rest}" if here and page else link
         except OSError:
             continue  # it was used just now
     return found

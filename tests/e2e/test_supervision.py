@@ -38,7 +38,7 @@ def test_supervisord_never_gives_a_program_up():
     conf = RawConfigParser(inline_comment_prefixes=None)
     conf.read(configuration())
     programs = [conf[section] for section in conf.sections() if section.startswith("program:")]
-    # and the broker, more copies of two services, and who keeps their number
+    # and the broker, more copies of three services, and who keeps their number
     assert len(programs) == len(SERVICES) + 2 + len(SCALABLE)
     # Its back-off grows by a second with each try: so many tries take longer than any machine lives.
     assert all(program.getint("startretries") >= 1_000_000 for program in programs)

@@ -57,8 +57,8 @@ async def up(
     test_clock
         For tests only: identity takes the time from this file of epoch seconds. Refused beyond loopback.
     scale
-        Copies of a service: llm-worker=3, executor=2, or llm-worker=1..4 to add workers while calls wait and to drain
-        them when idle. On an instance that runs it changes the number.
+        Copies of a service: llm-worker=3, executor=2, identity=2, or llm-worker=1..4 to add workers while calls wait
+        and to drain them when idle. On an instance that runs it changes the number.
     ready_timeout
         Seconds until everything must be ready (with -d).
     """

@@ -12,7 +12,7 @@ from services.console.serve import SERVICES
 
 COPIES_MAX: Final = 8
 """As many programs as the shipped supervisord.conf has for a service."""
-SCALABLE: Final = ("executor", "llm-worker")
+SCALABLE: Final = ("executor", "identity", "llm-worker")
 ELASTIC: Final = ("llm-worker",)
 """What says how long its work waits, so that its number can follow."""
 _WISH: Final = re.compile(r"([a-z-]+)=(\d+)(?:\.\.(\d+))?\Z")
