@@ -56,6 +56,8 @@ OUTPUT_PREVIEW_CHARS: Final = 20_000
 """So much of it stands in the answer all the same."""
 HEARTBEAT_INTERVAL_S: Final = 30.0
 HEARTBEATS_MISSED_MAX: Final = 3
+GONE_REMEMBERED_S: Final = 3600
+"""So long after its last beat a worker of the pool is shown that died or said goodbye."""
 
 TOOL_VALUE_MAX_BYTES: Final = 4 << 20
 """Of a tool's answer, what is kept and sent; more is cut, and said so."""

@@ -22,6 +22,7 @@ from contracts.subjects import (
     llm_served,
     llm_stop,
     llm_tokens,
+    llm_worker,
 )
 
 _TASK = {"run_id": "{run_id}", "node_id": "{node_id}"}
@@ -34,6 +35,9 @@ _ANSWER_EXAMPLE: Final = (
     '{"run_id":"run-123","node_id":"task-1","corr_id":"c1","model_id":"smollm2","model_used":"smollm2",'
     '"output":"Hello!","tool_calls":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11},'
     '"cost_usd_micros":0,"finish_reason":"stop","latency_ms":180.5}'
+)
+_HEALTH_EXAMPLE: Final = (
+    '{"worker_id":"w1","at":"2026-11-20T17:00:00.000Z","status":"up","models":["smollm2"],"in_flight":0}'
 )
 _TOKEN_EXAMPLE: Final = '{"chunk":"Hel","seq":1,"done":false}'
 
@@ -85,7 +89,17 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         publishers="llm-worker",
         consumers="executor, anybody",
         meaning="public edge: heartbeat, every 30 s and at start and stop",
-        example='{"worker_id":"w1","at":"2026-11-20T17:00:00.000Z","status":"up","models":["smollm2"],"in_flight":0}',
+        example=_HEALTH_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmWorkerStored",
+        address=llm_worker("{instance}"),
+        messages=(llm.LlmHealth,),
+        stream=streams.LLM_WORKERS,
+        publishers="llm-worker",
+        consumers="llm-worker",
+        meaning="the newest heartbeat of each worker, for workers that come later",
+        example=_HEALTH_EXAMPLE,
     ),
     ChannelSpec(
         name="llmRequestStored",

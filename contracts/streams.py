@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts.limits import DEAD_LETTER_DELIVERIES_MAX, PARTITIONS
+from contracts.limits import DEAD_LETTER_DELIVERIES_MAX, GONE_REMEMBERED_S, PARTITIONS
 from contracts.subjects import LLM_RESPONSE_EDGE, LLM_TOKENS_EDGE, ROOT
 
 S: Final = 1_000_000_000
@@ -71,6 +71,7 @@ LLM_CACHE: Final = "HTDAG_LLM_CACHE"
 ANSWER_BUCKET: Final = "htdag-answers"
 """The object store of outputs that are too big for one message."""
 LLM_TOKENS: Final = "HTDAG_LLM_TOKENS"
+LLM_WORKERS: Final = "HTDAG_LLM_WORKERS"
 DEAD_LETTERS: Final = "HTDAG_DLQ"
 
 
@@ -260,6 +261,22 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             "max_age": 900 * S,
             "max_bytes": 64 * MB,
             "republish": {"src": f"{ROOT}.llm.tokens.>", "dest": f"{LLM_TOKENS_EDGE}.>"},
+        },
+    ),
+    StreamSpec(
+        name=LLM_WORKERS,
+        owner="llm-worker",
+        meaning="newest beat of each llm-worker, so that one that died is known to those that came later, for an hour",
+        config={
+            "subjects": [f"{ROOT}.llm.worker.*"],
+            "storage": "file",
+            "persist_mode": "async",
+            "retention": "limits",
+            "discard": "old",
+            "allow_direct": True,
+            "max_msgs_per_subject": 1,
+            "max_msgs": 1_000,
+            "max_age": GONE_REMEMBERED_S * S,
         },
     ),
     StreamSpec(

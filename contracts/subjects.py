@@ -136,6 +136,11 @@ def llm_cache(digest: str) -> str:
     return f"{ROOT}.llm.cache.{digest}"
 
 
+def llm_worker(worker_id: str) -> str:
+    """Subject under which a worker's newest beat is kept, for whoever comes when it is gone."""
+    return f"{ROOT}.llm.worker.{worker_id}"
+
+
 def llm_serve(model_id: str) -> str:
     """Subject on which foreign workers answer calls of a model, in a queue group."""
     return f"{LLM_SERVE}.{model_id}"

@@ -1,15 +1,21 @@
-"""Heartbeats on `llm.health`, and who is alive as the beats of all workers show it."""
+"""Heartbeats on `llm.health`, and who is alive as the beats of all workers show it.
+
+The newest beat of each worker is kept in a stream too: one that died is known to those that came after it.
+"""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
-from contracts.limits import HEARTBEATS_MISSED_MAX
+from contracts.errors import Rejected
+from contracts.limits import GONE_REMEMBERED_S, HEARTBEATS_MISSED_MAX
 from contracts.llm import LlmHealth, WorkerView
-from contracts.subjects import LLM_HEALTH, LLM_ROLL
+from contracts.streams import LLM_WORKERS
+from contracts.subjects import LLM_HEALTH, LLM_ROLL, llm_worker
 from services.llm_worker.load import Load
 from services.llm_worker.replies import reply
 from services.runtime.bus import Bus, Message
@@ -46,11 +52,30 @@ class Heart:
         self._in_flight, self._load, self._limited = in_flight, load, limited
         self._every_s, self._log = every_s, log
         self._status: Status = "up"
+        self._beats = 0
+        self._kept: asyncio.Future[Any] | None = None
 
     def beat(self, status: Status) -> None:
         """Say how it is, now; it stays so until something else is said."""
         self._status = status
-        self._bus.publish(LLM_HEALTH, self._said())
+        said = self._said()
+        self._bus.publish(LLM_HEALTH, said)
+        self._beats += 1
+        subject, msg_id = llm_worker(self._worker_id), f"{self._worker_id}:{self._beats}"
+        self._kept = self._bus.store(subject, said, stream=LLM_WORKERS, msg_id=msg_id)
+        self._kept.add_done_callback(self._not_kept)
+
+    async def last_kept(self, within_s: float) -> None:
+        """Wait until the last beat is kept for those who come later, or that long."""
+        if self._kept is not None:
+            await asyncio.wait((self._kept,), timeout=within_s)
+
+    def _not_kept(self, stored: "asyncio.Future[Any]") -> None:
+        error = None if stored.cancelled() else stored.exception()
+        if error is not None:
+            self._log.warning(
+                "beat_not_kept", reason=str(error), hint="workers that come later may not know of this one"
+            )
 
     def called(self, message: Message) -> None:
         """The roll is called: whoever asks hears how this worker is, and nobody else."""
@@ -79,7 +104,10 @@ class Heart:
 
 
 class Registry:
-    """Every worker that was heard of since this process began. Time is of this process: clocks elsewhere may differ."""
+    """Every worker that was heard of lately. Time is of this process: clocks elsewhere may differ.
+
+    Only how long ago somebody spoke whom this process has never heard is reckoned by the clock of whoever it was.
+    """
 
     def __init__(self, *, clock: Clock, every_s: float) -> None:
         self._clock, self._every_s = clock, every_s
@@ -95,6 +123,16 @@ class Registry:
         self._heard[health.worker_id] = (health, self._clock.monotonic_s())
         if len(self._heard) > WORKERS_REMEMBERED_MAX:
             self._heard.popitem(last=False)
+
+    def recall(self, data: bytes) -> None:
+        """One beat from before this process began; what it has heard itself counts more."""
+        try:
+            health = _DECODE(data)
+            ago_s = max(0.0, self._clock.now_ms() / 1000 - datetime.fromisoformat(health.at).timestamp())
+        except (msgspec.MsgspecError, ValueError):
+            return
+        if len(self._heard) < WORKERS_REMEMBERED_MAX:
+            self._heard.setdefault(health.worker_id, (health, self._clock.monotonic_s() - ago_s))
 
     def silent_since(self, asked_s: float) -> set[str]:
         """Who should be there and was not heard since then."""
@@ -114,8 +152,10 @@ class Registry:
         """All workers, those that were heard last first; `dead` after three missed beats without a goodbye."""
         now_s, limit_s = self._clock.monotonic_s(), self._every_s * HEARTBEATS_MISSED_MAX
         views = []
-        for health, heard_s in reversed(self._heard.values()):
+        for health, heard_s in sorted(reversed(self._heard.values()), key=lambda heard: -heard[1]):
             silent = health.status != "down" and now_s - heard_s >= limit_s
+            if (silent or health.status == "down") and now_s - heard_s >= GONE_REMEMBERED_S:
+                continue
             views.append(
                 WorkerView(
                     worker_id=health.worker_id,
@@ -130,6 +170,16 @@ class Registry:
                 )
             )
         return views
+
+
+async def recall_the_gone(bus: Bus, registry: Registry, log: Any) -> None:
+    """Learn at the start of whom nobody will hear again: what cannot be read now is not known, and no more."""
+    try:
+        async for kept in bus.history(LLM_WORKERS, llm_worker("*")):
+            if not kept.forged:
+                registry.recall(kept.data)
+    except Rejected as error:
+        log.warning("workers_not_recalled", code=error.code)
 
 
 async def call_the_roll(bus: Bus, registry: Registry) -> set[str]:

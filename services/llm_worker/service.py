@@ -13,7 +13,7 @@ from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
-from services.llm_worker.health import Heart, Registry, call_the_roll
+from services.llm_worker.health import Heart, Registry, call_the_roll, recall_the_gone
 from services.llm_worker.journal import Journal
 from services.llm_worker.ledger.opening import Opened, open_ledger
 from services.llm_worker.load import watch_pending
@@ -31,6 +31,7 @@ SERVICE: Final = "llm-worker"
 DRAIN_SHARE: Final = 0.8
 """Of the drain time, what calls under way may use; the rest is for saying goodbye."""
 STOP_TAKING_S: Final = 1.0
+GOODBYE_S: Final = 1.0
 
 
 async def build(app: App) -> None:
@@ -137,6 +138,7 @@ async def _begin(
     beating = app.spawn(heart.run(), "heartbeat")
     keeping = app.spawn(worker.keep_alive(), "keep-alive")
     watching = app.spawn(watch_pending(app.bus, app.metrics, CONSUMER), "watch-pending")
+    await recall_the_gone(app.bus, registry, app.log)
     await call_the_roll(app.bus, registry)
 
     async def drain() -> None:
@@ -149,6 +151,7 @@ async def _begin(
         heart.beat("down")
         keeping.cancel()
         watching.cancel()
+        await heart.last_kept(GOODBYE_S)
         await app.bus.flush()
 
     app.on_drain(drain)

@@ -62,6 +62,36 @@ async def test_a_worker_that_just_began_knows_the_others_at_once(start, client):
         assert [worker["status"] for worker in await listed(client)] == ["up"] * 3
 
 
+@pytest.mark.timeout(120)
+async def test_a_worker_that_was_killed_is_told_alike_by_those_that_knew_it_and_those_that_came_later(start, client):
+    beats = {"HTDAG_LLM_WORKER__HEARTBEAT_S": "1"}
+    killed, other = await start(**beats), await start(**beats)
+    first = {worker["worker_id"] for worker in await listed(client)}
+    killed.kill()
+    await start(**beats)
+
+    async def told() -> set[tuple[str, str]]:
+        answers = [await listed(client) for _ in range(12)]
+        return {(worker["worker_id"], worker["status"]) for workers in answers for worker in workers}
+
+    async def one_is_dead() -> str | None:
+        found = await told()
+        dead = [name for name, status in found if status == "dead"]
+        return dead[0] if len(found) == 3 and len(dead) == 1 else None
+
+    # Whichever of the two answers, twelve times: one word for each of the three.
+    assert await eventually(one_is_dead, timeout_s=20) in first
+    other.kill()
+    killed.start()
+    await killed.ready()
+
+    async def two_are_dead() -> bool:
+        found = await told()
+        return len(found) == 4 and sum(status == "dead" for _, status in found) == 2
+
+    assert await eventually(two_are_dead, timeout_s=20)
+
+
 async def test_waiting_calls_are_seen_and_a_draining_worker_ends_its_call(start, client):
     one = await start(**SLOW)
     body = {"input": INPUT, "run_id": "r", "params": {"mock": {"delay": "2s"}}}
