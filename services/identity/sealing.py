@@ -172,6 +172,10 @@ class Sealer:
 
     def _current(self) -> MultiFernet:
         keys = self._file.read()
+        if keys.seed != self._keys.seed:
+            # Nobody rotates that one: what would be sealed now could not be opened with the keys of all the rest.
+            hint = f"put {self._file.path} back from its copy"
+            raise Rejected("bad_config", "another key file was put in the place of identity's", hint=hint)
         if keys.fernet != self._keys.fernet:
             self._fernet = MultiFernet([Fernet(key) for key in keys.fernet])
             self._newest, self._keys = Fernet(keys.fernet[0]), keys

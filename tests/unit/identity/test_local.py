@@ -2,7 +2,10 @@
 
 import json
 import socket
+from pathlib import Path
 
+from services.identity.sealing import KeyFile, write_private
+from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall, Told
 
 
@@ -113,6 +116,20 @@ async def test_a_lost_key_file_is_not_replaced(hall: Hall):
     assert process._process is not None
     assert process._process.wait(20) == 78
     assert "is lost" in process.tail()
+
+
+async def test_the_key_file_of_another_home_is_refused(hall: Hall, tmp_path: Path):
+    """Well formed, private, and useless: the wrong copy was put back."""
+    await hall.enrol()
+    hall.processes[0].kill()
+    other = KeyFile(tmp_path / "other")
+    other.create()
+    write_private(hall.home / "keys" / "identity", other.path.read_text())
+    process = hall.processes[0]
+    process.start()
+    await eventually(lambda: process.dead, timeout_s=30)
+    assert process.exit_code == 78, process.tail()
+    assert "not the one that its accounts are sealed with" in process.tail()
 
 
 async def test_a_soft_stop_ends_well_and_takes_the_address_away(hall: Hall):
