@@ -21,6 +21,7 @@ GATES_PER_CODE_MAX: Final = 50
 ACTION_BYTES_MAX: Final = 256 << 10
 ACTION_LISTED_BYTES_MAX: Final = 4096
 APPROVERS_MAX: Final = 100
+DIGEST_CHARS: Final = 64
 
 
 def action_digest(action: Any) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from contracts.action_text import summary
 from contracts.approval import (
     ACTION_LISTED_BYTES_MAX,
+    DIGEST_CHARS,
     GATES_PER_CODE_MAX,
     ApprovalConverse,
     ApprovalDeny,
@@ -147,6 +148,8 @@ def _checked(gates: Sequence[GateRef]) -> list[GateRef]:
         raise Rejected("bad_request", "name a gate: approval_id, or gates", field="approval_id")
     if len(gates) > GATES_PER_CODE_MAX:
         raise Rejected("too_large", "too many gates for one code", field="gates", max=GATES_PER_CODE_MAX)
+    if any(len(gate.digest) > DIGEST_CHARS for gate in gates):
+        raise Rejected("too_large", "this is no digest of an action", field="digest", max=DIGEST_CHARS)
     distinct = {check_id(gate.approval_id, "approval_id"): gate for gate in gates}
     return list(distinct.values())
 

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from contracts.approval import RequestApproval
-from contracts.streams import COMMANDS, DEAD_LETTERS
+from contracts.streams import COMMANDS, CONVERSATIONS, DEAD_LETTERS
 from contracts.subjects import command, dead_letter
 from services.runtime.signatures import signature_ok
 from tests.support.eventually import eventually
@@ -103,6 +103,19 @@ async def test_another_digest_than_the_gates_is_stale(hall: Hall):
     said = await hall.converse("approval.converse", "Aka", hall.code(), approval_id="apr-7", digest="beef")
     assert said["code"] == "approval_stale"
     assert await hall.status("apr-7") == "open"
+
+
+async def test_what_can_be_no_digest_is_refused_and_kept_nowhere(hall: Hall):
+    await hall.request("apr-7")
+    for verb, gates in (
+        ("approval.converse", {"approval_id": "apr-7", "digest": "x" * 65}),
+        ("approval.converse", {"gates": [{"approval_id": "apr-7", "digest": "x" * 100_000}]}),
+        ("approval.deny", {"gates": [{"approval_id": "apr-7", "digest": "x" * 100_000}]}),
+    ):
+        refused = await hall.refused(verb, session="s", text="Aka", **gates)
+        assert (refused["code"], refused["field"], refused["max"]) == ("too_large", "digest", 64)
+    kept = [record.data async for record in hall.bus.history(CONVERSATIONS, ">")]
+    assert max(map(len, kept), default=0) < 1_000
 
 
 async def test_only_those_who_are_named_may_answer(hall: Hall):
