@@ -19,7 +19,7 @@ from services.identity.directory import Directory
 from services.identity.names import key_of
 from services.identity.sealing import Sealer
 from services.runtime.actor import ActorHost
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, rfc3339
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import Caller
@@ -61,6 +61,14 @@ class Verdict(NamedTuple):
     at_ms: int = 0
     retry_after: int | None = None
     until_ms: int | None = None
+
+    def check(self) -> None:
+        """Raise the refusal that this verdict is, with what it says of time; return when it is none."""
+        if self.accepted:
+            return
+        until = None if self.until_ms is None else rfc3339(self.until_ms)
+        said = {"retry_after": self.retry_after, "until": until}
+        raise Rejected(str(self.code), None, **{key: value for key, value in said.items() if value is not None})
 
 
 class Accounts:

@@ -7,10 +7,10 @@ from contracts.errors import Rejected
 from services.identity import codes
 from services.identity.account.decider import SetPassword
 from services.identity.account.state import User
-from services.identity.accounts import Accounts, Verdict
+from services.identity.accounts import Accounts
 from services.identity.conversation import checked_text
 from services.identity.invitations import Invitations, digest_of
-from services.identity.local.password_proof import UNPROVEN, PasswordProof, with_until
+from services.identity.local.password_proof import UNPROVEN, PasswordProof
 from services.identity.local.sessions import Sessions
 from services.identity.names import key_of
 from services.identity.passwords import Passwords
@@ -60,7 +60,8 @@ class Desk:
         user_id = await self._proof.prove(user, name, old, "change", home=home)
         sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(new or ""))
         user = await self._accounts.get(user_id)
-        _check(await self._accounts.judge_change(user, sealed, checked_text(code or ""), self._caller(user_id)))
+        verdict = await self._accounts.judge_change(user, sealed, checked_text(code or ""), self._caller(user_id))
+        verdict.check()
         self._sessions.end(user_id)
         return {"password_changed": True}
 
@@ -99,7 +100,7 @@ class Desk:
         if not secret or self._clock.monotonic_s() >= until_s:
             raise Rejected("mfa_not_set_up")
         verdict = await self._accounts.judge_set_up(user, secret, checked_text(code or ""), self._caller(user.user_id))
-        _check(verdict)
+        verdict.check()
         self._set_ups.pop(user.user_id, None)
         return {"mfa_enabled": True}
 
@@ -116,7 +117,7 @@ class Desk:
         if await self._accounts.kind_of(claim) == "agent":
             raise Rejected("not_for_agents")
         by = self._caller(UNPROVEN if signed_in is None else signed_in)
-        _check(await self._accounts.judge(claim, checked_text(code or ""), "disable", by))
+        (await self._accounts.judge(claim, checked_text(code or ""), "disable", by)).check()
         return {"mfa_enabled": False}
 
     async def reset(
@@ -163,13 +164,6 @@ class Desk:
     def _caller(self, by: str) -> Caller:
         message_id = self._ids.new()
         return Caller(by=by, corr=message_id, message_id=message_id, reply="", headers={})
-
-
-def _check(verdict: Verdict) -> None:
-    if not verdict.accepted:
-        detail: dict[str, Any] = {"retry_after": verdict.retry_after, "until_ms": verdict.until_ms}
-        known = {key: value for key, value in detail.items() if value is not None}
-        raise with_until(Rejected(str(verdict.code), None, **known))
 
 
 def _qr(uri: str) -> str:
