@@ -83,7 +83,7 @@ class Accounts:
         self._metrics, self._log = metrics, log
         self._profiles: OrderedDict[str, Profile] = OrderedDict()
         self._pepper = sealer.derived("names")
-        self._nobodys = sealer.seal(SHADOW, "totp", codes.new_secret())
+        self._nobodys, self._nobodys_version = "", 0
 
     async def find(self, name: str) -> User | None:
         """The account of a name, as the log has it now."""
@@ -124,12 +124,11 @@ class Accounts:
     ) -> Verdict:  # fmt: skip
         """Judge one code; what was judged is stored when this returns, also when nobody waits for it any more."""
         for _ in range(RETRIES_MAX):
-            profile = Profile("", None, self._nobodys, 0) if claim.shadow else await self._profile(claim.actor_id)
-            if profile.secret is None:
+            compared = await self._compared_with(claim)
+            if compared is None:
                 claim = Claim(self._bucket(claim.actor_id), True)
                 continue
-            owner = SHADOW if claim.shadow else claim.actor_id
-            secret = self.sealer.open(owner, "totp", profile.secret)
+            profile, secret = compared
             matched = codes.matched_step(secret, text, self._clock.now_ms())
             command = JudgeAttempt(
                 purpose=purpose,
@@ -144,6 +143,31 @@ class Accounts:
             # The secret was changed meanwhile, here or in another replica: compare with the new one.
             self._profiles.pop(claim.actor_id, None)
         raise Rejected("conflict", "the account changes too often")
+
+    async def _compared_with(self, claim: Claim) -> tuple[Profile, str] | None:
+        """With which secret a code is compared; None when the account has none any more."""
+        if claim.shadow:
+            nobody = self._nobody()
+            return nobody, self.sealer.open(SHADOW, "totp", nobody.secret or "")
+        profile = await self._profile(claim.actor_id)
+        if profile.secret is None:
+            return None
+        try:
+            return profile, self.sealer.open(claim.actor_id, "totp", profile.secret)
+        except Rejected:
+            # What is remembered may be sealed with a key that is gone; then the log has it anew.
+            del self._profiles[claim.actor_id]
+        profile = await self._profile(claim.actor_id)
+        if profile.secret is None:
+            return None
+        return profile, self.sealer.open(claim.actor_id, "totp", profile.secret)
+
+    def _nobody(self) -> Profile:
+        """What a shadow's code is compared with, for nothing: a secret like anybody's, sealed with the keys of now."""
+        version = self.sealer.version
+        if self._nobodys_version != version:
+            self._nobodys, self._nobodys_version = self.sealer.seal(SHADOW, "totp", codes.new_secret()), version
+        return Profile("", None, self._nobodys, 0)
 
     async def judge_set_up(self, user: User, secret: str, text: str, caller: Caller) -> Verdict:
         """Judge the code that confirms a new secret, and keep the secret when it is right."""
