@@ -156,7 +156,7 @@ class Accounts:
             return profile, self.sealer.open(claim.actor_id, "totp", profile.secret)
         except Rejected:
             # What is remembered may be sealed with a key that is gone; then the log has it anew.
-            del self._profiles[claim.actor_id]
+            self._profiles.pop(claim.actor_id, None)
         profile = await self._profile(claim.actor_id)
         if profile.secret is None:
             return None
