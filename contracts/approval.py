@@ -206,7 +206,9 @@ class ApprovalKey(msgspec.Struct, frozen=True, omit_defaults=True):
 class ApprovalConverse(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of the conversation that releases gates: one by `approval_id` (and its `digest`), or all of `gates`.
 
-    Say the gates in every turn, or in the first one only. A digest that is not the gate's is approval_stale.
+    Say the gates in every turn: whoever knows a session's name could begin another conversation in it. In the first one
+    only will do in a session that has not spoken of other gates in vain. A digest that is not the gate's is
+    approval_stale.
     """
 
     session: str = ""
