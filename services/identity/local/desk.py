@@ -106,13 +106,12 @@ class Desk:
 
     async def disable(self, signed_in: str | None, name: str | None, code: str | None) -> dict[str, Any]:
         """Off, and the secret erased, with a valid code."""
-        if signed_in is not None:
-            name = signed_in
-            if not (await self._accounts.get(name)).mfa_enabled:
-                raise Rejected("mfa_not_enabled")
-        elif name is None:
-            only = await self._only_human()
-            name = only.user_id if only is not None else ""
+        if name is None:
+            meant = await self._meant(signed_in, None)
+            name = meant.user_id if meant is not None else ""
+        own = signed_in is not None and key_of(name) == signed_in
+        if own and not (await self._accounts.get(name)).mfa_enabled:
+            raise Rejected("mfa_not_enabled")
         claim = await self._accounts.claim(name)
         if await self._accounts.kind_of(claim) == "agent":
             raise Rejected("not_for_agents")

@@ -48,6 +48,21 @@ async def test_disabling_needs_a_valid_code_and_erases_the_secret(hall: Hall):
     assert (await hall.post("/auth/mfa/disable/", {"code": hall.code(1)}, bearer)).body["code"] == "mfa_not_enabled"
 
 
+async def test_who_is_named_is_meant_also_by_somebody_who_is_signed_in(hall: Hall):
+    bearer = await hall.enrol()
+    secret, code = hall.secret, hall.code()
+    await hall.ask("user.create", name="Bea")
+    await hall.enrol("bea")
+    for nobody in ("483291", "ghost"):
+        assert (await hall.post("/auth/mfa/disable/", {"user": nobody, "code": "1"})).body["code"] == "invalid_code"
+    told = await hall.post("/auth/mfa/disable/", {"user": "bea", "code": hall.code(secret=secret)}, bearer)
+    assert (told.status, told.body["code"]) == (403, "invalid_code")
+    assert [(await hall.ask("user.status", name=name))["mfa_enabled"] for name in ("aka", "bea")] == [True, True]
+    assert (await hall.post("/auth/mfa/disable/", {"user": "Aka", "code": code}, bearer)).body["code"] == "invalid_code"
+    fresh = hall.code(secret=secret)
+    assert (await hall.post("/auth/mfa/disable/", {"user": "Aka", "code": fresh}, bearer)).status == 200
+
+
 async def test_reset_needs_the_password_and_this_host(hall: Hall):
     await hall.enrol()
     assert (await hall.post("/auth/mfa/reset/", {})).status == 403
