@@ -58,7 +58,7 @@ class Desk:
         """A new password, with the old one and a code; who was signed in by the old one is so no more."""
         user = await self._meant(signed_in, name)
         user_id = await self._proof.prove(user, name, old, "change", home=home)
-        sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(new or ""))
+        sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(new or "", home=home))
         user = await self._accounts.get(user_id)
         verdict = await self._accounts.judge_change(user, sealed, checked_text(code or ""), self._caller(user_id))
         verdict.check()
