@@ -1,5 +1,7 @@
 """The local listener: set-up, verification, disabling, reset and unlock, for callers on this host only."""
 
+import asyncio
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -120,6 +122,30 @@ async def test_it_listens_on_loopback_only(hall: Hall):
         # 127.0.0.2 is loopback too, but it is not what is listened on.
         for address in {"127.0.0.2", *([other] if not other.startswith("127.") else [])}:
             assert probe.connect_ex((address, port)) != 0
+
+
+async def test_connections_that_say_nothing_keep_nobody_out_and_end(hall: Hall):
+    """A hundred of them, and one that never ends its request, of some other user of this host."""
+    host, _, port = hall.url.removeprefix("http://").partition(":")
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(100)]
+        opened[-1].sendall(b"POST /auth/session/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{")
+        assert (await hall.post("/auth/mfa/setup/", {})).body["code"] == "not_signed_in"
+        for one in opened:
+            one.settimeout(20)
+            assert await asyncio.to_thread(ended, one)
+        assert (await hall.post("/auth/mfa/setup/", {})).body["code"] == "not_signed_in"
+    log = hall.processes[0].log_path.read_text()
+    assert "no whole request within 3 s" in log
+    assert "Traceback" not in log
+
+
+def ended(one: socket.socket) -> bool:
+    """Whether the other side closes the connection in time."""
+    try:
+        return one.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 async def test_a_lost_key_file_is_not_replaced(hall: Hall):
