@@ -46,7 +46,7 @@ def _running(home: Home) -> _LocalFile | None:
 def links(home: Home) -> dict[str, str]:
     """Set-up links that nobody used yet, by account."""
     found = {}
-    for path in sorted((home.keys / LINKS).glob("*")):
+    for path in sorted((home.keys / LINKS).glob("[!.]*")):
         try:
             found[path.name] = path.read_text(encoding="ascii").strip()
         except OSError:
