@@ -174,11 +174,7 @@ class Accounts:
         matched = codes.matched_step(secret, text, self._clock.now_ms())
         sealed = self.sealer.seal(user.user_id, "totp", secret)
         command = JudgeAttempt(purpose="setup", matched=matched, secret_no=user.secret_no, secret=sealed)
-        verdict = await self._ask(Claim(user.user_id, False), command, _profile_of(user), caller)
-        self._profiles.pop(user.user_id, None)
-        if verdict is None:
-            raise Rejected("conflict", "the account was changed meanwhile")
-        return verdict
+        return await self._judge_as_it_is(user, command, caller)
 
     async def judge_change(self, user: User, password: str, text: str, caller: Caller) -> Verdict:
         """Judge the code of somebody who proved the old password, and keep the new one, sealed, when it is right."""
@@ -187,6 +183,10 @@ class Accounts:
         secret = self.sealer.open(user.user_id, "totp", user.secret)
         matched = codes.matched_step(secret, text, self._clock.now_ms())
         command = JudgeAttempt(purpose="password", matched=matched, secret_no=user.secret_no, password=password)
+        return await self._judge_as_it_is(user, command, caller)
+
+    async def _judge_as_it_is(self, user: User, command: JudgeAttempt, caller: Caller) -> Verdict:
+        """Judge what changes the account, on condition that nobody else has changed it meanwhile."""
         verdict = await self._ask(Claim(user.user_id, False), command, _profile_of(user), caller)
         self._profiles.pop(user.user_id, None)
         if verdict is None:
