@@ -21,6 +21,7 @@ GATES_PER_CODE_MAX: Final = 50
 ACTION_BYTES_MAX: Final = 256 << 10
 ACTION_LISTED_BYTES_MAX: Final = 4096
 APPROVERS_MAX: Final = 100
+DIGEST_CHARS: Final = 64
 
 
 def action_digest(action: Any) -> str:
@@ -205,7 +206,9 @@ class ApprovalKey(msgspec.Struct, frozen=True, omit_defaults=True):
 class ApprovalConverse(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of the conversation that releases gates: one by `approval_id` (and its `digest`), or all of `gates`.
 
-    Say the gates in every turn, or in the first one only. A digest that is not the gate's is approval_stale.
+    Say the gates in every turn: whoever knows a session's name could begin another conversation in it. In the first one
+    only will do in a session that has not spoken of other gates in vain. A digest that is not the gate's is
+    approval_stale.
     """
 
     session: str = ""

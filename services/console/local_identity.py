@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.reply import RemoteRejected
+from contracts.subjects import check_id
 from services.console.home import Home
 from services.console.processes import identify
 
@@ -48,7 +49,7 @@ def links(home: Home) -> dict[str, str]:
     """Set-up links that nobody used yet, by account. They lead to an identity that runs: any one of several does."""
     found = {}
     here = address(home)
-    for path in sorted((home.keys / LINKS).glob("*")):
+    for path in sorted((home.keys / LINKS).glob("[!.]*")):
         try:
             link = path.read_text(encoding="ascii").strip()
             _, page, rest = link.partition(PAGE)
@@ -67,8 +68,8 @@ def token_of(home: Home, user: str) -> str:
 
 
 def credential_file(home: Home, agent: str) -> Path:
-    """Where `htdag agents create` keeps an agent's credential."""
-    return home.keys / AGENTS / agent.lower()
+    """Where `htdag agents create` keeps an agent's credential. Raises bad_id for what would be another file."""
+    return home.keys / AGENTS / check_id(agent.lower(), "agent")
 
 
 async def post(home: Home, path: str, body: dict[str, Any], session: str | None = None) -> dict[str, Any]:

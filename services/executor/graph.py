@@ -9,9 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts.approval import APPROVERS_MAX
 from contracts.errors import Rejected
-from contracts.identity import NAME_CHARS_MAX
 from contracts.ledger import BUDGET_MAX
 from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
@@ -32,6 +30,7 @@ from contracts.limits import (
     TITLE_CHARS_MAX,
 )
 from contracts.llm import LlmParams
+from contracts.release import check_release
 from contracts.run import RunOptions
 from contracts.subjects import ID, check_id, check_model_id, check_open
 from contracts.task import (
@@ -47,8 +46,6 @@ from contracts.task import (
     ToolNode,
 )
 from contracts.tools import check_tool, check_tools
-from services.executor.run.gates import SHOWN_BYTES_MAX
-from services.executor.run.state import is_gated
 
 KNOWN_ROLES: Final = frozenset(ROLES) | frozenset(ROLE_ALIASES)
 CYCLE_SHOWN_MAX: Final = 20
@@ -135,10 +132,7 @@ def check_task(spec: TaskSpec) -> None:
         _out_of_bounds("depth", spec.depth, TASK_DEPTH_MAX, spec.id)
     _check_budgets("", spec.budget_usd_micros, spec.budget_tokens, spec.id)
     node = spec.node
-    if spec.approvers:
-        _check_approvers(spec)
-    if is_gated(spec) and len(_ENCODE(spec)) > SHOWN_BYTES_MAX:
-        raise Rejected("too_large", "too long to be shown to a human", task_id=spec.id, max=SHOWN_BYTES_MAX)
+    check_release(spec)
     if type(node) is NoopNode:
         return
     check_node(spec.id, node)
@@ -146,15 +140,6 @@ def check_task(spec: TaskSpec) -> None:
         size = len(_ENCODE(spec))
         if size > PROMPTED_BYTES_MAX:
             raise Rejected("too_large", "the task is too long for a prompt", task_id=spec.id, max=PROMPTED_BYTES_MAX)
-
-
-def _check_approvers(spec: TaskSpec) -> None:
-    """Refuse a list of which nobody could be let in; whether an account of a name exists is for identity to know."""
-    if len(spec.approvers) > APPROVERS_MAX:
-        _out_of_bounds("approvers", len(spec.approvers), APPROVERS_MAX, spec.id)
-    for name in spec.approvers:
-        if not 1 <= len(name.strip()) <= NAME_CHARS_MAX:
-            raise Rejected("bad_request", "an approver is the name of a user", field="approvers", task_id=spec.id)
 
 
 def _check_budgets(prefix: str, usd_micros: int | None, tokens: int | None, task_id: str | None = None) -> None:

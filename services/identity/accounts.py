@@ -19,7 +19,7 @@ from services.identity.directory import Directory
 from services.identity.names import key_of
 from services.identity.sealing import Sealer
 from services.runtime.actor import ActorHost
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, rfc3339
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import Caller
@@ -62,6 +62,14 @@ class Verdict(NamedTuple):
     retry_after: int | None = None
     until_ms: int | None = None
 
+    def check(self) -> None:
+        """Raise the refusal that this verdict is, with what it says of time; return when it is none."""
+        if self.accepted:
+            return
+        until = None if self.until_ms is None else rfc3339(self.until_ms)
+        said = {"retry_after": self.retry_after, "until": until}
+        raise Rejected(str(self.code), None, **{key: value for key, value in said.items() if value is not None})
+
 
 class Accounts:
     """Looks accounts up and judges attempts, whatever the channel."""
@@ -75,7 +83,7 @@ class Accounts:
         self._metrics, self._log = metrics, log
         self._profiles: OrderedDict[str, Profile] = OrderedDict()
         self._pepper = sealer.derived("names")
-        self._nobodys = sealer.seal(SHADOW, "totp", codes.new_secret())
+        self._nobodys, self._nobodys_version = "", 0
 
     async def find(self, name: str) -> User | None:
         """The account of a name, as the log has it now."""
@@ -116,12 +124,11 @@ class Accounts:
     ) -> Verdict:  # fmt: skip
         """Judge one code; what was judged is stored when this returns, also when nobody waits for it any more."""
         for _ in range(RETRIES_MAX):
-            profile = Profile("", None, self._nobodys, 0) if claim.shadow else await self._profile(claim.actor_id)
-            if profile.secret is None:
+            compared = await self._compared_with(claim)
+            if compared is None:
                 claim = Claim(self._bucket(claim.actor_id), True)
                 continue
-            owner = SHADOW if claim.shadow else claim.actor_id
-            secret = self.sealer.open(owner, "totp", profile.secret)
+            profile, secret = compared
             matched = codes.matched_step(secret, text, self._clock.now_ms())
             command = JudgeAttempt(
                 purpose=purpose,
@@ -137,16 +144,37 @@ class Accounts:
             self._profiles.pop(claim.actor_id, None)
         raise Rejected("conflict", "the account changes too often")
 
+    async def _compared_with(self, claim: Claim) -> tuple[Profile, str] | None:
+        """With which secret a code is compared; None when the account has none any more."""
+        if claim.shadow:
+            nobody = self._nobody()
+            return nobody, self.sealer.open(SHADOW, "totp", nobody.secret or "")
+        profile = await self._profile(claim.actor_id)
+        if profile.secret is None:
+            return None
+        try:
+            return profile, self.sealer.open(claim.actor_id, "totp", profile.secret)
+        except Rejected:
+            # What is remembered may be sealed with a key that is gone; then the log has it anew.
+            self._profiles.pop(claim.actor_id, None)
+        profile = await self._profile(claim.actor_id)
+        if profile.secret is None:
+            return None
+        return profile, self.sealer.open(claim.actor_id, "totp", profile.secret)
+
+    def _nobody(self) -> Profile:
+        """What a shadow's code is compared with, for nothing: a secret like anybody's, sealed with the keys of now."""
+        version = self.sealer.version
+        if self._nobodys_version != version:
+            self._nobodys, self._nobodys_version = self.sealer.seal(SHADOW, "totp", codes.new_secret()), version
+        return Profile("", None, self._nobodys, 0)
+
     async def judge_set_up(self, user: User, secret: str, text: str, caller: Caller) -> Verdict:
         """Judge the code that confirms a new secret, and keep the secret when it is right."""
         matched = codes.matched_step(secret, text, self._clock.now_ms())
         sealed = self.sealer.seal(user.user_id, "totp", secret)
         command = JudgeAttempt(purpose="setup", matched=matched, secret_no=user.secret_no, secret=sealed)
-        verdict = await self._ask(Claim(user.user_id, False), command, _profile_of(user), caller)
-        self._profiles.pop(user.user_id, None)
-        if verdict is None:
-            raise Rejected("conflict", "the account was changed meanwhile")
-        return verdict
+        return await self._judge_as_it_is(user, command, caller)
 
     async def judge_change(self, user: User, password: str, text: str, caller: Caller) -> Verdict:
         """Judge the code of somebody who proved the old password, and keep the new one, sealed, when it is right."""
@@ -155,6 +183,10 @@ class Accounts:
         secret = self.sealer.open(user.user_id, "totp", user.secret)
         matched = codes.matched_step(secret, text, self._clock.now_ms())
         command = JudgeAttempt(purpose="password", matched=matched, secret_no=user.secret_no, password=password)
+        return await self._judge_as_it_is(user, command, caller)
+
+    async def _judge_as_it_is(self, user: User, command: JudgeAttempt, caller: Caller) -> Verdict:
+        """Judge what changes the account, on condition that nobody else has changed it meanwhile."""
         verdict = await self._ask(Claim(user.user_id, False), command, _profile_of(user), caller)
         self._profiles.pop(user.user_id, None)
         if verdict is None:

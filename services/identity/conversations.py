@@ -20,17 +20,37 @@ SESSION_CHARS_MAX: Final = 128
 
 
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who is about to prove being whom. `barred` is a code for somebody who may not answer these gates at all."""
+    """Who is about to prove being whom. `barred` is a code for somebody who may not answer these gates at all.
+
+    One that is `over` ended badly, and says only of which gates its session spoke. `mixed` is one in a session that
+    spoke of other gates before: somebody else may have begun it, for whoever still means those.
+    """
 
     account: str
     shadow: bool = False
     gates: list[GateRef] = []
     barred: str = ""
+    over: bool = False
+    mixed: bool = False
 
     @property
     def claim(self) -> Claim:
         """The account as it is judged."""
         return Claim(self.account, self.shadow)
+
+    def follows(self, before: "Turn | None") -> "Turn":
+        """The same in a session whose last conversation was this one, if it had one that ended badly."""
+        if before is None:
+            return self
+        return msgspec.structs.replace(self, mixed=before.mixed or _ids(before.gates) != _ids(self.gates))
+
+    def ended(self) -> "Turn":
+        """What is remembered of it unless it ends well."""
+        return Turn("", gates=self.gates, over=True, mixed=self.mixed)
+
+
+def _ids(gates: list[GateRef]) -> set[str]:
+    return {gate.approval_id for gate in gates}
 
 
 _DECODE: Final = msgspec.json.Decoder(Turn).decode
@@ -50,7 +70,7 @@ class Conversations:
         return asked or self._ids.new()
 
     async def recall(self, purpose: str, session: str) -> Turn | None:
-        """The first turn of this conversation; None when there was none."""
+        """The first turn of this conversation, or what is left of the last one; None when there was none."""
         record = await self._bus.last(CONVERSATIONS, _subject(purpose, session))
         return _DECODE(record.data) if record is not None and record.data else None
 

@@ -14,6 +14,7 @@ import msgspec
 from contracts.action_text import summary
 from contracts.approval import (
     ACTION_LISTED_BYTES_MAX,
+    DIGEST_CHARS,
     GATES_PER_CODE_MAX,
     ApprovalConverse,
     ApprovalDeny,
@@ -63,9 +64,12 @@ class Gates:
     ) -> Said:
         session, text = self._conversations.session(session), checked_text(text)
         turn = await self._conversations.recall(purpose, session)
-        if turn is not None:
-            await self._conversations.forget(purpose, session)
-            return await self._answer(purpose, session, text, turn, gates, reason, caller)
+        if turn is not None and not turn.over:
+            await self._conversations.remember(purpose, session, turn.ended())
+            said = await self._answer(purpose, session, text, turn, gates, reason, caller)
+            if said.state == "confirmed":
+                await self._conversations.forget(purpose, session)
+            return said
         shown = _checked(gates)
         try:
             requests = await self._open(shown)
@@ -80,7 +84,8 @@ class Gates:
         if not text.strip():
             return Said(session=session, state="await_name", say=ASK_NAME, gates=_shown(requests, "open"))
         claim = await self._accounts.claim(text)
-        await self._conversations.remember(purpose, session, Turn(claim.actor_id, claim.shadow, shown, barred))
+        begun = Turn(claim.actor_id, claim.shadow, shown, barred).follows(turn)
+        await self._conversations.remember(purpose, session, begun)
         return Said(session=session, state="await_code", say=ASK_CODE, gates=_shown(requests, "open"))
 
     async def _answer(
@@ -90,7 +95,7 @@ class Gates:
             if is_agent(caller) or await self._accounts.kind_of(turn.claim) == "agent":
                 await self._note(turn, "agent_cannot_approve", caller)
                 raise Rejected("agent_cannot_approve")
-            _check_same(turn.gates, said)
+            _check_same(turn, said)
             requests = await self._open(turn.gates)
             if turn.barred:
                 await self._note(turn, turn.barred, caller)
@@ -147,15 +152,21 @@ def _checked(gates: Sequence[GateRef]) -> list[GateRef]:
         raise Rejected("bad_request", "name a gate: approval_id, or gates", field="approval_id")
     if len(gates) > GATES_PER_CODE_MAX:
         raise Rejected("too_large", "too many gates for one code", field="gates", max=GATES_PER_CODE_MAX)
+    if any(len(gate.digest) > DIGEST_CHARS for gate in gates):
+        raise Rejected("too_large", "this is no digest of an action", field="digest", max=DIGEST_CHARS)
     distinct = {check_id(gate.approval_id, "approval_id"): gate for gate in gates}
     return list(distinct.values())
 
 
-def _check_same(shown: Sequence[GateRef], said: Sequence[GateRef]) -> None:
-    """What is said with the code must be what was shown with the name."""
-    digests = {gate.approval_id: gate.digest for gate in shown}
+def _check_same(turn: Turn, said: Sequence[GateRef]) -> None:
+    """What is said with the code must be what was shown with the name; it may go unsaid where nothing else was."""
+    if turn.mixed and not said:
+        raise Rejected("approval_stale", "this session spoke of other gates before: say the gates with the code")
+    digests = {gate.approval_id: gate.digest for gate in turn.gates}
+    if said and {gate.approval_id for gate in said} != set(digests):
+        raise Rejected("approval_stale", "these are not the gates that were shown with the name")
     for gate in said:
-        if gate.approval_id not in digests or gate.digest not in ("", digests[gate.approval_id]):
+        if gate.digest not in ("", digests[gate.approval_id]):
             raise Rejected("approval_stale", approval_id=gate.approval_id)
 
 

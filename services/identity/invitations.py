@@ -9,7 +9,7 @@ from contracts.errors import Rejected
 from services.identity.account.decider import CreateUser, InviteUser
 from services.identity.account.state import User
 from services.identity.accounts import Accounts
-from services.identity.names import checked_name
+from services.identity.names import checked_name, key_of
 from services.identity.sealing import write_private
 from services.runtime.clock import Clock, rfc3339
 from services.runtime.rpc import Caller
@@ -50,7 +50,7 @@ class Invitations:
 
     async def renew_old(self, caller: Caller) -> None:
         """New links in the place of those that have run out."""
-        for path in self._folder.glob("*"):
+        for path in self._links():
             user = await self._accounts.find(path.name)
             if user is None or user.password is not None:
                 continue
@@ -60,8 +60,12 @@ class Invitations:
     def retarget(self, base_url: str) -> None:
         """The listener has another port now: links that are not used yet lead there."""
         self.base_url = base_url
-        for path in self._folder.glob("*"):
-            _, path_of_page, rest = path.read_text(encoding="ascii").strip().partition(PAGE)
+        for path in self._links():
+            try:
+                text = path.read_text(encoding="ascii").strip()
+            except FileNotFoundError:
+                continue  # it was used just now
+            _, path_of_page, rest = text.partition(PAGE)
             if path_of_page:
                 self._put(path.name, rest)
 
@@ -72,6 +76,10 @@ class Invitations:
     def path(self, key: str) -> Path:
         """Where the link of an account stands."""
         return self._folder / key
+
+    def _links(self) -> list[Path]:
+        """The files of accounts; what another process is just writing there has a name that is no account's."""
+        return [path for path in self._folder.glob("*") if key_of(path.name) == path.name]
 
     def _write(self, key: str, token: str, invited_at_ms: int) -> None:
         self._put(key, f"?user={key}&until={rfc3339(invited_at_ms + self.lasts_ms)}#{token}")

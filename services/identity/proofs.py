@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from contracts.approval import ApprovalEvent, signed_text
-from contracts.codec import CommitCodec
+from contracts.codec import CommitCodec, Undecodable, UnknownType
 from contracts.errors import Rejected
 from contracts.identity import AttemptAccepted, GateRef, UserEvent, UserKind
 from contracts.subjects import parse_events
@@ -32,6 +32,13 @@ class Proof(NamedTuple):
     at_ms: int
     gates: Sequence[GateRef]
     reason: str
+
+
+class Finished(NamedTuple):
+    """How many proofs were carried out, and at which gates that failed: those are tried again."""
+
+    done: int
+    failed: list[str]
 
 
 class Proofs:
@@ -66,19 +73,22 @@ class Proofs:
                 for gate in event.gates:
                     self._pending[user_id, event.step, gate.approval_id] = (proof, gate)
 
-    async def finish(self, *, at_start: bool) -> int:
-        """Carry out what another process left behind; how many that were.
+    async def finish(self, *, at_start: bool) -> Finished:
+        """Carry out what another process left behind, each for itself: one gate that is broken stops no other.
 
         Later than at the start it may only be under way: then it has time until the next look.
         """
-        done = 0
+        done, failed = 0, list[str]()
         for key, (proof, gate) in list(self._pending.items()):
             if self._book.is_closed(gate.approval_id):
                 self._pending.pop(key, None)
             elif at_start or key in self._seen:
-                done += await self.apply(proof, gate) is None
+                try:
+                    done += await self.apply(proof, gate) is None
+                except (Rejected, UnknownType, Undecodable):
+                    failed.append(gate.approval_id)
         self._seen = set(self._pending)
-        return done
+        return Finished(done, failed)
 
     def is_pending(self, approval_id: str) -> bool:
         """Whether a proof for this gate was accepted: then it is answered, not late."""

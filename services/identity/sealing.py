@@ -128,6 +128,7 @@ class Sealer:
         self._keys = file.read()
         self._fernet = MultiFernet([Fernet(key) for key in self._keys.fernet])
         self._newest = Fernet(self._keys.fernet[0])
+        self._version = 1
         self._signing = Ed25519PrivateKey.from_private_bytes(self.derived("sign"))
         self.public_key = self._signing.public_key().public_bytes_raw().hex()
 
@@ -157,6 +158,12 @@ class Sealer:
         return True
 
     @property
+    def version(self) -> int:
+        """Another one after each change of the keys: what was sealed before may not open any more."""
+        self._current()
+        return self._version
+
+    @property
     def keys(self) -> int:
         """How many keys there are; more than one means that a rotation is not finished by `--drop-old`."""
         return len(self._file.read().fernet)
@@ -172,7 +179,12 @@ class Sealer:
 
     def _current(self) -> MultiFernet:
         keys = self._file.read()
+        if keys.seed != self._keys.seed:
+            # Nobody rotates that one: what would be sealed now could not be opened with the keys of all the rest.
+            hint = f"put {self._file.path} back from its copy"
+            raise Rejected("bad_config", "another key file was put in the place of identity's", hint=hint)
         if keys.fernet != self._keys.fernet:
             self._fernet = MultiFernet([Fernet(key) for key in keys.fernet])
             self._newest, self._keys = Fernet(keys.fernet[0]), keys
+            self._version += 1
         return self._fernet

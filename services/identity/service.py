@@ -23,6 +23,7 @@ from services.identity.handlers.agents import AgentHandlers
 from services.identity.handlers.approvals import ApprovalHandlers
 from services.identity.handlers.users import UserHandlers
 from services.identity.invitations import Invitations
+from services.identity.key_check import check_keys
 from services.identity.local.desk import Desk
 from services.identity.local.server import LocalServer
 from services.identity.local.sessions import Sessions
@@ -63,6 +64,7 @@ async def build(app: App) -> None:
     accounts = Accounts(
         users=users, shadows=shadows, directory=directory, sealer=sealer, clock=clock, metrics=app.metrics, log=app.log
     )
+    await check_keys(accounts, app.log)
     approvals = _approvals(app, clock)
     hosts: tuple[ActorHost[Any, Any, Any], ...] = (users, shadows, approvals)
     for host in hosts:

@@ -24,6 +24,7 @@ LOOK_S: Final = 0.25
 OWED_S: Final = 2.0
 """An answer is normally stored within milliseconds by whoever closed the gate."""
 KEYS_S: Final = 2.0
+SHOWN_MAX: Final = 20
 
 
 class Follow:
@@ -62,8 +63,10 @@ class Watch:
     async def look(self, *, at_start: bool = False) -> None:
         """Do what is to be done now. Proofs first: who proved in time is not late because we were down."""
         finished = await self._proofs.finish(at_start=at_start)
-        if finished:
-            self._log.info("proofs_finished", count=finished)
+        if finished.done:
+            self._log.info("proofs_finished", count=finished.done)
+        if finished.failed:
+            self._log.warning("proofs_not_finished", gates=finished.failed[:SHOWN_MAX], count=len(finished.failed))
         self._metrics.set("htdag_approvals_open", self._book.open)
         if self._book.open:
             due = self._book.due(self._clock.now_ms())

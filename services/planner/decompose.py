@@ -14,7 +14,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.limits import ATOMIC_BELOW_COMPLEXITY, GOAL_CHARS_MAX, ID_CHARS_MAX, REQUEST_BYTES_MAX, TASK_DEPTH_MAX
-from contracts.task import AgentNode, GroupNode, TaskSpec
+from contracts.task import ADMIN, AgentNode, GroupNode, TaskSpec
 from services.planner.graph import check_graph
 from services.planner.intake import accept_task, encoded_bytes
 from services.planner.subtasks import ROLE_OF_PHASE, Subtask, complexity_of, read_subtasks
@@ -124,9 +124,12 @@ async def _ask(
 
 
 def is_atomic(task: TaskSpec) -> bool:
-    """Whether a task is carried out as it stands. Only what agents do can be decomposed."""
+    """Whether a task is carried out as it stands. Only what agents do can be decomposed, and no admin's task: what a
+    human is to release is the task itself.
+    """
     return (
-        task.estimated_complexity < ATOMIC_BELOW_COMPLEXITY
+        task.role == ADMIN
+        or task.estimated_complexity < ATOMIC_BELOW_COMPLEXITY
         or task.depth >= TASK_DEPTH_MAX
         or not isinstance(task.node, AgentNode)
     )

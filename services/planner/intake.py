@@ -18,6 +18,7 @@ from contracts.limits import (
     TASKS_PER_RUN_MAX,
     TITLE_CHARS_MAX,
 )
+from contracts.release import check_release
 from contracts.subjects import check_id
 from contracts.task import ROLE_ALIASES, ROLES, TaskSpec
 from services.planner.nodes import accept_node
@@ -57,6 +58,7 @@ def accept_task(task: TaskSpec) -> TaskSpec:
     _check_numbers(task)
     _check_sizes(task)
     accept_node(task)
+    check_release(task)
     role = accept_role(task.role, task.id)
     complexity = clamp_complexity(task.estimated_complexity, task.id)
     if role == task.role and complexity == task.estimated_complexity:

@@ -12,6 +12,7 @@ from contracts.approval import Outcome, TakeApproval, action_digest
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.llm import Usage
+from contracts.release import is_gated
 from contracts.run import (
     LlmAnswered,
     RunCommand,
@@ -38,7 +39,7 @@ from services.executor.run.effects import (
     WithdrawApproval,
     WithdrawTools,
 )
-from services.executor.run.state import Run, digest, is_gated
+from services.executor.run.state import Run, digest
 from services.runtime.decider import fold
 from tests.support.spec import NOW_MS
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from contracts.approval import APPROVERS_MAX
 from contracts.errors import Rejected
 from contracts.limits import (
     ATTEMPTS_PER_TASK_MAX,
@@ -16,6 +18,7 @@ from contracts.limits import (
     TASK_DEPTH_MAX,
     TASK_TIMEOUT_MAX_MS,
 )
+from contracts.release import SHOWN_BYTES_MAX
 from contracts.run import RunOptions
 from contracts.task import (
     ROLE_ALIASES,
@@ -80,6 +83,8 @@ _TASKS = st.builds(
     max_attempts=st.sampled_from([0, 1, ATTEMPTS_PER_TASK_MAX, ATTEMPTS_PER_TASK_MAX + 1]),
     timeout_ms=_around(TASK_TIMEOUT_MAX_MS),
     node=_NODES,
+    context=st.sampled_from([{}, {"spec": "x" * SHOWN_BYTES_MAX}]),
+    approvers=st.sampled_from([[], ["aka"], [" "], ["x" * 65], ["aka"] * APPROVERS_MAX, ["aka"] * (APPROVERS_MAX + 1)]),
 )
 _SOUND = st.builds(
     TaskSpec,
@@ -144,3 +149,18 @@ def test_both_judge_a_graph_alike(tasks: list[TaskSpec]) -> None:
 def test_options_that_are_accepted_here_are_accepted_there(options: RunOptions) -> None:
     if _code(lambda: accept_options(options)) is None:
         executor.check_options(options)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        TaskSpec("a", role="admin", node=GroupNode()),
+        TaskSpec("a", role="admin", context={"spec": "x" * SHOWN_BYTES_MAX}),
+        TaskSpec("a", approvers=[" "]),
+        TaskSpec("a", approvers=["aka"] * (APPROVERS_MAX + 1)),
+    ],
+)
+def test_what_no_human_could_release_is_refused_by_both(task: TaskSpec) -> None:
+    code = _code(lambda: executor.check_tasks([task]))
+    assert code is not None
+    assert _code(lambda: _planner([task])) == code

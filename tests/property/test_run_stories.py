@@ -70,7 +70,7 @@ def plans(draw: st.DrawFn) -> list[TaskSpec]:
             parent=parent,
             depth=depth,
             node=node,
-            role=draw(st.sampled_from(["coder", "coder", "admin"])),
+            role="coder" if is_group else draw(st.sampled_from(["coder", "coder", "admin"])),
             priority=draw(st.integers(1, 3)),
             max_attempts=draw(st.integers(1, 3)),
             timeout_ms=draw(st.sampled_from([None, None, 40_000])),

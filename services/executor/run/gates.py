@@ -7,15 +7,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from contracts.approval import ACTION_BYTES_MAX, APPROVAL_TIMEOUT_DEFAULT_MS, TakeApproval, action_digest
+from contracts.approval import APPROVAL_TIMEOUT_DEFAULT_MS, TakeApproval, action_digest
 from contracts.errors import failure
+from contracts.release import SHOWN_BYTES_MAX, is_gated
 from contracts.run import RunEvent, TaskFailed
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.task import ApprovalNode
-from services.executor.run.state import Gate, Run, TaskRecord, is_gated
+from services.executor.run.state import Gate, Run, TaskRecord
 
-SHOWN_BYTES_MAX: Final = ACTION_BYTES_MAX // 4 * 3
-"""A task that a human must release: the whole action, with defaults spelt out, must fit into the request."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 

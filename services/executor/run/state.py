@@ -12,10 +12,10 @@ import msgspec
 
 from contracts.limits import LLM_QUEUE_ALLOWANCE_MS
 from contracts.llm import LlmRequest
+from contracts.release import is_gated
 from contracts.run import LlmAnswered, RunOptions
 from contracts.run_tools import ToolAnswered, ToolRequested
-from contracts.task import ADMIN, ApprovalNode, GroupNode, RunState, TaskSpec, TaskState
-from contracts.tools import role_of
+from contracts.task import GroupNode, RunState, TaskSpec, TaskState
 
 Rank = tuple[int, int, float, int, "TaskRecord"]
 """Order of choice among ready tasks: priority, depth, complexity, arrival (unique: records are never compared)."""
@@ -314,9 +314,3 @@ def is_group(spec: TaskSpec) -> bool:
 def needs_gate(task: TaskRecord) -> bool:
     """Whether the next attempt of a task may need a human."""
     return task.human or is_gated(task.spec)
-
-
-def is_gated(spec: TaskSpec) -> bool:
-    """Whether a task may need a human before each of its attempts; a group does nothing that one could release."""
-    node = type(spec.node)
-    return node is ApprovalNode or (role_of(spec.role) == ADMIN and node is not GroupNode)

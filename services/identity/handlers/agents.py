@@ -21,7 +21,7 @@ from services.identity.conversation import checked_text
 from services.identity.handlers.users import UserHandlers
 from services.identity.invitations import digest_of
 from services.identity.names import checked_name, key_of
-from services.runtime.clock import Clock, rfc3339
+from services.runtime.clock import Clock
 from services.runtime.rpc import Caller
 
 
@@ -66,9 +66,7 @@ class AgentHandlers:
         if await self._accounts.kind_of(claim) != "agent":
             claim = self._accounts.nobody(request.agent)
         verdict = await self._accounts.judge(claim, checked_text(request.code), "challenge", caller)
-        if not verdict.accepted:
-            until = None if verdict.until_ms is None else rfc3339(verdict.until_ms)
-            raise Rejected(str(verdict.code), None, retry_after=verdict.retry_after, until=until)
+        verdict.check()
         return AgentVerified(agent=str(verdict.user), kind="agent", verified=True, by=verifier.name)
 
     async def _agent(self, credential: str) -> User:

@@ -1,16 +1,17 @@
 """What can be done on this host only, without HTTP: each method is one route."""
 
 from collections import OrderedDict
+from hmac import compare_digest
 from typing import Any, Final
 
 from contracts.errors import Rejected
 from services.identity import codes
 from services.identity.account.decider import SetPassword
 from services.identity.account.state import User
-from services.identity.accounts import Accounts, Verdict
+from services.identity.accounts import Accounts
 from services.identity.conversation import checked_text
 from services.identity.invitations import Invitations, digest_of
-from services.identity.local.password_proof import UNPROVEN, PasswordProof, with_until
+from services.identity.local.password_proof import UNPROVEN, PasswordProof
 from services.identity.local.sessions import Sessions
 from services.identity.names import key_of
 from services.identity.passwords import Passwords
@@ -20,7 +21,6 @@ from services.runtime.rpc import Caller
 
 SET_UPS_MAX: Final = 100
 SET_UP_S: Final = 600.0
-TOKEN_CHARS_MAX: Final = 256
 
 
 class Desk:
@@ -38,14 +38,15 @@ class Desk:
 
     async def set_password(self, name: str, token: str, password: str) -> dict[str, Any]:
         """Bring an account to life with its one-time link, and sign in."""
-        user = await self._accounts.find(name)
-        if user is None or user.invitation != digest_of(token[:TOKEN_CHARS_MAX]):
+        user, given = await self._accounts.find(name), digest_of(token)
+        stored = user.invitation or "" if user is not None else ""
+        if user is None or not compare_digest(given.encode(), stored.encode()):
             raise Rejected("bad_link")
         user_id = user.user_id
         sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(password))
         await self._accounts.users.ask(
             user_id,
-            SetPassword(sealed, digest_of(token), self._invitations.lasts_ms),
+            SetPassword(sealed, given, self._invitations.lasts_ms),
             message_id=self._ids.new(),
             by=user_id,
         )
@@ -58,9 +59,10 @@ class Desk:
         """A new password, with the old one and a code; who was signed in by the old one is so no more."""
         user = await self._meant(signed_in, name)
         user_id = await self._proof.prove(user, name, old, "change", home=home)
-        sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(new or ""))
+        sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(new or "", home=home))
         user = await self._accounts.get(user_id)
-        _check(await self._accounts.judge_change(user, sealed, checked_text(code or ""), self._caller(user_id)))
+        verdict = await self._accounts.judge_change(user, sealed, checked_text(code or ""), self._caller(user_id))
+        verdict.check()
         self._sessions.end(user_id)
         return {"password_changed": True}
 
@@ -99,24 +101,23 @@ class Desk:
         if not secret or self._clock.monotonic_s() >= until_s:
             raise Rejected("mfa_not_set_up")
         verdict = await self._accounts.judge_set_up(user, secret, checked_text(code or ""), self._caller(user.user_id))
-        _check(verdict)
+        verdict.check()
         self._set_ups.pop(user.user_id, None)
         return {"mfa_enabled": True}
 
     async def disable(self, signed_in: str | None, name: str | None, code: str | None) -> dict[str, Any]:
         """Off, and the secret erased, with a valid code."""
-        if signed_in is not None:
-            name = signed_in
-            if not (await self._accounts.get(name)).mfa_enabled:
-                raise Rejected("mfa_not_enabled")
-        elif name is None:
-            only = await self._only_human()
-            name = only.user_id if only is not None else ""
+        if name is None:
+            meant = await self._meant(signed_in, None)
+            name = meant.user_id if meant is not None else ""
+        own = signed_in is not None and key_of(name) == signed_in
+        if own and not (await self._accounts.get(name)).mfa_enabled:
+            raise Rejected("mfa_not_enabled")
         claim = await self._accounts.claim(name)
         if await self._accounts.kind_of(claim) == "agent":
             raise Rejected("not_for_agents")
         by = self._caller(UNPROVEN if signed_in is None else signed_in)
-        _check(await self._accounts.judge(claim, checked_text(code or ""), "disable", by))
+        (await self._accounts.judge(claim, checked_text(code or ""), "disable", by)).check()
         return {"mfa_enabled": False}
 
     async def reset(
@@ -163,13 +164,6 @@ class Desk:
     def _caller(self, by: str) -> Caller:
         message_id = self._ids.new()
         return Caller(by=by, corr=message_id, message_id=message_id, reply="", headers={})
-
-
-def _check(verdict: Verdict) -> None:
-    if not verdict.accepted:
-        detail: dict[str, Any] = {"retry_after": verdict.retry_after, "until_ms": verdict.until_ms}
-        known = {key: value for key, value in detail.items() if value is not None}
-        raise with_until(Rejected(str(verdict.code), None, **known))
 
 
 def _qr(uri: str) -> str:

@@ -45,7 +45,7 @@ class PasswordProof:
         try:
             # The limits are asked before the costly comparison; the log judges again behind it.
             (judged.home_passwords if home else judged.passwords).check(self._clock.now_ms())
-            fits = await self._passwords.fits(password, phc)
+            fits = await self._passwords.fits(password, phc, home=home)
             command = JudgePassword(fits, then, home)
             await host.ask(actor_id, command, message_id=self._ids.new(), by=actor_id if fits else UNPROVEN)
         except Rejected as error:

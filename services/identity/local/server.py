@@ -10,6 +10,7 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from contracts.errors import Rejected
+from services.identity.local.connections import BoundedConnection
 
 STOP_S: Final = 3
 PORT_TRIES_MAX: Final = 20
@@ -46,6 +47,7 @@ class LocalServer:
         """Answer."""
         config = uvicorn.Config(
             app,
+            http=BoundedConnection,
             proxy_headers=False,
             server_header=False,
             date_header=False,

@@ -1,4 +1,4 @@
-"""The console finds the listener of a running identity, and set-up links that lead to it."""
+"""What the console reads of a home: the listener of an identity that runs, links to it, credentials and nothing else."""
 
 import json
 import os
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from contracts.errors import Rejected
 from services.console import local_identity
 from services.console.home import Home
+from services.console.local_identity import credential_file
 
 LINK = "http://127.0.0.1:1/auth/setup/?user=aka&until=x#token"
 
@@ -36,3 +38,13 @@ def test_without_one_the_link_is_as_it_was_written(home):
     runs(home, "dead", 2**22 + 1, 2)
     assert local_identity.address(home) is None
     assert local_identity.links(home) == {"aka": LINK}
+
+
+def test_a_credential_stands_in_a_file_of_its_agents_name(tmp_path: Path) -> None:
+    assert credential_file(Home(tmp_path), "Planner-1") == tmp_path / "keys" / "agents" / "planner-1"
+
+
+@pytest.mark.parametrize("name", ["../identity", "..", "", "a/b", "/etc/passwd", ".hidden"])
+def test_no_other_file_is_taken_for_one_and_sent(name: str, tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="bad_id"):
+        credential_file(Home(tmp_path), name)

@@ -1,11 +1,13 @@
 """Approval gates on a real broker: requested by the durable mailbox, released by a fresh code, answered once."""
 
 import asyncio
+from typing import Any
 
 import msgspec
+import pytest
 
 from contracts.approval import RequestApproval
-from contracts.streams import COMMANDS, DEAD_LETTERS
+from contracts.streams import COMMANDS, CONVERSATIONS, DEAD_LETTERS
 from contracts.subjects import command, dead_letter
 from services.runtime.signatures import signature_ok
 from tests.support.eventually import eventually
@@ -103,6 +105,68 @@ async def test_another_digest_than_the_gates_is_stale(hall: Hall):
     said = await hall.converse("approval.converse", "Aka", hall.code(), approval_id="apr-7", digest="beef")
     assert said["code"] == "approval_stale"
     assert await hall.status("apr-7") == "open"
+
+
+async def test_what_can_be_no_digest_is_refused_and_kept_nowhere(hall: Hall):
+    await hall.request("apr-7")
+    for verb, gates in (
+        ("approval.converse", {"approval_id": "apr-7", "digest": "x" * 65}),
+        ("approval.converse", {"gates": [{"approval_id": "apr-7", "digest": "x" * 100_000}]}),
+        ("approval.deny", {"gates": [{"approval_id": "apr-7", "digest": "x" * 100_000}]}),
+    ):
+        refused = await hall.refused(verb, session="s", text="Aka", **gates)
+        assert (refused["code"], refused["field"], refused["max"]) == ("too_large", "digest", 64)
+    kept = [record.data async for record in hall.bus.history(CONVERSATIONS, ">")]
+    assert max(map(len, kept), default=0) < 1_000
+
+
+@pytest.mark.parametrize("verb", ["approval.converse", "approval.deny"])
+async def test_who_knows_a_sessions_name_gives_no_code_another_gate(hall: Hall, verb: str):
+    """The victim names the gate in the first turn only; somebody else spoils the conversation and begins another."""
+    await hall.enrol()
+    for gate in ("apr-good", "apr-evil"):
+        await hall.request(gate, task_id=gate)
+
+    async def say(text: str, gate: str = "") -> Any:
+        return await hall.ask(verb, session="vic", text=text, **({"approval_id": gate} if gate else {}))
+
+    assert (await say("aka", "apr-good"))["state"] == "await_code"
+    for _ in range(2):  # a second time, so that the last gates of this session are the evil ones already
+        assert (await say("", "apr-evil"))["state"] == "refused"
+        assert (await say("aka", "apr-evil"))["state"] == "await_code"
+    said = await say(hall.code())
+    assert (said["state"], said["code"]) == ("refused", "approval_stale")
+    assert "say the gates with the code" in said["say"]
+    assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
+    # No code was looked at: whoever says which gate it is for goes on with the same one.
+    await say("aka", "apr-good")
+    assert (await say(hall.code(), "apr-good"))["state"] == "confirmed"
+    assert await hall.status("apr-evil") == "open"
+
+
+async def test_a_code_is_for_all_of_the_gates_that_are_said_with_it_and_no_more(hall: Hall):
+    await hall.enrol()
+    for gate in ("apr-good", "apr-evil"):
+        await hall.request(gate, task_id=gate)
+    both = [{"approval_id": "apr-good"}, {"approval_id": "apr-evil"}]
+    await hall.ask("approval.converse", session="vic", text="aka", gates=both)
+    said = await hall.ask("approval.converse", session="vic", text=hall.code(), approval_id="apr-good")
+    assert (said["state"], said["code"]) == ("refused", "approval_stale")
+    assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
+
+
+async def test_a_session_may_speak_of_one_gate_after_another(hall: Hall):
+    """The name of a chat is its session's: what ended well there is over, and a wrong code is said again."""
+    await hall.enrol()
+    for gate in ("apr-1", "apr-2"):
+        await hall.request(gate, task_id=gate)
+    for code, gate, state in (
+        (hall.wrong(), "apr-1", "refused"),
+        (hall.code(-1), "apr-1", "confirmed"),
+        (hall.code(), "apr-2", "confirmed"),
+    ):
+        await hall.ask("approval.converse", session="chat-7", text="aka", approval_id=gate)
+        assert (await hall.ask("approval.converse", session="chat-7", text=code))["state"] == state
 
 
 async def test_only_those_who_are_named_may_answer(hall: Hall):

@@ -55,7 +55,20 @@ def test_our_own_page_may(origin):
 
 
 @pytest.mark.parametrize(
-    "origin", ["null", "http://evil.example", "http://127.0.0.1:1", "http://localhost", f"https://localhost:{PORT}", ""]
+    "origin",
+    [
+        "null",
+        "http://evil.example",
+        "http://127.0.0.1:1",
+        "http://localhost",
+        f"https://localhost:{PORT}",
+        "",
+        "http://[bad",
+        "http://[",
+        f"http://evil@localhost:{PORT}",
+        f"http://localhost:{PORT}/x",
+        "\xff",
+    ],
 )
 def test_a_strangers_page_may_not(origin):
     assert reason(origin=origin) == "origin"

@@ -1,8 +1,13 @@
 """The local listener: set-up, verification, disabling, reset and unlock, for callers on this host only."""
 
+import asyncio
+import contextlib
 import json
 import socket
+from pathlib import Path
 
+from services.identity.sealing import KeyFile, write_private
+from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall, Told
 
 
@@ -43,6 +48,21 @@ async def test_disabling_needs_a_valid_code_and_erases_the_secret(hall: Hall):
     assert (await hall.post("/auth/mfa/disable/", {"code": hall.code()}, bearer)).body == {"mfa_enabled": False}
     assert not (await hall.ask("user.status", name="aka"))["mfa_enabled"]
     assert (await hall.post("/auth/mfa/disable/", {"code": hall.code(1)}, bearer)).body["code"] == "mfa_not_enabled"
+
+
+async def test_who_is_named_is_meant_also_by_somebody_who_is_signed_in(hall: Hall):
+    bearer = await hall.enrol()
+    secret, code = hall.secret, hall.code()
+    await hall.ask("user.create", name="Bea")
+    await hall.enrol("bea")
+    for nobody in ("483291", "ghost"):
+        assert (await hall.post("/auth/mfa/disable/", {"user": nobody, "code": "1"})).body["code"] == "invalid_code"
+    told = await hall.post("/auth/mfa/disable/", {"user": "bea", "code": hall.code(secret=secret)}, bearer)
+    assert (told.status, told.body["code"]) == (403, "invalid_code")
+    assert [(await hall.ask("user.status", name=name))["mfa_enabled"] for name in ("aka", "bea")] == [True, True]
+    assert (await hall.post("/auth/mfa/disable/", {"user": "Aka", "code": code}, bearer)).body["code"] == "invalid_code"
+    fresh = hall.code(secret=secret)
+    assert (await hall.post("/auth/mfa/disable/", {"user": "Aka", "code": fresh}, bearer)).status == 200
 
 
 async def test_reset_needs_the_password_and_this_host(hall: Hall):
@@ -104,6 +124,30 @@ async def test_it_listens_on_loopback_only(hall: Hall):
             assert probe.connect_ex((address, port)) != 0
 
 
+async def test_connections_that_say_nothing_keep_nobody_out_and_end(hall: Hall):
+    """A hundred of them, and one that never ends its request, of some other user of this host."""
+    host, _, port = hall.url.removeprefix("http://").partition(":")
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(100)]
+        opened[-1].sendall(b"POST /auth/session/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{")
+        assert (await hall.post("/auth/mfa/setup/", {})).body["code"] == "not_signed_in"
+        for one in opened:
+            one.settimeout(20)
+            assert await asyncio.to_thread(ended, one)
+        assert (await hall.post("/auth/mfa/setup/", {})).body["code"] == "not_signed_in"
+    log = hall.processes[0].log_path.read_text()
+    assert "no whole request within 3 s" in log
+    assert "Traceback" not in log
+
+
+def ended(one: socket.socket) -> bool:
+    """Whether the other side closes the connection in time."""
+    try:
+        return one.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 async def test_a_lost_key_file_is_not_replaced(hall: Hall):
     await hall.enrol()
     hall.processes[0].kill()
@@ -113,6 +157,20 @@ async def test_a_lost_key_file_is_not_replaced(hall: Hall):
     assert process._process is not None
     assert process._process.wait(20) == 78
     assert "is lost" in process.tail()
+
+
+async def test_the_key_file_of_another_home_is_refused(hall: Hall, tmp_path: Path):
+    """Well formed, private, and useless: the wrong copy was put back."""
+    await hall.enrol()
+    hall.processes[0].kill()
+    other = KeyFile(tmp_path / "other")
+    other.create()
+    write_private(hall.home / "keys" / "identity", other.path.read_text())
+    process = hall.processes[0]
+    process.start()
+    await eventually(lambda: process.dead, timeout_s=30)
+    assert process.exit_code == 78, process.tail()
+    assert "not the one that its accounts are sealed with" in process.tail()
 
 
 async def test_a_soft_stop_ends_well_and_takes_the_address_away(hall: Hall):

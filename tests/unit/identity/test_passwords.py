@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from contracts.errors import Rejected
-from services.identity.passwords import WAITING_MAX, Passwords
+from services.identity.passwords import HOME_WAITING_MAX, WAITING_MAX, Passwords
 
 
 async def test_those_beyond_a_short_queue_are_sent_back_at_once() -> None:
@@ -22,3 +24,18 @@ async def test_the_first_comparison_needs_no_second_place_in_the_queue() -> None
     passwords = Passwords()
     told = await asyncio.gather(*(passwords.fits("guess", None) for _ in range(WAITING_MAX)))
     assert told == [False] * WAITING_MAX
+
+
+async def test_strangers_who_fill_the_queue_leave_places_to_who_reads_the_home() -> None:
+    """Else guessing names that nobody has, as fast as they are refused, would keep the owner from the way back."""
+    passwords = Passwords()
+    phc = await passwords.hashed("correct horse battery staple")
+    strangers = [asyncio.create_task(passwords.fits("guess", None)) for _ in range(WAITING_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Rejected, match="rate_limited"):
+        await passwords.fits("guess", None)
+    assert await passwords.fits("correct horse battery staple", phc, home=True)
+    assert await asyncio.gather(*strangers) == [False] * WAITING_MAX
+    at_home = [passwords.fits("guess", None, home=True) for _ in range(HOME_WAITING_MAX + 1)]
+    told = await asyncio.gather(*at_home, return_exceptions=True)
+    assert [isinstance(one, Rejected) for one in told].count(True) == 1, "there, too, not without end"

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from contracts.errors import Rejected
-from services.identity.sealing import KeyFile, Sealer
+from services.identity.sealing import KeyFile, Sealer, write_private
 from services.runtime.signatures import signature_ok
 
 
@@ -62,6 +62,20 @@ def test_a_rotation_is_seen_by_who_runs_and_old_seals_open_until_old_keys_are_dr
     assert sealer.open("aka", "totp", new) == "SECRET"
     with pytest.raises(Rejected, match="cannot be opened"):
         sealer.open("aka", "totp", old)
+
+
+def test_another_key_file_in_the_place_of_ours_opens_and_seals_nothing(file, tmp_path):
+    sealer = Sealer(file)
+    token = sealer.seal("aka", "totp", "S")
+    ours = file.path.read_text()
+    other = KeyFile(tmp_path / "other")
+    other.create()
+    write_private(file.path, other.path.read_text())
+    for use in (lambda: sealer.seal("aka", "totp", "S"), lambda: sealer.open("aka", "totp", token)):
+        with pytest.raises(Rejected, match="another key file"):
+            use()
+    write_private(file.path, ours)
+    assert sealer.open("aka", "totp", token) == "S"
 
 
 def test_what_is_derived_outlives_rotations_and_differs_by_purpose(file):

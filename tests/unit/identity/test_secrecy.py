@@ -91,6 +91,27 @@ async def test_a_rotation_seals_everything_anew_and_old_keys_can_be_dropped(hall
     assert (await hall.post("/auth/session/", {"user": "aka", "password": PASSWORD})).status == 200
 
 
+async def test_nobody_can_be_told_from_somebody_after_a_rotation(hall: Hall):
+    """Whoever was about to say a code when the keys changed says it all the same, known or not."""
+    await hall.enrol()
+    await hall.ask("user.create", name="Bo")
+    for name in ("Aka", "ghost"):
+        await hall.ask("login.converse", session=name, text=name)
+    file = KeyFile(hall.home / "keys" / "identity")
+    file.rotate()
+
+    async def rewrapped() -> bool:
+        return b"user.secret_rewrapped.v1" in await everything_stored(hall)
+
+    await eventually(rewrapped, timeout_s=10)
+    file.drop_old()
+    said = [await hall.ask("login.converse", session=name, text=hall.wrong()) for name in ("ghost", "Aka")]
+    assert [(one["state"], one["code"]) for one in said] == [("refused", "invalid_code")] * 2
+    for name in ("Aka", "Bo", "ghost"):
+        assert (await hall.login(name, hall.wrong()))["code"] == "invalid_code"
+        assert (await hall.post("/auth/mfa/disable/", {"user": name, "code": "1"})).body["code"] == "invalid_code"
+
+
 async def test_an_agents_channel_uses_up_no_humans_attempts(hall: Hall):
     await hall.enrol()
     await hall.request("apr-7")

@@ -162,6 +162,17 @@ async def test_only_what_agents_do_is_decomposed():
     assert asked == ["goal"]
 
 
+async def test_what_a_human_is_to_release_is_not_decomposed():
+    """Its parts would be other tasks than the one that was shown, and a group of it would open no gate."""
+    subtasks = {"id": "deploy", "description": "Deploy", "role": "admin", "estimated_complexity": 50.0}
+
+    def script(context: dict[str, Any]) -> dict[str, Any]:
+        return {"subtasks": [subtasks]} if context["task"]["depth"] == 0 else halves(context)
+
+    [task] = (await plan(script)).tasks
+    assert (task.id, task.role, isinstance(task.node, AgentNode)) == ("deploy", "admin", True)
+
+
 async def test_the_script_sees_task_phase_history_and_metrics():
     lua = PythonLua(halves)
     await decompose("Build it", 10.0, "script", lua)
