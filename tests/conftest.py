@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from tests.support.nats_server import NatsServer
 FOREIGN = ("HTDAG_", "NATS_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "OTEL_")
 for name in [name for name in os.environ if name.startswith(FOREIGN) and name != "NATS_SERVER"]:
     del os.environ[name]
+# The tests start some thousand processes of ours: each would compile all it imports, a third of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure: tests have a timeout of their own.
 # Drawing takes as long as the machine is busy: that says nothing about the code.
