@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from tests.support.nats_server import NatsServer
 FOREIGN = ("HTDAG_", "NATS_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "OTEL_")
 for name in [name for name in os.environ if name.startswith(FOREIGN) and name != "NATS_SERVER"]:
     del os.environ[name]
+# The tests start some thousand processes of ours: each would compile all it imports, a third of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure: tests have a timeout of their own.
 # Drawing takes as long as the machine is busy: that says nothing about the code.
@@ -29,6 +34,7 @@ settings.register_profile("htdag", deadline=None, print_blob=True, suppress_heal
 settings.load_profile("htdag")
 NEEDS_SERVER = "start_nats_server"
 NEEDS_ENGINE = "docker_engine"
+LONG = ("e2e", "faults", "integration", "identity", "attack", "planner", "infra")
 WITHOUT_BOX = pytest.StashKey[int]()
 
 
@@ -46,6 +52,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = getattr(item, "fixturenames", ())
         if NEEDS_SERVER in fixtures or NEEDS_ENGINE in fixtures or "e2e" in item.path.parts:
             item.add_marker(pytest.mark.server)
+    if hasattr(config, "workerinput"):
+        items.sort(key=_patience)
+
+
+def pytest_collection_finish() -> None:
+    """What collecting made stays to the end: the garbage collector need not look at it again and again."""
+    gc.freeze()
+
+
+def _patience(item: pytest.Item) -> int:
+    """Among several workers the folders with long tests come first, so that none of them ends alone."""
+    return next((place for place, folder in enumerate(LONG) if folder in item.path.parts), len(LONG))
 
 
 def _impossible(item: pytest.Item) -> bool:

@@ -13,7 +13,6 @@ from contracts.errors import Rejected
 
 CHARS_MIN: Final = 8
 CHARS_MAX: Final = 1_024
-MEMORY_KIB: Final = 64 << 10
 ITERATIONS: Final = 3
 LANES: Final = 4
 WAITING_MAX: Final = 8
@@ -27,9 +26,10 @@ T = TypeVar("T")
 
 
 class Passwords:
-    """Hashes and compares, one at a time: each takes 64 MiB. Few may wait, others are refused."""
+    """Hashes and compares, one at a time: each takes `memory_kib`. Few may wait, others are refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_kib: int) -> None:
+        self._memory_kib = memory_kib
         self._waiting = {False: 0, True: 0}
         self._dummy: str | None = None
 
@@ -37,7 +37,7 @@ class Passwords:
         """The PHC string to seal. Raises Rejected("weak_password")."""
         if not CHARS_MIN <= len(password) <= CHARS_MAX:
             raise Rejected("weak_password", min=CHARS_MIN, max=CHARS_MAX)
-        return await self._one_by_one(_hash, password, home=home)
+        return await self._one_by_one(self._hash, password, home=home)
 
     async def fits(self, password: str, phc: str | None, *, home: bool = False) -> bool:
         """Whether it is the password of this hash; without a hash it takes as long and is not."""
@@ -56,10 +56,9 @@ class Passwords:
         finally:
             self._waiting[home] -= 1
 
-
-def _hash(password: str) -> str:
-    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=ITERATIONS, lanes=LANES, memory_cost=MEMORY_KIB)
-    return kdf.derive_phc_encoded(password.encode())
+    def _hash(self, password: str) -> str:
+        kdf = Argon2id(salt=os.urandom(16), length=32, iterations=ITERATIONS, lanes=LANES, memory_cost=self._memory_kib)
+        return kdf.derive_phc_encoded(password.encode())
 
 
 def _fits(password: str, phc: str) -> bool:

@@ -31,6 +31,7 @@ from services.identity.local.whereabouts import tell_where
 from services.identity.mailbox import Answers, Mailbox
 from services.identity.names import key_of
 from services.identity.observer import CommitObserver
+from services.identity.passwords import Passwords
 from services.identity.proofs import USER_CODEC, Proofs
 from services.identity.sealing import KEY_FILE, KeyFile, Sealer
 from services.identity.watch import Follow, Watch
@@ -201,8 +202,9 @@ def _listen(app: App, config: Config, clock: Clock, accounts: Accounts, invitati
     invitations.retarget(url)
     sessions = Sessions(app.clock, config.session_s)
     desk = Desk(
-        accounts=accounts, invitations=invitations, sessions=sessions, clock=clock, ids=app.ids, issuer=config.issuer
-    )
+        accounts=accounts, invitations=invitations, sessions=sessions, passwords=Passwords(config.password_memory_kib),
+        clock=clock, ids=app.ids, issuer=config.issuer,
+    )  # fmt: skip
     presence = secrets.token_urlsafe(32)
     server.start(application(desk, sessions, presence, lambda: server.port), app.spawn)
     app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence))

@@ -27,11 +27,19 @@ class Desk:
     """Set-up, verification, disabling, reset, unlock. `signed_in` is the account of the caller's session, or None."""
 
     def __init__(
-        self, *, accounts: Accounts, invitations: Invitations, sessions: Sessions, clock: Clock, ids: Ids, issuer: str
+        self,
+        *,
+        accounts: Accounts,
+        invitations: Invitations,
+        sessions: Sessions,
+        passwords: Passwords,
+        clock: Clock,
+        ids: Ids,
+        issuer: str,
     ) -> None:
         self._accounts, self._invitations, self._sessions = accounts, invitations, sessions
         self._clock, self._ids, self._issuer = clock, ids, issuer
-        self._passwords = Passwords()
+        self._passwords = passwords
         self._proof = PasswordProof(accounts, self._passwords, clock, ids)
         # A secret that no code has confirmed is kept nowhere else, and not for long.
         self._set_ups: OrderedDict[str, tuple[str, float]] = OrderedDict()
