@@ -1,4 +1,4 @@
-"""What the console reads of a home: the listener of an identity that runs, links to it, credentials and nothing else."""
+"""What the console reads of a home: where a running identity listens, links to it, credentials, and nothing else."""
 
 import json
 import os
