@@ -162,12 +162,21 @@ class Guesses:
         return "wrong"
 
 
-@given(st.lists(st.tuples(WAITS, st.sampled_from([False, False, False, True]), st.booleans()), max_size=250))
-def test_passwords_have_limits_of_their_own_and_the_home_has_its_own_of_those(story):
+BURST = st.tuples(
+    st.sampled_from([0, 12_000, 12_000, 60_000, 900_000]),
+    st.sampled_from([False, False, True]),
+    st.booleans(),
+    st.integers(1, 12),
+)
+"""So many passwords in a row from one place, all right or all wrong, so long after each other."""
+
+
+@given(st.lists(BURST, max_size=30))
+def test_passwords_have_limits_of_their_own_and_the_home_has_its_own_of_those(bursts):
     user, now_ms = fold(USER, USER.initial("aka"), BEGIN), START_MS
     places = {True: Guesses(), False: Guesses()}
     codes = msgspec.to_builtins(user.codes)
-    for wait, fits, home in story:
+    for wait, fits, home in (burst[:3] for burst in bursts for _ in range(burst[3])):
         now_ms += wait
         try:
             events = list(USER.decide(JudgePassword(fits, "session", home), user, now_ms))
