@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
 from contracts.errors import Rejected
-from contracts.identity import AttemptAccepted, AttemptFailed, MfaEnabled, UserCreated, UserEvent, UserLocked
-from services.identity.account.decider import USER, JudgeAttempt, step_of
+from contracts.identity import (
+    AttemptAccepted,
+    AttemptFailed,
+    MfaEnabled,
+    PasswordJudged,
+    UserCreated,
+    UserEvent,
+    UserLocked,
+    UserNotified,
+)
+from services.identity.account.decider import USER, JudgeAttempt, JudgePassword, step_of
 from services.identity.account.state import User
 from services.runtime.decider import fold
 
@@ -127,3 +136,56 @@ def test_a_lock_is_the_tenth_failure_and_nothing_is_judged_within_it(story):
             if isinstance(event, UserLocked) and event.until_ms is not None:
                 assert event.until_ms >= now_ms + 900_000
                 until_ms = event.until_ms
+
+
+class Guesses:
+    """What a naive reader of the rules allows who gives passwords from one place, the home or elsewhere."""
+
+    def __init__(self) -> None:
+        self.judged: list[tuple[int, bool]] = []
+        self.locks: list[tuple[int, int]] = []
+
+    def say(self, now_ms: int, *, fits: bool, home: bool) -> str:
+        if self.locks and now_ms < self.locks[-1][1]:
+            return "locked"
+        if len([1 for at_ms, _ in self.judged if now_ms - 60_000 < at_ms]) >= 5:
+            return "rate_limited"
+        self.judged.append((now_ms, fits))
+        if fits:
+            self.locks.clear()
+            return "right"
+        in_a_row = next((n for n, (_, right) in enumerate(reversed(self.judged)) if right), len(self.judged))
+        since = len(self.judged) - max(len(self.judged) - in_a_row, self.locks[-1][0] if self.locks else 0)
+        if not home and (since >= 10 or in_a_row >= 100):
+            length_ms = 86_400_000 if in_a_row >= 100 else min(900_000 << len(self.locks), 86_400_000)
+            self.locks.append((len(self.judged), now_ms + length_ms))
+        return "wrong"
+
+
+BURST = st.tuples(
+    st.sampled_from([0, 12_000, 12_000, 60_000, 900_000]),
+    st.sampled_from([False, False, True]),
+    st.booleans(),
+    st.integers(1, 12),
+)
+"""So many passwords in a row from one place, all right or all wrong, so long after each other."""
+
+
+@given(st.lists(BURST, max_size=30))
+def test_passwords_have_limits_of_their_own_and_the_home_has_its_own_of_those(bursts):
+    user, now_ms = fold(USER, USER.initial("aka"), BEGIN), START_MS
+    places = {True: Guesses(), False: Guesses()}
+    codes = msgspec.to_builtins(user.codes)
+    for wait, fits, home in (burst[:3] for burst in bursts for _ in range(burst[3])):
+        now_ms += wait
+        try:
+            events = list(USER.decide(JudgePassword(fits, "session", home), user, now_ms))
+            verdict = "right" if events[0] == PasswordJudged(True, now_ms, home) else "wrong"
+        except Rejected as refused:
+            events, verdict = [], refused.code
+        assert verdict == places[home].say(now_ms, fits=fits, home=home)
+        assert any(isinstance(event, UserNotified) for event in events) == any(
+            isinstance(event, UserLocked) for event in events
+        )
+        user = fold(USER, user, events)
+    assert msgspec.to_builtins(user.codes) == codes, "guessing passwords locks no codes"
