@@ -118,13 +118,14 @@ LedgerEvent = LlmReserved | LlmTakenOver | LlmPaid | LlmReleased
 
 
 class LedgerQuery(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which calls to show: of one id, run, epic or day (`2026-11-28`); the newest `limit` of them."""
+    """Which calls to show: of one id, run, task, epic or day (`2026-11-28`); the newest `limit` of them."""
 
     corr_id: str | None = None
     run_id: str | None = None
     epic_id: str | None = None
     day: str | None = None
     limit: int = 100
+    task_id: str | None = None
 
 
 class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):

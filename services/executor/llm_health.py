@@ -8,6 +8,8 @@ from contracts.limits import HEARTBEAT_INTERVAL_S, HEARTBEATS_MISSED_MAX
 from contracts.llm import LlmHealth
 
 SILENCE_S: Final = HEARTBEAT_INTERVAL_S * HEARTBEATS_MISSED_MAX
+WORKERS_REMEMBERED_MAX: Final = 1_000
+"""Anybody may say on the public edge that he is a worker."""
 _DECODE: Final = msgspec.json.Decoder(LlmHealth).decode
 
 
@@ -30,7 +32,10 @@ class LlmWatch:
         if beat.status == "down":
             self._heard.pop(beat.worker_id, None)
         else:
+            self._heard.pop(beat.worker_id, None)
             self._heard[beat.worker_id] = now_s
+            if len(self._heard) > WORKERS_REMEMBERED_MAX:
+                del self._heard[next(iter(self._heard))]
 
     def alive(self, now_s: float) -> bool:
         """Whether a worker beat lately."""

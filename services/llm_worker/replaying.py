@@ -27,6 +27,12 @@ def replay_run(corr_id: str) -> str:
     return f"replay-{hashlib.sha256(corr_id.encode()).hexdigest()[:32]}"
 
 
+def was_paid(answer: dict[str, Any]) -> bool:
+    """Whether a call was paid: also one that failed after its provider had begun to answer."""
+    error = answer.get("error")
+    return error is None or "usage" in error
+
+
 class Replaying:
     """Asks again what was asked before."""
 
@@ -69,7 +75,7 @@ class Replaying:
             raise Rejected("timeout", "the live replay is not answered yet", corr_id=again.corr_id) from None
         finally:
             await subscription.unsubscribe()
-        return {**answer, "paid": "error" not in answer, "replay_of": corr_id}
+        return {**answer, "paid": was_paid(answer), "replay_of": corr_id}
 
     async def _request(self, entry: Recorded, corr_id: str) -> LlmRequest:
         seq = entry.headers.get(HEADER_REQUEST, "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from msgspec import structs
 
 from contracts.ledger import LlmPaid, LlmReserved
 
@@ -52,5 +53,12 @@ def test_its_judge_sees_a_limit_that_was_exceeded_and_ends_without_a_beginning()
     ]
     assert judge([paid("a", 1)]) == ["event 0: a ends without a reservation"]
     assert judge([reserved("a", 1)]) == ["a is still reserved"]
+    twice = [reserved("a", 1), paid("a", 1), reserved("a", 1), paid("a", 1)]
+    assert judge(twice) == ["event 3: a is paid twice"]
+    unknown = structs.replace(paid("a", 0), cost_usd_micros=None, charged_usd_micros=350_001)
+    assert judge([reserved("a", 350_001), unknown]) == [
+        "event 0: 2026-09-21 has 350001 of 350000",
+        "event 1: 2026-09-21 has 350001 of 350000",
+    ]
     many = [reserved(str(number), 0) for number in range(7)]
     assert "event 6: 7 calls under way" in judge(many)

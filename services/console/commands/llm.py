@@ -169,6 +169,7 @@ async def ledger(
     *,
     corr: str | None = None,
     run: str | None = None,
+    task: str | None = None,
     epic: str | None = None,
     day: str | None = None,
     limit: int = 20,
@@ -177,7 +178,7 @@ async def ledger(
     """Show what calls were held for and what they cost, and the exact sums.
 
     For example:
-        htdag llm ledger --run auth-build-1
+        htdag llm ledger --run auth-build-1 --task login
         htdag llm ledger --day 2026-11-28 --limit 100
 
     Parameters
@@ -188,6 +189,8 @@ async def ledger(
         The same, as a flag.
     run
         Only calls of this run.
+    task
+        Only calls of tasks of this id; ids of tasks are their run's own.
     epic
         Only calls of this epic's runs.
     day
@@ -197,7 +200,14 @@ async def ledger(
     """
     if corr_id is not None and corr is not None and corr != corr_id:
         raise Rejected("bad_request", "two calls are named", field="corr", hint="say one of them")
-    wishes = {"corr_id": corr_id or corr, "run_id": run, "epic_id": epic, "day": day, "limit": limit}
+    wishes = {
+        "corr_id": corr_id or corr,
+        "run_id": run,
+        "task_id": task,
+        "epic_id": epic,
+        "day": day,
+        "limit": limit,
+    }
     async with connected(common) as console:
         asked = {key: value for key, value in wishes.items() if value is not None}
         found = plain(await ask_pool(console, "ledger", asked, common.output))

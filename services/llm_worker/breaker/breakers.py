@@ -136,7 +136,7 @@ class Breakers:
         self.check(model)
         probe = f"{self._worker_id}:{corr_id}"
         await self._decide(model, Enter(probe, timeout_ms + LEASE_MARGIN_MS, self._worker_id))
-        return Pass(model, probe if self._known[model].breaker.probe == probe else "")
+        return Pass(model, probe if known.breaker.probe == probe else "")
 
     async def failed(self, leave: Pass, code: str) -> None:
         """A call ended with an error."""
@@ -244,14 +244,14 @@ class Breakers:
     def _of(self, model: str) -> _Known:
         known = self._known.get(model)
         if known is None:
-            known = self._known[model] = _Known(model)
-            if len(self._known) > MODELS_MAX:
+            if len(self._known) >= MODELS_MAX:
                 self._forget_one()
+            known = self._known[model] = _Known(model)
         return known
 
     def _forget_one(self) -> None:
-        """Names of models can be made up without end; a breaker that is closed and well can be forgotten."""
-        for model, known in self._known.items():
-            if known.breaker.status == "closed" and not known.lock.locked():
-                del self._known[model]
-                return
+        """Names of models can be made up without end. Those that are closed go first; the log knows all of them."""
+        resting = [(model, known) for model, known in self._known.items() if not known.lock.locked()]
+        resting.sort(key=lambda one: one[1].breaker.status != "closed")
+        if resting:
+            del self._known[resting[0][0]]

@@ -68,6 +68,7 @@ class Rows:
             for wanted, found in (
                 (query.corr_id, row.corr_id),
                 (query.run_id, row.run_id),
+                (query.task_id, row.task_id),
                 (query.epic_id, row.epic_id),
                 (query.day, day),
             )

@@ -5,6 +5,7 @@ Commands stand behind `mock:` in the model id (`mock:delay=2s,fail=provider_erro
 
 import asyncio
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -22,6 +23,7 @@ from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, T
 TOKENS_DEFAULT: Final = 20
 TOKENS_MAX: Final = 100_000
 TEXT_CHARS_MAX: Final = 16 << 20
+DELAY_S_MAX: Final = 86_400.0
 PRICE_USD_MAX: Final = 1_000_000
 """Whoever asks says what the mock costs: no sum that anybody keeps may be more than a number can be."""
 CALLS_REMEMBERED_MAX: Final = 10_000
@@ -138,11 +140,17 @@ def _command(name: str, value: Any) -> dict[str, Any]:
 
 def _seconds(value: Any) -> float:
     text = str(value)
+    seconds = math.nan
     for unit, factor in _UNITS.items():
         number = text.removesuffix(unit)
         if number != text and number.replace(".", "", 1).isdigit():
-            return float(number) * factor
-    return float(text)
+            seconds = float(number) * factor
+            break
+    else:
+        seconds = float(text)
+    if not 0 <= seconds <= DELAY_S_MAX:  # a time that is no number would disorder the loop's timers
+        raise ValueError(text)
+    return seconds
 
 
 def _price(text: str) -> dict[str, int]:
@@ -216,12 +224,16 @@ class MockProvider:
     def _words(self, call: Call, script: MockScript, prompt: bytes) -> list[str]:
         schema = call.request.params.response_schema
         if script.text is not None:
-            text = (script.text * script.repeat)[:TEXT_CHARS_MAX]
+            # Never longer than what is kept of it, not even for a moment: whoever asks says how often.
+            times = min(script.repeat, TEXT_CHARS_MAX // max(1, len(script.text)) + 1)
+            text = (script.text * times)[:TEXT_CHARS_MAX]
         elif schema is not None:
             text = _ENCODE(example_of(schema)).decode()
         else:
             return _text(script.seed, prompt, script.tokens)
-        return [part if index == 0 else f" {part}" for index, part in enumerate(text.split(" "))]
+        # One more than may be said, so that it is seen where it was cut.
+        parts = text.split(" ", call.max_tokens)
+        return [part if index == 0 else f" {part}" for index, part in enumerate(parts)]
 
 
 def prompt_tokens(request: LlmRequest) -> int:

@@ -3,6 +3,7 @@
 import msgspec
 
 from contracts.llm import LlmHealth
+from services.executor import llm_health
 from services.executor.llm_health import SILENCE_S, LlmWatch
 
 
@@ -38,3 +39,12 @@ def test_nonsense_is_no_heartbeat():
     watch.take(b"{}", 1000.0)
     watch.take(b"\xff", 1000.0)
     assert not watch.alive(1000.0)
+
+
+def test_a_flood_of_strange_workers_is_forgotten(monkeypatch):
+    monkeypatch.setattr(llm_health, "WORKERS_REMEMBERED_MAX", 3)
+    watch = LlmWatch(0.0)
+    for number in range(10):
+        watch.take(beat(f"w{number}"), float(number))
+    assert len(watch._heard) == 3
+    assert watch.alive(9.0 + SILENCE_S)

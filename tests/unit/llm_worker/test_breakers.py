@@ -7,6 +7,7 @@ import pytest
 from contracts.breaker import BreakerClosed
 from contracts.errors import Rejected
 from contracts.streams import EVENTS_LLM_WORKER
+from services.llm_worker.breaker import breakers as breakers_module
 from services.llm_worker.breaker.breakers import CODEC, Pass
 from services.llm_worker.config import Config, ModelConfig
 from services.runtime.bus import Bus
@@ -109,6 +110,22 @@ async def test_what_a_person_has_mended_is_closed_for_all_and_its_log_says_by_wh
     late = Crew(bus, Config(), "w3")
     await late.breakers.reset("m", "ann")
     await eventually(lambda: one.breakers.state("m") == "closed")
+
+
+async def test_made_up_names_are_forgotten_whatever_became_of_them(bus, monkeypatch):
+    monkeypatch.setattr(breakers_module, "MODELS_MAX", 3)
+    one, two = await pair(bus, Config(breaker_failures=1))
+    names = [f"nats/m{number}" for number in range(8)]
+    for name in names:
+        await fail(one, model=name, code="provider_unreachable")
+    assert len(one.breakers._known) <= 3
+    await eventually(lambda: len(two.breakers._known) == 3)
+    # What was forgotten stands in the log, and counts as soon as it is met again.
+    forgotten = next(name for name in names if name not in one.breakers._known)
+    assert one.breakers.state(forgotten) == "closed"
+    await fail(one, model=forgotten, code="provider_unreachable")
+    with pytest.raises(Rejected, match="circuit_open"):
+        await fail(one, model=forgotten, code="provider_unreachable")
 
 
 async def test_an_open_model_is_refused_at_once_and_the_other_is_fine(bus):

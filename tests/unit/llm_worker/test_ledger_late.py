@@ -12,7 +12,8 @@ from services.llm_worker.journal import Key
 from services.llm_worker.ledger import state
 from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.cashier import charge_of
-from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.ledger.decider import Reserve
+from services.llm_worker.ledger.limits import Limits, LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
@@ -74,6 +75,16 @@ async def test_who_fails_late_does_not_release_what_another_worker_took_over(cre
     assert (await eventually(lambda: crew.answer("c")))["error"]["code"] == "cancelled"
     await eventually(lambda: _settled(crew))
     assert await types(crew) == [LlmReserved, LlmTakenOver]
+    assert crew.book.state.open["c"].worker_id == "w2"
+
+
+async def test_a_bad_request_under_the_id_of_a_call_of_another_worker_does_not_release_it(crew):
+    held = Reserve("c", "w2", 77, "mock", 10, 50_000, 60_000, Limits(usd_micros=1_000_000), run_id="r", node_id="n-c")
+    await crew.book.ask(held)
+    await crew.ask("c", params={"max_tokens": -1})
+    assert (await eventually(lambda: crew.answer("c")))["error"]["code"] == "invalid_request"
+    await eventually(lambda: _settled(crew))
+    assert await types(crew) == [LlmReserved]
     assert crew.book.state.open["c"].worker_id == "w2"
 
 

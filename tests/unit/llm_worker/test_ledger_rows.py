@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from contracts.ledger import LedgerEvent, LedgerQuery, LedgerView, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
 from services.llm_worker.ledger import rows
 from services.llm_worker.ledger.rows import Rows
@@ -41,6 +43,13 @@ def test_a_call_that_is_taken_over_and_paid_after_midnight_counts_for_its_own_da
     view = told(*story, day=TODAY)
     assert (view.calls, view.tokens, view.cost_usd_micros, view.reserved) == (1, 7, 5, 0)
     assert told(*story, day=TOMORROW).calls == 0
+
+
+def test_a_task_has_sums_of_its_own():
+    story = [structs.replace(paid(f"c{number}"), run_id="r", task_id=f"t{number % 2}") for number in range(5)]
+    view = told(*story, run_id="r", task_id="t0")
+    assert (view.calls, view.cost_usd_micros) == (3, 15)
+    assert told(*story, run_id="other", task_id="t0").calls == 0
 
 
 def test_unknown_cost_is_counted_and_never_added():

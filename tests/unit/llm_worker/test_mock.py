@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import tracemalloc
+from typing import Any
 
 import pytest
 
 from contracts.errors import CATALOGUE
 from services.llm_worker.providers.example import example_of
-from services.llm_worker.providers.mock import MockProvider
+from services.llm_worker.providers.mock import TEXT_CHARS_MAX, MockProvider
 from services.llm_worker.providers.protocol import Delta
 from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of
 
@@ -39,6 +41,41 @@ async def test_tokens_price_and_text_are_commanded():
 @pytest.mark.parametrize("price", ["1e1000/call", "1e30/mtok", "1000001", "-1", "nan", "inf"])
 async def test_a_price_that_no_sum_could_hold_is_refused(price):
     assert (await error_of(MockProvider(), call(f"mock:price={price}"))).code == "invalid_request"
+
+
+@pytest.mark.parametrize("delay", ["nan", "inf", "-1", "1e9", "99999m"])
+async def test_a_delay_that_is_no_time_is_refused(delay):
+    assert (await error_of(MockProvider(), call(f"mock:delay={delay}"))).code == "invalid_request"
+
+
+async def test_a_text_that_is_repeated_is_never_longer_than_what_is_kept():
+    tracemalloc.start()
+    try:
+        said = await pieces(MockProvider(), call(mock={"text": "x" * 100_000, "repeat": 2_000}))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(text_of(said)) == TEXT_CHARS_MAX
+    assert peak < 5 * TEXT_CHARS_MAX
+
+
+async def test_no_more_words_are_made_than_may_be_said():
+    tracemalloc.start()
+    try:
+        said = await pieces(MockProvider(), call(mock={"text": "x " * 1_000, "repeat": 500}, max_tokens=7))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (text_of(said), reason_of(said)) == ("x x x x x x x", "length")
+    assert peak < 10_000_000
+
+
+async def test_a_small_schema_of_a_huge_value_is_refused():
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(8):
+        schema = {"type": "array", "minItems": 100, "items": schema}
+    for huge in (schema, {"type": "string", "minLength": 10**9}):
+        assert (await error_of(MockProvider(), call(response_schema=huge))).code == "provider_rejected"
 
 
 async def test_max_tokens_cuts_it_short():
