@@ -59,25 +59,6 @@ def text(request: LlmRequested) -> str:
     return str(request.request.input.messages[-1]["content"])
 
 
-def test_what_a_task_says_itself_wins_over_the_options_of_its_run():
-    own = {"max_tokens": 5, "temperature": 0.1, "timeout_ms": 1_000}
-    tasks = (
-        llm("named"),
-        TaskSpec(id="own", node=LlmNode(model="mock", prompt="x", params=own)),
-        agent("agent-own", node=AgentNode(model="mine")),
-        agent("agent"),
-    )
-    spec = run()
-    spec.when(start(*tasks, model="theirs", max_tokens=9, temperature=0.9, llm_timeout_ms=2_000))
-    requests = {one.request.node_id: one.request for one in asked(spec)}
-    models = {name: request.model_id for name, request in requests.items()}
-    assert models == {"named": "mock", "own": "mock", "agent-own": "mine", "agent": "theirs"}
-    params = {name: (one.params.max_tokens, one.params.temperature, one.params.timeout_ms)
-              for name, one in requests.items()}  # fmt: skip
-    theirs = (9, 0.9, 2_000)
-    assert params == {"named": theirs, "own": (5, 0.1, 1_000), "agent-own": theirs, "agent": theirs}
-
-
 def stage(task_id: str, step: str, value: object, attempt: int = 1) -> TakeResult:
     return TakeResult(task_id, attempt, step, value, duration_ms=1.5)
 
