@@ -9,6 +9,7 @@ from typing import Any
 import nats
 import pytest
 
+from services.console.supervision.readiness import instance_of
 from tests.e2e.instance import Instance, runs
 from tests.support.eventually import eventually
 
@@ -89,3 +90,31 @@ async def test_in_the_foreground_too(instance):
     assert instance("down").code == 0
     out, err = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 0, out + err
+
+
+async def test_the_first_copy_may_be_the_one_that_goes(instance):
+    """Whoever is draining already goes first; what stays is the service, under whatever name it runs."""
+    document = instance.up("--only", "llm-worker", "--scale", "llm-worker=2")
+    first = instance_of(instance.home / "run", "llm-worker", document["services"]["llm-worker"]["pid"])
+    client = await nats.connect(document["operator_url"])
+    body = json.dumps({"input": INPUT, "params": {"mock": {"delay": "5s"}}}).encode()
+    asking = [asyncio.create_task(client.request("llm.req.mock", body, timeout=60)) for _ in range(8)]
+    await eventually(lambda: busy(instance, first))
+    await client.publish("htdag.v1.llm.drain", json.dumps({"worker_id": first}).encode())
+    assert all(json.loads(answer.data).get("output") for answer in await asyncio.gather(*asking))
+    await client.close()
+    # Another one took its place while it ended its calls.
+    await eventually(lambda: names(instance) == ["llm-worker-2", "llm-worker-3"], timeout_s=40)
+    less = await asyncio.to_thread(instance, "up", "-d", "--scale", "llm-worker=1", "--json")
+    assert less.code == 0, less.err
+    assert names(instance) == ["llm-worker-2"]
+    assert "no model answers" not in instance("ps").out
+    again = instance("up", "-d", "--only", "llm-worker", "--json")
+    assert again.document["error"]["code"] == "already_running"
+    more = instance("up", "-d", "--scale", "llm-worker=2", "--json")
+    assert (more.code, set(more.document["services"])) == (0, {"llm-worker", "llm-worker-2"})
+
+
+def busy(instance: Instance, worker_id: str | None) -> bool:
+    said = instance("llm", "workers", "--json")
+    return said.code == 0 and any(one["worker_id"] == worker_id and one.get("in_flight") for one in said.document)

@@ -36,7 +36,7 @@ class RunFlags:
     complexity: float | None = None
     """Estimated complexity of the goal, 0 to 100 (10 when not given); below 5 it stays one task."""
     model: str | None = None
-    """Model for every call, instead of the strategy's choice."""
+    """Model for every call whose task names none itself (llm nodes of a file do), instead of the strategy's choice."""
     parallel: Annotated[int | None, Parameter(show_default=False)] = None
     """How many tasks may run at once; 64 when not given."""
     fail_fast: Annotated[bool, Parameter(negative="")] = False
@@ -44,11 +44,11 @@ class RunFlags:
     timeout: float | None = None
     """Seconds the whole run may take; 3600 when not given."""
     llm_timeout: float | None = None
-    """Seconds one model call may take; 30 when not given."""
+    """Seconds one model call may take where its task does not say; 30 when not given."""
     max_tokens: int | None = None
-    """Longest answer of a model, in tokens."""
+    """Longest answer of a model, in tokens, where its task does not say."""
     temperature: float | None = None
-    """Temperature of every model call."""
+    """Temperature of every model call whose task does not say."""
     workspace: str | None = None
     """Directory (or name of a workspace) that agents get tools for; without one they have none."""
     profile: Profile | None = None

@@ -21,6 +21,7 @@ from services.console.supervision.broker import greeting
 from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import FALLBACK_MODELS
 from services.console.supervision.readiness import probe
+from services.console.supervision.scale import services_of
 from services.runtime.redaction import masked
 
 BROKER_VERSION_MIN: Final = (2, 12, 0)
@@ -88,7 +89,7 @@ async def _services(console: Console, common: Common) -> list[Finding]:
     found: list[Finding] = []
     record = common.place.record()
     for name in SERVICES:
-        wanted = record is None or not record.running or name in record.services
+        wanted = record is None or not record.running or name in services_of(record.services)
         try:
             reply = await console.bus.request(f"$SRV.PING.{name}", b"", timeout_s=_DISCOVERY_S)
             version = msgspec.json.decode(reply.data).get("version", "?")

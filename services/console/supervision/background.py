@@ -5,6 +5,7 @@ import http.client
 import os
 import sys
 import xmlrpc.client
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from services.console.supervision.foreground import find_broker
 from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, check_configuration, environment, program
 from services.console.supervision.readiness import probe
-from services.console.supervision.scale import Wishes, expanded, remember, service_of, wished
+from services.console.supervision.scale import Wishes, expanded, remember, service_of, services_of, wished
 from services.console.supervision.strays import TERM_S, strays, sweep
 
 SUPERVISOR_START_S: Final = 10.0
@@ -139,17 +140,28 @@ async def current(home: Home, record: InstanceRecord) -> InstanceRecord:
     infos = await Supervisor(home).processes()
     fresh: dict[str, ServiceRecord] = {}
     known = [BROKER, *record.services]
-    added = [name for name in infos if name not in known and service_of(name) in record.services]
+    here = services_of(record.services)
+    added = [name for name in infos if name not in known and service_of(name) in here]
     for name in [*known, *sorted(added)]:
         info = infos.get(name)
         old = record.broker if name == BROKER else record.services.get(name)
-        if info is not None and service_of(name) != name and info["statename"] not in RUNS | {"FATAL"}:
-            continue  # a copy that was let go
-        if info is None or (old is None and info["statename"] not in RUNS):
+        if info is None or _let_go(name, infos) or (old is None and info["statename"] not in RUNS):
             continue
         fresh[name] = await _service(home, name, info, old)
     broker = fresh.pop(BROKER, None)
     return InstanceRecord(record.home, "background", record.supervisor, record.operator_url, broker, fresh)
+
+
+def _let_go(name: str, infos: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether this is a copy that was one too many: it was stopped, and others of its service run.
+
+    The first copy alone is the service itself, and is shown however it is.
+    """
+    if name not in infos or infos[name]["statename"] in RUNS | {"FATAL"}:
+        return False
+    service = service_of(name)
+    others = [other for other in infos if other != name and service_of(other) == service]
+    return name != service or any(infos[other]["statename"] in RUNS for other in others)
 
 
 async def down(home: Home, record: InstanceRecord) -> list[Process]:
@@ -172,7 +184,7 @@ async def _drain(supervisor: Supervisor, record: InstanceRecord) -> None:
     """End the services side by side, while the broker is there: supervisord itself would drain one after another."""
     # Whoever keeps their number first, or it would start anew what stops.
     await supervisor.stop(SCALER, wait=True)
-    services = {service_of(name) for name in record.services}
+    services = services_of(record.services)
     mine = [name for name in await supervisor.processes() if service_of(name) in services]
     for name in mine:
         await supervisor.stop(name)
@@ -187,7 +199,7 @@ async def _drain(supervisor: Supervisor, record: InstanceRecord) -> None:
 
 async def rescale(home: Home, record: InstanceRecord, wishes: Wishes, deadline_s: float) -> InstanceRecord:
     """Change the numbers of copies of a running instance, and wait until they are as wished and ready."""
-    here = {service_of(name) for name in record.services}
+    here = services_of(record.services)
     strange = sorted(set(wishes) - here)
     if strange:
         raise Rejected("bad_request", f"this instance runs no {', '.join(strange)}", hint="start it without --only")
@@ -251,7 +263,7 @@ async def _start_again(home: Home, record: InstanceRecord, plan: UpPlan, deadlin
     infos = await supervisor.processes()
     # Copies are the scaler's to start.
     services = [*dict.fromkeys([*map(service_of, record.services), *plan.services])]
-    names = [*([BROKER] if record.broker else []), *services]
+    names = [*([BROKER] if record.broker else []), *(name for name in services if not _let_go(name, infos))]
     resting = [name for name in names if name in infos and infos[name]["statename"] not in ("RUNNING", "STARTING")]
     if not resting:
         raise Rejected("already_running", home=str(home.root), pid=record.supervisor.pid)
@@ -283,7 +295,11 @@ async def _start_programs(
         record.supervisor,
         record.operator_url,
         record.broker or (ServiceRecord(Process(0, 0)) if BROKER in names else None),
-        {name: record.services.get(name, ServiceRecord(Process(0, 0))) for name in names if name != BROKER},
+        {
+            name: record.services.get(name, ServiceRecord(Process(0, 0)))
+            for name in (*names, *record.services)
+            if name != BROKER
+        },
     )
     loop = asyncio.get_running_loop()
     end, patient_until = loop.time() + deadline_s, loop.time() + _PATIENCE_S

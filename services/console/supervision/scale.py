@@ -58,6 +58,11 @@ def service_of(name: str) -> str:
     return service if service in SERVICES and number.isdecimal() else name
 
 
+def services_of(names: Iterable[str]) -> set[str]:
+    """The services that these copies are of: the first copy of one may be gone while others are there."""
+    return {service_of(name) for name in names}
+
+
 def expanded(services: Iterable[str], wishes: Mapping[str, Bounds]) -> list[str]:
     """The names of all copies to begin with, in starting order."""
     one = Bounds(1, 1)

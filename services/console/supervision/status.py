@@ -8,6 +8,7 @@ from services.console.home import Home, InstanceRecord, ServiceRecord
 from services.console.output import Output, columns, size
 from services.console.processes import alive, rss_bytes
 from services.console.serve import SERVICES
+from services.console.supervision.scale import services_of
 from services.runtime.redaction import masked
 
 HEADERS = ("SERVICE", "STATE", "PID", "HTTP", "RSS", "RESTARTS")
@@ -23,7 +24,8 @@ WITHOUT: Final = {
 
 def absent(record: InstanceRecord) -> dict[str, str]:
     """The services that this instance was started without, and what does not work therefore."""
-    return {name: WITHOUT.get(name, "what it does is refused") for name in SERVICES if name not in record.services}
+    here = services_of(record.services)
+    return {name: WITHOUT.get(name, "what it does is refused") for name in SERVICES if name not in here}
 
 
 def document(record: InstanceRecord) -> dict[str, Any]:

@@ -51,6 +51,14 @@ def test_every_command_teaches_with_an_example(words, app, capsys):
     assert wordless == [], f"{example} explains nothing about {wordless}"
 
 
+def test_the_help_of_run_does_not_promise_what_a_task_of_the_file_may_say_otherwise(capsys):
+    assert cli.run(["run", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Model for every call whose task names none itself" in text
+    for flag in ("--temperature", "--max-tokens", "--llm-timeout"):
+        assert "task does not say" in text.partition(flag)[2].partition(" --")[0], flag
+
+
 def test_the_help_of_all_commands_needs_no_command_module(capsys):
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out

@@ -70,10 +70,14 @@ async def answered(crew: Crew, corr_id: str) -> dict[str, Any]:
 
 
 async def facts(crew: Crew) -> tuple[LlmReserved, LlmPaid]:
-    found: list[Any] = []
-    async for record in crew.bus.history("HTDAG_EVT_LLM_WORKER", "htdag.v1.evt.llm-worker.ledger.all", 0):
-        found += crew.book._codec.decode(record.data).events
-    reserved, paid = found
+    async def both() -> list[Any] | None:
+        found: list[Any] = []
+        async for record in crew.bus.history("HTDAG_EVT_LLM_WORKER", "htdag.v1.evt.llm-worker.ledger.all", 0):
+            found += crew.book._codec.decode(record.data).events
+        return found if len(found) == 2 else None
+
+    # The ledger's state is ahead of its log until the commit is acknowledged.
+    reserved, paid = await eventually(both)
     return reserved, paid
 
 
