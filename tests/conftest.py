@@ -1,7 +1,7 @@
 """Fixtures that every test may use."""
 
-import gc
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -27,6 +27,8 @@ for name in [name for name in os.environ if name.startswith(FOREIGN) and name !=
 # The tests start some thousand processes of ours: each would compile all it imports, a third of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Whoever starts the tests in the background of a script has them ignore Ctrl-C, and everything that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: tests have a timeout of their own.
 # Drawing takes as long as the machine is busy: that says nothing about the code.
@@ -54,11 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.server)
     if hasattr(config, "workerinput"):
         items.sort(key=_patience)
-
-
-def pytest_collection_finish() -> None:
-    """What collecting made stays to the end: the garbage collector need not look at it again and again."""
-    gc.freeze()
 
 
 def _patience(item: pytest.Item) -> int:

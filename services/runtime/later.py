@@ -1,11 +1,14 @@
-"""A library that another one imports in case: it is read when something of it is first used, and mostly never.
+"""Libraries that another one imports in case: read when something of them is first used, or not at all.
 
 nats.py imports aiohttp for brokers behind WebSockets. That is a third of what a service imports before it is ready, and
 of what most commands do at all; brokers at ws:// are rare, and Docker's client is loaded only where there is an engine.
+structlog imports rich for tracebacks in colour, which we do not write: a fifth of the rest.
 """
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -25,3 +28,16 @@ class Later(ModuleType):
 def import_later(name: str) -> None:
     """From now on `import name` costs nothing until it is used; nothing changes when it is imported already."""
     sys.modules.setdefault(name, Later(name))
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """What is imported in here, and can do without the library `name`, does; everybody else has it as before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # so an import finds none
+    try:
+        yield
+    finally:
+        del sys.modules[name]

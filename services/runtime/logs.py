@@ -12,14 +12,17 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
 import msgspec
-import structlog
-from structlog.contextvars import merge_contextvars
-from structlog.tracebacks import ExceptionDictTransformer
 
 from contracts.errors import CATALOGUE
 from services.runtime import telemetry
+from services.runtime.later import without
 from services.runtime.redaction import HIDDEN, Masking, masked, named_items
 from services.runtime.secret_names import secret_under
+
+with without("rich"):
+    import structlog
+    from structlog.contextvars import merge_contextvars
+    from structlog.tracebacks import ExceptionDictTransformer
 
 Format = Literal["auto", "json", "text"]
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}

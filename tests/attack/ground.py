@@ -35,6 +35,7 @@ WRITING: Final = frozenset(
     ["commit", "merge", "stash", "tag", "branch", "switch", "checkout", "reset", "revert", "cherry-pick", "push"]
 )
 CODE: Final = Place("code", ())
+READY: Final = "ready\n"
 
 
 class Ground:
@@ -121,12 +122,15 @@ class Hands:
         self._process = self._started()
 
     def _started(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, __file__, str(self.folder), str(self.uid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        if process.stdout is None or process.stdout.readline() != READY:
+            raise RuntimeError("the process of the hands did not begin")
+        return process
 
     @property
     def pid(self) -> int:
@@ -184,6 +188,7 @@ class Hands:
 async def serve(folder: Path) -> None:
     """Answer one call per line."""
     grounds = {cgroups: Ground(folder / "w1", cgroups=cgroups) for cgroups in (True, False)}
+    print(READY, end="", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         call = json.loads(line)
         ground = grounds[call.pop("cgroups", True)]

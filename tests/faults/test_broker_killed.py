@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from contracts import streams, subjects
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
@@ -11,6 +13,8 @@ from services.runtime.pull import Delivery
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
+# A connection that dies in the broker's greeting is left to the garbage collector by nats-py.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 KILLS = 4
 
 

@@ -12,6 +12,7 @@ WITHOUT = """
 import sys
 import services.executor.service
 assert not [name for name in sys.modules if name.startswith("aiohttp.")], "nobody has used it"
+assert not [name for name in sys.modules if name.partition(".")[0] in ("rich", "pygments")], "logs have no colours"
 import warnings, inspect
 warnings.simplefilter("error"); inspect.getmodule(int); [hasattr(module, "__file__") for module in sys.modules.values()]
 assert not [name for name in sys.modules if name.startswith("aiohttp.")], "looking at it is no use of it"
@@ -23,6 +24,7 @@ USES = (
     "from aiohttp import web; assert web.Application",
     "from nats.aio.transport import aiohttp; assert aiohttp.ClientSession is __import__('aiohttp').ClientSession",
     "import aiodocker; assert aiodocker.Docker",
+    "import services.runtime.logs; from rich.traceback import Traceback",
 )
 
 THERE_AND_BACK = """
@@ -45,7 +47,7 @@ def python(program: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_a_service_that_uses_no_web_socket_does_not_import_what_would_serve_them() -> None:
+def test_a_service_imports_neither_web_sockets_nor_colours() -> None:
     assert python(WITHOUT) == (0, "")
 
 
