@@ -111,7 +111,15 @@ class LlmReleased(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     reason: str
 
 
-LedgerEvent = LlmReserved | LlmTakenOver | LlmPaid | LlmReleased
+class LlmReused(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.reused.v1"):
+    """A call was asked for once more and got the answer that the journal holds: nothing is paid for that."""
+
+    corr_id: str
+    at_ms: int
+    worker_id: str
+
+
+LedgerEvent = LlmReserved | LlmTakenOver | LlmPaid | LlmReleased | LlmReused
 
 
 # What queries take and answer --------------------------------------------------------------------------------------
@@ -129,7 +137,10 @@ class LedgerQuery(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One call in the ledger. `reserved_usd_micros` is what it was held for; `cost_usd_micros` counts when paid."""
+    """One call in the ledger. `reserved_usd_micros` is what it was held for; `cost_usd_micros` counts when paid.
+
+    `answers` is how often whoever asked was answered: once for the payment, and once for each time it was asked again.
+    """
 
     corr_id: str
     status: Literal["reserved", "paid", "released"]
@@ -147,6 +158,7 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     reserved_tokens: int = 0
     reason: str = ""
     estimated: bool = False
+    answers: int = 0
 
 
 class LedgerView(msgspec.Struct, frozen=True, omit_defaults=False):

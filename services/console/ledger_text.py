@@ -60,6 +60,7 @@ def ledger_text(found: Mapping[str, Any], output: Output) -> str:
             row["prompt_tokens"] + row["completion_tokens"],
             None if row["reserved_usd_micros"] is None else money(row["reserved_usd_micros"]),
             _cost(row),
+            row.get("answers") or None,
             row["reason"],
         )
         for row in found["rows"]
@@ -69,7 +70,7 @@ def ledger_text(found: Mapping[str, Any], output: Output) -> str:
         sums += f"  and {found['cost_unknown']} of unknown cost ({COUNTED})"
     if found["reserved"]:
         sums += f"  reserved {money(found['reserved_usd_micros'])} for {found['reserved']}"
-    table = columns(("AT", "STATE", "CALL", "MODEL", "TOKENS", "HELD", "COST", "REASON"), rows)
+    table = columns(("AT", "STATE", "CALL", "MODEL", "TOKENS", "HELD", "COST", "ANSWERS", "REASON"), rows)
     return f"{table}\n{sums}" if rows else sums
 
 

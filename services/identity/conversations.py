@@ -15,6 +15,7 @@ from contracts.subjects import conversation
 from services.identity.accounts import Claim
 from services.runtime.bus import Bus
 from services.runtime.ids import Ids
+from services.runtime.rpc import Caller
 
 SESSION_CHARS_MAX: Final = 128
 
@@ -22,35 +23,27 @@ SESSION_CHARS_MAX: Final = 128
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who is about to prove being whom. `barred` is a code for somebody who may not answer these gates at all.
 
-    One that is `over` ended badly, and says only of which gates its session spoke. `mixed` is one in a session that
-    spoke of other gates before: somebody else may have begun it, for whoever still means those.
+    `asker` says over which connection this turn came: sessions have names that others may know.
     """
 
     account: str
     shadow: bool = False
     gates: list[GateRef] = []
     barred: str = ""
-    over: bool = False
-    mixed: bool = False
+    asker: str = ""
 
     @property
     def claim(self) -> Claim:
         """The account as it is judged."""
         return Claim(self.account, self.shadow)
 
-    def follows(self, before: "Turn | None") -> "Turn":
-        """The same in a session whose last conversation was this one, if it had one that ended badly."""
-        if before is None:
-            return self
-        return msgspec.structs.replace(self, mixed=before.mixed or _ids(before.gates) != _ids(self.gates))
 
-    def ended(self) -> "Turn":
-        """What is remembered of it unless it ends well."""
-        return Turn("", gates=self.gates, over=True, mixed=self.mixed)
+def asker_of(caller: Caller) -> str:
+    """The connection that a request came over, as a digest: its client takes all its answers in one inbox.
 
-
-def _ids(gates: list[GateRef]) -> set[str]:
-    return {gate.approval_id for gate in gates}
+    The inbox of a client has a name that nobody else can guess; only the last token is that of the request.
+    """
+    return sha256(caller.reply.rpartition(".")[0].encode()).hexdigest()
 
 
 _DECODE: Final = msgspec.json.Decoder(Turn).decode
@@ -70,7 +63,7 @@ class Conversations:
         return asked or self._ids.new()
 
     async def recall(self, purpose: str, session: str) -> Turn | None:
-        """The first turn of this conversation, or what is left of the last one; None when there was none."""
+        """The first turn of this conversation; None when there was none."""
         record = await self._bus.last(CONVERSATIONS, _subject(purpose, session))
         return _DECODE(record.data) if record is not None and record.data else None
 

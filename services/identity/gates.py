@@ -28,7 +28,7 @@ from services.identity.accounts import Accounts, Verdict
 from services.identity.approval.decider import ApprovalCommand, NoteRefusal, check_answerable
 from services.identity.approval.state import Approval
 from services.identity.conversation import checked_text, is_agent, refused, told
-from services.identity.conversations import Conversations, Turn
+from services.identity.conversations import Conversations, Turn, asker_of
 from services.identity.names import key_of
 from services.identity.proofs import Proof, Proofs
 from services.runtime.actor import ActorHost
@@ -64,12 +64,9 @@ class Gates:
     ) -> Said:
         session, text = self._conversations.session(session), checked_text(text)
         turn = await self._conversations.recall(purpose, session)
-        if turn is not None and not turn.over:
-            await self._conversations.remember(purpose, session, turn.ended())
-            said = await self._answer(purpose, session, text, turn, gates, reason, caller)
-            if said.state == "confirmed":
-                await self._conversations.forget(purpose, session)
-            return said
+        if turn is not None:
+            await self._conversations.forget(purpose, session)
+            return await self._answer(purpose, session, text, turn, gates, reason, caller)
         shown = _checked(gates)
         try:
             requests = await self._open(shown)
@@ -84,7 +81,7 @@ class Gates:
         if not text.strip():
             return Said(session=session, state="await_name", say=ASK_NAME, gates=_shown(requests, "open"))
         claim = await self._accounts.claim(text)
-        begun = Turn(claim.actor_id, claim.shadow, shown, barred).follows(turn)
+        begun = Turn(claim.actor_id, claim.shadow, shown, barred, asker_of(caller))
         await self._conversations.remember(purpose, session, begun)
         return Said(session=session, state="await_code", say=ASK_CODE, gates=_shown(requests, "open"))
 
@@ -95,7 +92,7 @@ class Gates:
             if is_agent(caller) or await self._accounts.kind_of(turn.claim) == "agent":
                 await self._note(turn, "agent_cannot_approve", caller)
                 raise Rejected("agent_cannot_approve")
-            _check_same(turn, said)
+            _check_same(turn, said, asker_of(caller))
             requests = await self._open(turn.gates)
             if turn.barred:
                 await self._note(turn, turn.barred, caller)
@@ -158,10 +155,14 @@ def _checked(gates: Sequence[GateRef]) -> list[GateRef]:
     return list(distinct.values())
 
 
-def _check_same(turn: Turn, said: Sequence[GateRef]) -> None:
-    """What is said with the code must be what was shown with the name; it may go unsaid where nothing else was."""
-    if turn.mixed and not said:
-        raise Rejected("approval_stale", "this session spoke of other gates before: say the gates with the code")
+def _check_same(turn: Turn, said: Sequence[GateRef], asker: str) -> None:
+    """What is said with the code must be what was shown with the name.
+
+    It may go unsaid only by whoever was shown it: somebody else may have begun another conversation in the session.
+    """
+    if not said and asker != turn.asker:
+        text = "the name was said over another connection: say the gates with the code"
+        raise Rejected("approval_stale", text)
     digests = {gate.approval_id: gate.digest for gate in turn.gates}
     if said and {gate.approval_id for gate in said} != set(digests):
         raise Rejected("approval_stale", "these are not the gates that were shown with the name")

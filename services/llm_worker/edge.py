@@ -6,6 +6,7 @@ inbox receives is the answer. What is refused is answered at once. Without an in
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -58,10 +59,20 @@ class _Refusal(msgspec.Struct, frozen=True):
 
 
 class Edge:
-    """Takes requests in. `log` is structlog's."""
+    """Takes requests in. `log` is structlog's; `reused` hears of each `corr_id` that was answered once more."""
 
-    def __init__(self, *, bus: Bus, journal: Journal, resolver: Resolver, config: Config, ids: Ids, log: Any) -> None:
-        self._bus, self._journal, self._resolver = bus, journal, resolver
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        journal: Journal,
+        resolver: Resolver,
+        config: Config,
+        ids: Ids,
+        log: Any,
+        reused: Callable[[str], None],
+    ) -> None:
+        self._bus, self._journal, self._resolver, self._reused = bus, journal, resolver, reused
         self._config, self._ids, self._log = config, ids, log
         self._subscriptions: list[Subscription] = []
         self._pending: set[asyncio.Future[Any]] = set()
@@ -175,6 +186,7 @@ class Edge:
             if first is not None and first.headers.get(HEADER_WRITE) == write:
                 return  # it came before as this very write: a worker answers it
             reply(self._bus, self._log, message.reply, await self._earlier_answer(message, request, write, first))
+            self._reused(request.corr_id)
         except Rejected as error:
             self._refuse(message, error, request.model_id, request)
         except Exception:  # the edge of one request: whoever asked must not wait for ever

@@ -62,7 +62,7 @@ async def build(app: App) -> None:
         worker_id=app.instance,
         cashier=ledger.cashier,
     )
-    edge = Edge(bus=app.bus, journal=journal, resolver=resolver, config=config, ids=app.ids, log=app.log)
+    edge = _edge(app, config, journal, resolver, ledger)
     heart = Heart(
         bus=app.bus,
         clock=app.clock,
@@ -91,6 +91,18 @@ async def build(app: App) -> None:
     _say_what_answers(app, models, providers)
     if config.preload:
         await providers.embedded.load()
+
+
+def _edge(app: App, config: Config, journal: Journal, resolver: Resolver, ledger: Opened) -> Edge:
+    return Edge(
+        bus=app.bus,
+        journal=journal,
+        resolver=resolver,
+        config=config,
+        ids=app.ids,
+        log=app.log,
+        reused=ledger.cashier.reused,
+    )
 
 
 def _caller(

@@ -211,6 +211,8 @@ class Worker:
         if entry is None or not settles(entry, flight.request_seq):
             return False
         self._metrics.inc("htdag_llm_reused_total", model=flight.resolved.config.provider)
+        if flight.waiters[0].delivery.delivered == 1:  # not the same request, come again after a worker's death
+            self._cashier.reused(flight.key.corr_id)
         self._hand_over(flight, entry.data, self._cashier.close_journaled(flight, entry))
         return True
 

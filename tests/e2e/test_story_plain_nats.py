@@ -13,7 +13,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tests.e2e.instance import Instance
+from tests.e2e.instance import Instance, Said
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -86,7 +86,12 @@ async def test_a_plain_nats_user_has_a_completion_a_stream_and_the_same_answer_a
     assert [answer["output"] for answer in answers] == [said["output"]]
 
     assert await ask(client, f"llm.req.{MODEL}", REQUEST) == first
-    told = await asyncio.to_thread(instance, "llm", "ledger", "c1", "--json")
+
+    async def both_answers() -> Said | None:
+        said = await asyncio.to_thread(instance, "llm", "ledger", "c1", "--json")
+        return said if said.document["rows"][0]["answers"] == 2 else None
+
+    told = await eventually(both_answers)
     (row,) = told.document["rows"]
     assert (row["status"], row["cost_usd_micros"]) == ("paid", said["cost_usd_micros"])
     assert row["reserved_usd_micros"] > row["cost_usd_micros"] > 0

@@ -16,7 +16,7 @@ from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
 from services.llm_worker.journal import Key, settles
 from services.llm_worker.ledger.book import Book
-from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve
+from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve, Reuse
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.past import Past
 from services.llm_worker.ledger.state import Open
@@ -158,6 +158,10 @@ class Cashier:
             return None
         return self._close_recorded(flight.key, entry, flight.request_seq, flight)
 
+    def reused(self, corr_id: str) -> None:
+        """Somebody asked for a call once more and has its answer: for the ledger's readers, nobody waits for it."""
+        self.book.note(Reuse(corr_id, self.worker_id)).add_done_callback(_unheard)
+
     def close_orphan(self, corr_id: str, left: Open, entry: Recorded | None) -> Closing:
         """What a dead worker left: paid if its answer is journaled, released else, and only if it is still the same."""
         key = Key(left.run_id, left.node_id, corr_id)
@@ -231,6 +235,12 @@ class Cashier:
             epic_id=charge.epic_id,
             budgets=tuple(budget.key for budget in charge.budgets),
         )
+
+
+def _unheard(noted: Closing) -> None:
+    """Nobody waits for it: also not for its failure."""
+    if not noted.cancelled():
+        noted.exception()
 
 
 def _with_dispute(bill: Pay, disputed: Disputed | None) -> Pay:

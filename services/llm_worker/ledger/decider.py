@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from contracts.errors import Rejected
-from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
+from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmReused, LlmTakenOver
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.state import (
     ALL,
@@ -87,7 +87,14 @@ class Release(NamedTuple):
     request_seq: int = 0
 
 
-LedgerCommand = Reserve | Pay | Release
+class Reuse(NamedTuple):
+    """A call was asked for once more, and answered from the journal."""
+
+    corr_id: str
+    worker_id: str
+
+
+LedgerCommand = Reserve | Pay | Release | Reuse
 
 
 class Later(Rejected):
@@ -112,6 +119,8 @@ def decide(command: LedgerCommand, ledger: Ledger, now_ms: int) -> Sequence[Ledg
             if command.request_seq and command.request_seq != entry.request_seq:
                 return ()
             return (LlmReleased(command.corr_id, now_ms, command.worker_id, command.reason),)
+        case Reuse():
+            return (LlmReused(command.corr_id, now_ms, command.worker_id),)
 
 
 def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:

@@ -5,7 +5,16 @@ from typing import Final
 
 import msgspec
 
-from contracts.ledger import LedgerEvent, LedgerQuery, LedgerRow, LedgerView, LlmPaid, LlmReleased, LlmReserved
+from contracts.ledger import (
+    LedgerEvent,
+    LedgerQuery,
+    LedgerRow,
+    LedgerView,
+    LlmPaid,
+    LlmReleased,
+    LlmReserved,
+    LlmReused,
+)
 from services.runtime.clock import rfc3339
 
 ROWS_MAX: Final = 1_000
@@ -29,6 +38,10 @@ class Rows:
         """Take in what happened next."""
         for event in events:
             before = self._rows.get(event.corr_id)
+            if isinstance(event, LlmReused):
+                if before is not None:
+                    self._rows[event.corr_id] = msgspec.structs.replace(before, answers=before.answers + 1)
+                continue
             row = _row(before, event)
             if row is None or not self._fits(row, _day(before, event)):
                 continue
@@ -125,6 +138,7 @@ def _row(before: LedgerRow | None, event: LedgerEvent) -> LedgerRow | None:
                 completion_tokens=event.completion_tokens,
                 cost_usd_micros=event.cost_usd_micros,
                 estimated=event.estimated,
+                answers=row.answers + 1,
             )
         case LlmReleased():
             return None if before is None else change(before, status="released", at=at, reason=event.reason)

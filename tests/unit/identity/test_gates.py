@@ -1,6 +1,7 @@
 """Approval gates on a real broker: requested by the durable mailbox, released by a fresh code, answered once."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -8,7 +9,9 @@ import pytest
 
 from contracts.approval import RequestApproval
 from contracts.streams import COMMANDS, CONVERSATIONS, DEAD_LETTERS
-from contracts.subjects import command, dead_letter
+from contracts.subjects import command, dead_letter, rpc
+from services.runtime import nats_client
+from services.runtime.bus import Bus
 from services.runtime.signatures import signature_ok
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import ACTION, Hall
@@ -120,28 +123,59 @@ async def test_what_can_be_no_digest_is_refused_and_kept_nowhere(hall: Hall):
     assert max(map(len, kept), default=0) < 1_000
 
 
-@pytest.mark.parametrize("verb", ["approval.converse", "approval.deny"])
-async def test_who_knows_a_sessions_name_gives_no_code_another_gate(hall: Hall, verb: str):
+@pytest.fixture
+async def mallory(hall: Hall) -> AsyncIterator[Bus]:
+    """Somebody else at the broker, who knows how others name their sessions."""
+    bus = Bus(await nats_client.connect(hall.server.url, name="mallory"))
+    await bus.start()
+    yield bus
+    await bus.close()
+
+
+VERBS = pytest.mark.parametrize("verb", ["approval.converse", "approval.deny"])
+
+
+def saying(bus: Bus, verb: str) -> Callable[..., Awaitable[Any]]:
+    async def say(text: str, gate: str = "", session: str = "vic") -> Any:
+        body = {"session": session, "text": text, **({"approval_id": gate} if gate else {})}
+        return await bus.call(rpc("identity", *verb.split(".")), body, timeout_s=15)
+
+    return say
+
+
+@VERBS
+async def test_who_knows_a_sessions_name_gives_no_code_another_gate(hall: Hall, mallory: Bus, verb: str):
     """The victim names the gate in the first turn only; somebody else spoils the conversation and begins another."""
     await hall.enrol()
     for gate in ("apr-good", "apr-evil"):
         await hall.request(gate, task_id=gate)
-
-    async def say(text: str, gate: str = "") -> Any:
-        return await hall.ask(verb, session="vic", text=text, **({"approval_id": gate} if gate else {}))
-
-    assert (await say("aka", "apr-good"))["state"] == "await_code"
-    for _ in range(2):  # a second time, so that the last gates of this session are the evil ones already
-        assert (await say("", "apr-evil"))["state"] == "refused"
-        assert (await say("aka", "apr-evil"))["state"] == "await_code"
-    said = await say(hall.code())
+    victim, other = saying(hall.bus, verb), saying(mallory, verb)
+    assert (await victim("aka", "apr-good"))["state"] == "await_code"
+    assert (await other("", "apr-evil"))["code"] == "approval_stale"
+    assert (await other("aka", "apr-evil"))["state"] == "await_code"
+    said = await victim(hall.code())
     assert (said["state"], said["code"]) == ("refused", "approval_stale")
     assert "say the gates with the code" in said["say"]
     assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
-    # No code was looked at: whoever says which gate it is for goes on with the same one.
-    await say("aka", "apr-good")
-    assert (await say(hall.code(), "apr-good"))["state"] == "confirmed"
+    # No code was looked at: whoever says which gate it is for goes on with the same one, over any connection.
+    await victim("aka", "apr-good")
+    assert (await other(hall.code(), "apr-good"))["state"] == "confirmed"
     assert await hall.status("apr-evil") == "open"
+
+
+@VERBS
+async def test_no_conversation_of_others_that_ended_well_makes_a_session_theirs(hall: Hall, mallory: Bus, verb: str):
+    await hall.enrol()
+    for gate in ("apr-good", "apr-own", "apr-evil"):
+        await hall.request(gate, task_id=gate)
+    victim, other = saying(hall.bus, verb), saying(mallory, verb)
+    await victim("aka", "apr-good")
+    await other("", "apr-own")
+    await other("aka", "apr-own")
+    assert (await other(hall.code(-1), "apr-own"))["state"] == "confirmed"
+    assert (await other("aka", "apr-evil"))["state"] == "await_code"
+    assert (await victim(hall.code()))["code"] == "approval_stale"
+    assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
 
 
 async def test_a_code_is_for_all_of_the_gates_that_are_said_with_it_and_no_more(hall: Hall):

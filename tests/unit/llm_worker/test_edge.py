@@ -24,7 +24,15 @@ async def edge(bus: Bus) -> Edge:
     await crew.worker.start()
     resolver = Resolver(ModelTable(Config(), {}))
     log = structlog.get_logger()
-    edge = Edge(bus=bus, journal=crew.journal, resolver=resolver, config=Config(), ids=CountingIds(), log=log)
+    edge = Edge(
+        bus=bus,
+        journal=crew.journal,
+        resolver=resolver,
+        config=Config(),
+        ids=CountingIds(),
+        log=log,
+        reused=crew.worker._cashier.reused,
+    )
     await edge.start()
     return edge
 

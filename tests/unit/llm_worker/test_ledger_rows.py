@@ -4,7 +4,16 @@ from typing import Any
 
 from msgspec import structs
 
-from contracts.ledger import LedgerEvent, LedgerQuery, LedgerView, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
+from contracts.ledger import (
+    LedgerEvent,
+    LedgerQuery,
+    LedgerView,
+    LlmPaid,
+    LlmReleased,
+    LlmReserved,
+    LlmReused,
+    LlmTakenOver,
+)
 from services.llm_worker.ledger import rows
 from services.llm_worker.ledger.rows import Rows
 from services.llm_worker.ledger.state import DAY_MS, day_of
@@ -50,6 +59,14 @@ def test_a_task_has_sums_of_its_own():
     view = told(*story, run_id="r", task_id="t0")
     assert (view.calls, view.cost_usd_micros) == (3, 15)
     assert told(*story, run_id="other", task_id="t0").calls == 0
+
+
+def test_answers_are_counted_beside_what_is_paid():
+    again = [LlmReused("c", MORNING_MS + number * DAY_MS, "w2") for number in range(2)]
+    view = told(reserved(), paid(), *again, LlmReused("other", MORNING_MS, "w2"))
+    assert [(row.corr_id, row.status, row.answers) for row in view.rows] == [("c", "paid", 3)]
+    assert (view.calls, view.cost_usd_micros) == (1, 5)
+    assert told(reserved(), paid(), *again, day=TOMORROW).rows == []
 
 
 def test_unknown_cost_is_counted_and_never_added():
