@@ -17,6 +17,7 @@ from services.llm_worker.config import Config
 from services.llm_worker.crowd import Crowd
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
+from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.listening import Heard, TokenStream
 from services.llm_worker.load import Load
@@ -25,7 +26,6 @@ from services.llm_worker.providers.bounds import OVERRAN, of_output
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.retrying import asked_again
-from services.llm_worker.structured import check_answer
 from services.llm_worker.tool_calls import normalised
 from services.runtime import faults
 from services.runtime.bus import Bus
@@ -56,8 +56,9 @@ class Caller:
         metrics: Metrics,
         log: Any,
         cashier: Cashier,
+        judge: Judge,
     ) -> None:
-        self._bus, self._providers, self._cashier = bus, providers, cashier
+        self._bus, self._providers, self._cashier, self._judge = bus, providers, cashier, judge
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
@@ -91,6 +92,8 @@ class Caller:
 
     async def _recorded_or_asked(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         request, asked = flight.request, flight.resolved
+        if request.params.response_schema is not None:
+            await self._judge.check_schema(request.params.response_schema)
         if request.params.cache:
             recorded = await self._cache.find(request, asked)
             if recorded is not None:
@@ -238,7 +241,7 @@ class Caller:
             except Exception:
                 self._log.exception("call_not_told", corr_id=flight.key.corr_id)
             if request.params.response_schema is not None and not heard.tool_calls:
-                check_answer(request.params.response_schema, "".join(heard.parts), heard.reason)
+                await self._judge.check_answer(request.params.response_schema, "".join(heard.parts), heard.reason)
         return self._answer_of(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
 
     def _answer_of(self, flight: Flight, heard: Heard, bill: Bill, latency_ms: float) -> LlmAnswer:

@@ -18,7 +18,6 @@ from contracts.limits import (
 from contracts.llm import LegacyLlmRequest, LlmError, LlmInput, LlmParams, LlmRequest
 from contracts.subjects import ID, check_id
 from services.llm_worker.models import same_model
-from services.llm_worker.structured import check_schema
 from services.runtime.intake import deeper_than, field_of
 
 T = TypeVar("T")
@@ -158,8 +157,6 @@ def check_request(request: LlmRequest) -> None:
     _check_range("params.timeout_ms", params.timeout_ms, 1, LLM_TIMEOUT_MAX_MS)
     if params.top_p is not None:
         _check_range("params.top_p", params.top_p, 0.0, 1.0)
-    if params.response_schema is not None:
-        check_schema(params.response_schema)
 
 
 def _check_messages(messages: list[dict[str, Any]]) -> None:

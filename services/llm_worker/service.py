@@ -15,6 +15,7 @@ from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
 from services.llm_worker.health import Heart, Registry, call_the_roll, recall_the_gone
 from services.llm_worker.journal import Journal
+from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.opening import Opened, open_ledger
 from services.llm_worker.load import watch_pending
 from services.llm_worker.models import LOCAL, ModelTable
@@ -114,6 +115,8 @@ def _caller(
     breakers: Breakers,
     ledger: Opened,
 ) -> Caller:
+    judge = Judge(app.log)
+    app.on_stop(judge.close)
     return Caller(
         bus=app.bus,
         providers=providers,
@@ -126,6 +129,7 @@ def _caller(
         metrics=app.metrics,
         log=app.log,
         cashier=ledger.cashier,
+        judge=judge,
     )
 
 

@@ -22,7 +22,6 @@ from services.llm_worker.providers.bounds import Allowance, of_wire
 from services.llm_worker.providers.counting import beside_caches
 from services.llm_worker.providers.failures import said
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece
-from services.llm_worker.structured import in_words
 from services.runtime.held_secrets import CHARS_MAX, without_held
 
 LINE_BYTES_MAX: Final = 8 << 20
@@ -38,6 +37,7 @@ _SIGNS: Final = (
 )
 """Programs have no codes for what went wrong, only words."""
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class CliProvider:
@@ -67,7 +67,7 @@ class CliProvider:
         """The answer as the program prints it."""
         system, prompt = _prompt(call.request.input.messages)
         if call.request.params.response_schema is not None:
-            prompt = f"{prompt}\n\n{in_words(call.request.params.response_schema)}"
+            prompt = f"{prompt}\n\n{_shape(call.request.params.response_schema)}"
         async with AsyncExitStack() as stack:
             path = ""
             if any("{system_file}" in word for word in call.resolved.config.argv):
@@ -133,6 +133,11 @@ def _private_file(text: str) -> Iterator[str]:
         file.write(text)
         file.flush()
         yield file.name
+
+
+def _shape(schema: dict[str, Any]) -> str:
+    told = _ENCODE(schema).decode()
+    return f"Answer with one JSON value that keeps to this JSON schema, and nothing else:\n{told}"
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:

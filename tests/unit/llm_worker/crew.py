@@ -16,6 +16,7 @@ from services.llm_worker.calling import Caller
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.journal import Journal
+from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.decider import LEDGER
@@ -91,6 +92,7 @@ class Crew:
         self.breakers = Breakers(
             bus=bus, config=config, clock=clock, metrics=self.metrics, log=log, worker_id=worker_id
         )
+        self.judge = Judge(log)
         self.caller = Caller(
             bus=bus,
             providers=self.providers,
@@ -103,6 +105,7 @@ class Crew:
             metrics=self.metrics,
             log=log,
             cashier=self.cashier,
+            judge=self.judge,
         )
         self.worker = Worker(
             bus=bus,

@@ -1,16 +1,17 @@
 """Answers with a shape: schemas that can judge, those that cannot, and answers that keep to one or do not."""
 
-import time
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog
 
 from contracts.errors import Rejected
 from services.llm_worker.config import Config
+from services.llm_worker.judging.judge import CHILDREN_MAX, FIELD, SHOWN_CHARS_MAX, Judge
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.providers.mock import MockProvider
-from services.llm_worker.structured import FIELD, SHOWN_CHARS_MAX, check_answer, check_schema, in_words
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
@@ -26,16 +27,23 @@ COLOUR = {
 TREE = {"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}}
 
 
-def refused(schema: dict[str, Any]) -> Rejected:
+@pytest.fixture
+async def judge() -> AsyncIterator[Judge]:
+    made = Judge(structlog.get_logger())
+    yield made
+    await made.close()
+
+
+async def refused(judge: Judge, schema: dict[str, Any]) -> Rejected:
     with pytest.raises(Rejected) as caught:
-        check_schema(schema)
+        await judge.check_schema(schema)
     assert (caught.value.code, caught.value.detail["field"]) == ("invalid_request", FIELD)
     return caught.value
 
 
-def wrong(schema: dict[str, Any], output: str, reason: str = "stop") -> Rejected:
+async def wrong(judge: Judge, schema: dict[str, Any], output: str, reason: str = "stop") -> Rejected:
     with pytest.raises(Rejected) as caught:
-        check_answer(schema, output, reason)
+        await judge.check_answer(schema, output, reason)
     assert caught.value.code == "output_invalid"
     return caught.value
 
@@ -47,8 +55,8 @@ def bomb(steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schema", [{}, COLOUR, TREE, {"$ref": "#"}, bomb(3), {"pattern": "^(?=a)b$"}, {"enum": [1]}])
-def test_schemas_that_can_judge(schema):
-    check_schema(schema)
+async def test_schemas_that_can_judge(judge, schema):
+    await judge.check_schema(schema)
 
 
 @pytest.mark.parametrize(
@@ -58,19 +66,17 @@ def test_schemas_that_can_judge(schema):
         ({"properties": {"a": {"pattern": "("}}}, "regex"),
         ({"$ref": "http://127.0.0.1:1/schema"}, "not part of the schema"),
         ({"items": {"$ref": "file:///etc/passwd"}}, "not part of the schema"),
-        ({"$ref": "#anchor"}, "#/$defs/name"),
         ({"$ref": "#/$defs/missing"}, "missing"),
-        (bomb(40), "too many schemas"),
     ],
 )
-def test_schemas_that_cannot_judge_are_refused_before_anything_is_paid(schema, says):
-    assert says in refused(schema).message
+async def test_schemas_that_cannot_judge_are_refused_before_anything_is_paid(judge, schema, says):
+    assert says in (await refused(judge, schema)).message
 
 
-def test_an_answer_that_keeps_to_it_passes():
-    check_answer(COLOUR, '{"colour": "red"}', "stop")
-    check_answer(TREE, '{"next": {"next": {}}}', "stop")
-    check_answer({}, "3", "stop")
+async def test_an_answer_that_keeps_to_it_passes(judge):
+    await judge.check_answer(COLOUR, '{"colour": "red"}', "stop")
+    await judge.check_answer(TREE, '{"next": {"next": {}}}', "stop")
+    await judge.check_answer({}, "3", "stop")
 
 
 @pytest.mark.parametrize(
@@ -78,37 +84,75 @@ def test_an_answer_that_keeps_to_it_passes():
     [
         ("red", "no JSON"),
         ("", "no JSON"),
+        ("NaN", "no JSON"),
         ('```json\n{"colour":"red"}\n```', "no JSON"),
         ('{"colour":3}', "at /colour"),
         ("{}", '"colour" is a required property'),
         ('{"colour":"red","more":1}', "more"),
-        ("[" * 100 + "]" * 100, "nested too deep"),
+        ("[" * 100_000 + "]" * 100_000, "no JSON"),
+        ("[" * 300 + "]" * 300, ""),
     ],
 )
-def test_an_answer_that_does_not_is_refused_and_shown(output, says):
-    error = wrong(COLOUR, output)
+async def test_an_answer_that_does_not_is_refused_and_shown(judge, output, says):
+    error = await wrong(judge, COLOUR, output)
     assert says in error.message
-    assert (error.detail["output"], error.detail["finish_reason"]) == (output, "stop")
+    assert (error.detail["output"], error.detail["finish_reason"]) == (output[:SHOWN_CHARS_MAX], "stop")
 
 
-def test_what_is_shown_of_it_is_bounded_and_what_was_cut_off_says_so():
-    error = wrong(COLOUR, '{"colour":"' + "x" * 10_000, "length")
+async def test_what_is_shown_of_it_is_bounded_and_what_was_cut_off_says_so(judge):
+    error = await wrong(judge, COLOUR, '{"colour":"' + "x" * 10_000, "length")
     assert len(error.detail["output"]) == SHOWN_CHARS_MAX
     assert "max_tokens" in error.to_wire()["hint"]
-    long = wrong({"type": "integer"}, '"' + "x" * 100_000 + '"')
+    long = await wrong(judge, {"type": "integer"}, '"' + "x" * 100_000 + '"')
     assert len(long.message) < 2 * SHOWN_CHARS_MAX
 
 
-def test_a_pattern_that_tries_for_ever_does_not_hold_the_worker_up():
-    schema = {"type": "string", "pattern": r"^(a|aa)+(?<!b)$"}
-    check_schema(schema)
-    began_s = time.process_time()
-    wrong(schema, '"' + "a" * 60 + '!"')
-    assert time.process_time() - began_s < 1
+BRANCHES = {"$ref": "#/$defs/n", "$defs": {"n": {"oneOf": [
+    {"properties": {"a": {"$ref": "#/$defs/n"}}},
+    {"required": ["z"], "properties": {"a": {"$ref": "#/$defs/n"}, "b": {}}},
+]}}}  # fmt: skip
+"""Each level of an answer doubles the work."""
+DYNAMIC = {
+    "$dynamicRef": "#a0",
+    "$defs": {
+        **{
+            f"a{step}": {"$dynamicAnchor": f"a{step}", "allOf": [{"$dynamicRef": f"#a{step + 1}"}] * 2}
+            for step in range(40)
+        },
+        "a40": {"$dynamicAnchor": "a40", "type": "object"},
+    },
+}
+CHAIN = {
+    "$ref": "#/$defs/a0",
+    "$defs": {
+        **{f"a{step}": {"$ref": f"#/$defs/a{step + 1}"} for step in range(100_000)},
+        "a100000": {"type": "integer"},
+    },
+}
 
 
-def test_a_model_without_schemas_is_told_in_words():
-    assert in_words({"type": "integer"}).endswith('\n{"type":"integer"}')
+@pytest.mark.parametrize(
+    ("schema", "output"),
+    [(BRANCHES, '{"a":' * 40 + "1" + "}" * 40), (DYNAMIC, "{}"), (bomb(40), "{}"), (CHAIN, '"x"')],
+    ids=["recursion", "dynamic references", "references", "a chain"],
+)
+async def test_what_would_take_for_ever_holds_nobody_up(judge, schema, output):
+    """The loop goes on meanwhile, other answers are judged, and the judge is there again afterwards."""
+    asking = asyncio.create_task(wrong(judge, schema, output))
+    await asyncio.wait_for(judge.check_answer(COLOUR, '{"colour": "red"}', "stop"), 5)
+    error = await asking
+    assert error.detail["output"] == output[:SHOWN_CHARS_MAX]
+    await judge.check_answer(COLOUR, '{"colour": "red"}', "stop")
+
+
+async def test_who_asked_and_gave_up_leaves_no_process_behind(judge):
+    asking = asyncio.create_task(judge.check_answer(BRANCHES, '{"a":' * 40 + "1" + "}" * 40, "stop"))
+    await eventually(lambda: judge._places._value < CHILDREN_MAX and not asking.done())
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await judge.close()
+    assert not judge._ending
 
 
 @pytest.fixture
@@ -120,6 +164,7 @@ async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
     crew.providers._by_kind["mock"] = MockProvider()
     await crew.worker.start()
     yield crew
+    await crew.judge.close()
     await bus.close()
 
 
