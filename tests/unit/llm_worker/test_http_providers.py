@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -225,7 +225,7 @@ def body(block: dict, delta: dict, stop: str) -> str:
     return events_of(steps)
 
 
-def events_of(steps: list[dict]) -> str:
+def events_of(steps: Sequence[Any]) -> str:
     """Anthropic's events as they stand on the wire."""
     return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
 
