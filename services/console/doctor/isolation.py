@@ -10,11 +10,14 @@ from urllib.parse import urlsplit
 from services.console.doctor.finding import Finding
 from services.console.home import Home
 from services.console.processes import alive
-from services.runtime.environment import PROVIDER_KEYS, foreign
+from services.console.supervision.scale import service_of
+from services.runtime.environment import foreign
 
 SCALER: Final = "scaler"
 CONFINED: Final = frozenset({"planner", "executor", "identity"})
 """Services that speak to the broker only, and start nothing but Lua children."""
+_BROKERS: Final = ("nats", "HTDAG_OPERATOR_PASSWORD")
+"""The broker of a server that somebody set up by hand is told the operator's password."""
 _ESTABLISHED: Final = "01"
 _LISTENS: Final = "0A"
 
@@ -38,15 +41,16 @@ def isolation(home: Home) -> list[Finding]:
         if alive(service.process):
             found.append(_service(name, service.process.pid, broker_port))
     if record.broker is not None and alive(record.broker.process):
-        found.append(_told("nats", _secrets("nats", record.broker.process.pid), "no key of a provider"))
+        found.append(_told("nats", _secrets("nats", record.broker.process.pid), "no secret of a service"))
     found += [_told(SCALER, _secrets(SCALER, pid), "no secret of a service") for pid in _scalers(record.supervisor.pid)]
     return found
 
 
 def _service(name: str, pid: int, broker_port: int) -> Finding:
-    wrong = _secrets(name, pid)
+    service = service_of(name)
+    wrong = _secrets(service, pid)
     good = "no secret of another service"
-    if name in CONFINED:
+    if service in CONFINED:
         good += "; speaks to the broker only; runs nothing but Lua children"
         wrong += [f"it runs {program}" for program in sorted(set(_programs(pid)))]
         wrong += [f"it is connected to port {port}" for port in sorted(set(_elsewhere(pid, broker_port)))]
@@ -65,9 +69,7 @@ def _secrets(name: str, pid: int) -> list[str]:
     except OSError as error:
         return [f"its environment cannot be read: {error.strerror}"]
     names = dict.fromkeys((entry.partition(b"=")[0].decode("utf-8", "replace") for entry in entries if entry), "")
-    # What else stands in the environment of whoever started supervisord is no secret of ours.
-    held = [one for one in PROVIDER_KEYS if one in names] if name == "nats" else foreign(name, names)
-    return [f"its environment holds {one}" for one in held]
+    return [f"its environment holds {one}" for one in foreign(name, names) if (name, one) != _BROKERS]
 
 
 def _programs(pid: int) -> Iterator[str]:

@@ -75,6 +75,9 @@ class AnthropicProvider:
                         yield Delta(event.partial_json) if shown else Unseen(size_of(event.partial_json))
                     elif event.type == "thinking" and event.thinking:
                         yield Unseen(size_of(event.thinking))
+                    elif event.type == "message_delta":
+                        # Each one is told: only whoever heard them all knows whether a count shrank.
+                        yield tokens_of(events.current_message_snapshot.usage)
                 message = await events.get_final_message()
             if message.stop_reason is None:
                 raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="anthropic")
@@ -94,7 +97,6 @@ class AnthropicProvider:
             yield Delta(json.dumps(answers[0].input))
         if calls:
             yield ToolCalls(calls)
-        yield tokens_of(message.usage)
         reason = str(message.stop_reason)
         reason = "stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason)
         yield Finish(reason, str(message.model or ""))

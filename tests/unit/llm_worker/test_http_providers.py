@@ -2,16 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
 from services.llm_worker.config import Config
+from services.llm_worker.listening import Heard
 from services.llm_worker.providers.anthropic import AnthropicProvider, arguments
 from services.llm_worker.providers.embedded import EmbeddedProvider
 from services.llm_worker.providers.openai import OpenAiProvider
-from services.llm_worker.providers.protocol import Call, Delta, Piece, ToolCalls
+from services.llm_worker.providers.protocol import Call, Delta, Piece, TokensUsed, ToolCalls
 from tests.support.nats_server import free_port
 from tests.unit.llm_worker.http_provider import answering, events
 from tests.unit.llm_worker.support import call, error_of, model_of, pieces, reason_of, text_of, usage_of, with_config
@@ -221,6 +222,11 @@ def body(block: dict, delta: dict, stop: str) -> str:
         {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 5}},
         {"type": "message_stop"},
     ]
+    return events_of(steps)
+
+
+def events_of(steps: Sequence[Any]) -> str:
+    """Anthropic's events as they stand on the wire."""
     return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
 
 
@@ -233,6 +239,21 @@ async def test_every_end_of_anthropics_has_the_same_name_as_elsewhere(anthropic,
     async with answering(200, text, kind="text/event-stream") as url:
         said = await pieces(anthropic, at(url, "anthropic"))
     assert (reason_of(said), model_of(said)) == (reason, "m-2026-11-01")
+
+
+async def test_a_count_of_anthropics_that_shrinks_is_the_larger_one(anthropic):
+    text = body({"type": "text", "text": ""}, {"type": "text_delta", "text": "hello"}, "end_turn")
+    first, last = (
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+        for usage in ({"input_tokens": 5, "output_tokens": 9}, {"input_tokens": 0, "output_tokens": 0})
+    )
+    end = text.index("event: message_delta")
+    text = text[:end] + events_of([first, last, {"type": "message_stop"}])
+    heard = Heard(None, [])
+    async with answering(200, text, kind="text/event-stream") as url:
+        for piece in await pieces(anthropic, at(url, "anthropic")):
+            heard.take(piece)
+    assert heard.tokens_used() == (TokensUsed(52, 9, cache_read=40, cache_written=7), False)
 
 
 async def test_anthropic_streams_text_tools_and_structured_answers(anthropic):

@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import shlex
 import subprocess
 import sys
 from configparser import RawConfigParser
+from pathlib import Path
 
 import pytest
 
@@ -50,12 +52,20 @@ def test_every_service_is_known_by_its_section() -> None:
         assert SECTION_OF[name] == getattr(config, "SECTION", package.rpartition(".")[2])
 
 
-def test_supervisord_starts_the_broker_without_keys_of_providers() -> None:
+def test_supervisord_starts_the_broker_with_nothing_but_what_its_configuration_reads(tmp_path: Path) -> None:
     conf = RawConfigParser(inline_comment_prefixes=None)
     conf.read(configuration())
-    words = conf["program:nats"]["command"].split()
-    assert [words[at + 1] for at, word in enumerate(words) if word == "-u"] == list(PROVIDER_KEYS)
-    assert set(foreign("nats", dict.fromkeys(PROVIDER_KEYS, "x"))) == set(PROVIDER_KEYS)
+    server = tmp_path / "server"
+    server.write_text('#!/bin/sh\ncat "/proc/$$/environ"\n')
+    server.chmod(0o700)
+    command = conf["program:nats"]["command"].replace("%(ENV_HTDAG_NATS_SERVER)s", str(server))
+    its_own = {"HTDAG_STORE": "/a b", "HTDAG_OPERATOR_PASSWORD": "p w", "HTDAG_NKEY_PLANNER": "U1"}
+    others = dict.fromkeys([*PROVIDERS, *OTHERS, *SETTINGS, *PROVIDER_KEYS, "GOOD_API_KEY", "NATS_PASSWORD"], "x")
+    said = subprocess.run(
+        shlex.split(command), env={"PATH": os.environ["PATH"], **others, **its_own}, capture_output=True, text=True,
+        timeout=30, check=True,
+    ).stdout  # fmt: skip
+    assert dict(entry.split("=", 1) for entry in said.split("\0") if entry) == its_own
 
 
 @pytest.mark.parametrize("service", ["executor", "llm-worker"])
