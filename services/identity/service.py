@@ -66,6 +66,7 @@ async def build(app: App) -> None:
         users=users, shadows=shadows, directory=directory, sealer=sealer, clock=clock, metrics=app.metrics, log=app.log
     )
     await check_keys(accounts, app.log)
+    app.on_ready("keys", sealer.reason)
     approvals = _approvals(app, clock)
     hosts: tuple[ActorHost[Any, Any, Any], ...] = (users, shadows, approvals)
     for host in hosts:
