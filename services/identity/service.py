@@ -89,7 +89,7 @@ async def build(app: App) -> None:
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))
     gates = Gates(host=approvals, accounts=accounts, conversations=conversations, proofs=proofs, clock=clock)
-    shown = ApprovalHandlers(approvals, book, sealer.public_key)
+    shown = ApprovalHandlers(approvals, book, sealer.public_key, clock)
     app.handle("approval", "list", shown.page)
     app.handle("approval", "show", shown.show)
     app.handle("approval", "key", shown.key)
