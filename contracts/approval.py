@@ -231,7 +231,8 @@ class ApprovalDeny(msgspec.Struct, frozen=True, omit_defaults=True):
 class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
     """A gate as people and programs see it. `action` is exactly what will be done, `summary` the same in one safe line.
 
-    Lists leave out (null) an action of more than 4096 bytes; `approval.show` has it.
+    Lists leave out (null) an action of more than 4096 bytes; `approval.show` has it. `left_ms` is what is left of an
+    open gate by the clock that closes it.
     """
 
     approval_id: str
@@ -256,3 +257,4 @@ class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
     signature_ok: bool | None = None
     action_bytes: int = 0
     summary: str = ""
+    left_ms: int | None = None

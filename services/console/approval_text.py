@@ -13,16 +13,21 @@ TITLE_SHOWN_CHARS_MAX: Final = 40
 
 def row(gate: dict[str, Any], now_ms: float) -> tuple[object, ...]:
     """One line of a list; see HEADS."""
-    left_s = max(0.0, (gate["expires_at_ms"] - now_ms) / 1000)
     return (
         gate["approval_id"],
         gate["status"],
         gate["run_id"],
         named(gate),
         gate["digest"][:12],
-        duration(left_s) if gate["status"] == "open" else gate["user"],
+        duration(left_s(gate, now_ms)) if gate["status"] == "open" else gate["user"],
         gate["summary"],
     )
+
+
+def left_s(gate: dict[str, Any], now_ms: float) -> float:
+    """How long an open gate can still be answered: by identity's clock, or by ours for an identity that is older."""
+    told, expires_at_ms = gate.get("left_ms"), gate["expires_at_ms"]
+    return max(0.0, float(expires_at_ms - now_ms if told is None else told) / 1000)
 
 
 HEADS: Final = ("GATE", "STATUS", "RUN", "TASK", "DIGEST", "EXPIRES IN", "ACTION")

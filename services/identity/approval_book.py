@@ -65,7 +65,7 @@ class ApprovalBook:
         """Gates whose answer is not in the run's mailbox yet."""
         return [gate.approval_id for gate in self._live.values() if gate.owes_an_answer]
 
-    def page(self, *, run_id: str | None, everything: bool, limit: int) -> list[ApprovalView]:
+    def page(self, *, run_id: str | None, everything: bool, limit: int, now_ms: int) -> list[ApprovalView]:
         """Gates: open ones by expiry, then, if wanted, the others, the one that was closed last first."""
         gates = sorted((gate for gate in self._live.values() if gate.open), key=_expiry)
         if everything:
@@ -76,7 +76,7 @@ class ApprovalBook:
         for gate in gates:
             if run_id is not None and _run(gate) != run_id:
                 continue
-            view = _listed(view_of(gate))
+            view = _listed(view_of(gate, now_ms))
             room -= len(msgspec.json.encode(view))
             if len(page) == limit or room < 0:
                 break
@@ -84,8 +84,8 @@ class ApprovalBook:
         return page
 
 
-def view_of(gate: Approval) -> ApprovalView:
-    """A gate as people and programs see it."""
+def view_of(gate: Approval, now_ms: int) -> ApprovalView:
+    """A gate as people and programs see it at a time."""
     asked = gate.requested
     if asked is None or gate.status is None:
         raise ValueError(f"{gate.approval_id} was never asked for")
@@ -113,6 +113,7 @@ def view_of(gate: Approval) -> ApprovalView:
         signature_ok=_signature_ok(gate, asked),
         action_bytes=len(msgspec.json.encode(asked.action)),
         summary=summary(asked.action),
+        left_ms=max(0, asked.expires_at_ms - now_ms) if gate.open else None,
     )
 
 

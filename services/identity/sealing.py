@@ -4,7 +4,8 @@ Fernet has no associated data, so a token cut from one account and pasted into a
 why every plaintext says whose it is and of which kind, and is refused when that is not what was asked for.
 
 The key file holds one key a line, the newest first: new secrets are sealed with the first, all of them open old ones.
-It is read again when it changes, so that `htdag users rotate` works on a running service.
+It is read again when it changes, so that `htdag users rotate` works on a running service. It names the keys that were
+dropped from it by their marks: a file that neither has nor dropped the key in use is an older copy, and is not taken.
 """
 
 import hashlib
@@ -24,7 +25,10 @@ from services.runtime.private_files import replace_private
 Kind = Literal["totp", "password"]
 KEY_FILE: Final = "identity"
 SEED_BYTES: Final = 32
+DROPPED_MAX: Final = 64
+"""So many dropped keys are remembered: more than any replica sleeps through."""
 _SEED: Final = "seed="
+_DROPPED: Final = "dropped="
 _HEADER: Final = (
     "# Keys of the identity service, newest first. Whoever has them has every secret; losing them loses all.\n"
 )
@@ -47,6 +51,8 @@ class Keys(NamedTuple):
     """Newest first."""
     seed: str
     """Stays for ever: what is derived from it must not change when keys are rotated."""
+    dropped: tuple[str, ...] = ()
+    """Marks of the keys that were taken out, the last one last; no key can be had from its mark."""
 
 
 class KeyFile:
@@ -84,17 +90,19 @@ class KeyFile:
     def rotate(self) -> int:
         """Put a new key in front; how many there are now."""
         keys = self.read()
-        self._write(Keys((Fernet.generate_key().decode(), *keys.fernet), keys.seed))
+        self._write(Keys((Fernet.generate_key().decode(), *keys.fernet), keys.seed, keys.dropped))
         return len(keys.fernet) + 1
 
     def drop_old(self) -> int:
         """Keep only the newest; how many were dropped. What was sealed with the others can never be opened again."""
         keys = self.read()
-        self._write(Keys(keys.fernet[:1], keys.seed))
+        dropped = (*keys.dropped, *map(_mark, reversed(keys.fernet[1:])))
+        self._write(Keys(keys.fernet[:1], keys.seed, dropped[-DROPPED_MAX:]))
         return len(keys.fernet) - 1
 
     def _write(self, keys: Keys) -> None:
-        text = _HEADER + "\n".join((*keys.fernet, _SEED + keys.seed)) + "\n"
+        dropped = (_DROPPED + mark for mark in keys.dropped)
+        text = _HEADER + "\n".join((*keys.fernet, _SEED + keys.seed, *dropped)) + "\n"
         write_private(self.path, text)
         self._seen = None
 
@@ -112,12 +120,23 @@ def _parsed(text: str) -> Keys:
     """Raises ValueError when a line is neither a key nor the seed, or one of both is missing."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     seeds = [line.removeprefix(_SEED) for line in lines if line.startswith(_SEED)]
-    fernet = tuple(line for line in lines if not line.startswith(_SEED))
+    dropped = tuple(line.removeprefix(_DROPPED) for line in lines if line.startswith(_DROPPED))
+    fernet = tuple(line for line in lines if not line.startswith((_SEED, _DROPPED)))
     for key in fernet:
         Fernet(key)
     if len(seeds) != 1 or len(bytes.fromhex(seeds[0])) != SEED_BYTES or not fernet:
         raise ValueError("not a key file")
-    return Keys(fernet, seeds[0])
+    return Keys(fernet, seeds[0], dropped[-DROPPED_MAX:])
+
+
+def _mark(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=16, person=b"dropped").hexdigest()
+
+
+def _follows(keys: Keys, used: Keys) -> bool:
+    """Whether a file comes after the one in use: it opens what that one seals, or dropped its key on purpose."""
+    newest = used.fernet[0]
+    return keys.seed == used.seed and (newest in keys.fernet or _mark(newest) in keys.dropped)
 
 
 class Sealer:
@@ -166,7 +185,16 @@ class Sealer:
     @property
     def keys(self) -> int:
         """How many keys there are; more than one means that a rotation is not finished by `--drop-old`."""
-        return len(self._file.read().fernet)
+        self._current()
+        return len(self._keys.fernet)
+
+    def reason(self) -> str | None:
+        """Why nothing can be sealed or opened now, for `/readyz`; None when all is well."""
+        try:
+            self._current()
+        except Rejected as error:
+            return error.message
+        return None
 
     def derived(self, purpose: str) -> bytes:
         """32 secret bytes for one purpose, the same in every replica with this key file."""
@@ -179,8 +207,8 @@ class Sealer:
 
     def _current(self) -> MultiFernet:
         keys = self._file.read()
-        if keys.seed != self._keys.seed:
-            # Nobody rotates that one: what would be sealed now could not be opened with the keys of all the rest.
+        if not _follows(keys, self._keys):
+            # A foreign one, or an older copy: known names would fail and unknown ones not, so it is used for neither.
             hint = f"put {self._file.path} back from its copy"
             raise Rejected("bad_config", "another key file was put in the place of identity's", hint=hint)
         if keys.fernet != self._keys.fernet:

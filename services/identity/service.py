@@ -66,6 +66,7 @@ async def build(app: App) -> None:
         users=users, shadows=shadows, directory=directory, sealer=sealer, clock=clock, metrics=app.metrics, log=app.log
     )
     await check_keys(accounts, app.log)
+    app.on_ready("keys", sealer.reason)
     approvals = _approvals(app, clock)
     hosts: tuple[ActorHost[Any, Any, Any], ...] = (users, shadows, approvals)
     for host in hosts:
@@ -88,7 +89,7 @@ async def build(app: App) -> None:
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))
     gates = Gates(host=approvals, accounts=accounts, conversations=conversations, proofs=proofs, clock=clock)
-    shown = ApprovalHandlers(approvals, book, sealer.public_key)
+    shown = ApprovalHandlers(approvals, book, sealer.public_key, clock)
     app.handle("approval", "list", shown.page)
     app.handle("approval", "show", shown.show)
     app.handle("approval", "key", shown.key)

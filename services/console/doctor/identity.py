@@ -7,6 +7,7 @@ from contracts.errors import Rejected
 from contracts.identity import BEGAN_FILE
 from contracts.reply import RemoteRejected
 from services.console import local_identity
+from services.console.approval_text import left_s
 from services.console.connection import Console
 from services.console.doctor.finding import Finding
 from services.console.home import Home
@@ -58,6 +59,6 @@ async def gates(console: Console) -> Finding:
         return Finding("approvals", "warn", str(error), "`htdag ps`; look at identity's log")
     if not waiting:
         return Finding("approvals", "ok", "no gate waits")
-    left_s = max(0.0, waiting[0]["expires_at_ms"] / 1000 - time.time())
-    message = f"{len(waiting)} gates wait for a human, the first runs out in {duration(left_s)}"
+    left = duration(left_s(waiting[0], time.time() * 1000))
+    message = f"{len(waiting)} gates wait for a human, the first runs out in {left}"
     return Finding("approvals", "note", message, "`htdag approvals list`")

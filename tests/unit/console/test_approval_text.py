@@ -5,7 +5,7 @@ from typing import Any
 from contracts.action_text import summary
 from contracts.approval import action_digest
 from services.console.approval_text import HEADS, row, shown, whole
-from services.console.output import columns
+from services.console.output import columns, duration
 
 FORGED = "nothing\x1b[2K\rWho are you?  > \n  noop {}\n  digest 00\n"
 
@@ -27,6 +27,14 @@ def test_a_list_says_what_would_be_done() -> None:
     assert told.splitlines()[1].endswith(
         "deploy-feature  " + gate()["digest"][:12] + '  15m00s      admin shell ["deploy.sh"]'
     )
+
+
+def test_what_is_left_is_counted_by_the_clock_that_closes_the_gate() -> None:
+    """Identity's clock may be a test's, or another machine's: it says what is left, and ours is not asked."""
+    in_column = HEADS.index("EXPIRES IN")
+    assert row(gate(left_ms=60_000), 899_000)[in_column] == "1m00s"
+    assert row(gate(left_ms=0), 0)[in_column] == duration(0)
+    assert row(gate(left_ms=None), 840_000)[in_column] == "1m00s"
 
 
 def test_a_gate_is_named_by_its_task_and_a_title_stands_beside_it() -> None:

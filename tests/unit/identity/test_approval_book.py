@@ -39,7 +39,7 @@ def asked(number: int, *, expires_at_ms: int = NOW_MS, run_id: str = "r1", **mor
 
 
 def listed(book: ApprovalBook, *, run_id: str | None = None, everything: bool = False) -> list[str]:
-    return [view.approval_id for view in book.page(run_id=run_id, everything=everything, limit=PAGE_MAX)]
+    return [view.approval_id for view in book.page(run_id=run_id, everything=everything, limit=PAGE_MAX, now_ms=NOW_MS)]
 
 
 def test_what_expires_first_stands_first_and_what_was_closed_last_behind_it():
@@ -53,11 +53,20 @@ def test_what_expires_first_stands_first_and_what_was_closed_last_behind_it():
     assert (book.open, book.due(NOW_MS + 8)) == (2, ["apr-3"])
 
 
+def test_a_list_says_what_is_left_of_a_gate_that_is_open():
+    book = ApprovalBook()
+    for number, left in ((1, 9), (2, 5), (3, 1)):
+        taken(book, number, asked(number, expires_at_ms=NOW_MS + left))
+    taken(book, 4, ApprovalDenied("aka", 7, NOW_MS), ApprovalAnswered("denied", NOW_MS), approval_id="apr-2")
+    page = book.page(run_id=None, everything=True, limit=PAGE_MAX, now_ms=NOW_MS + 2)
+    assert [(view.approval_id, view.left_ms) for view in page] == [("apr-3", 0), ("apr-1", 7), ("apr-2", None)]
+
+
 def test_a_list_shows_small_actions_whole_and_says_how_large_the_others_are():
     book = ApprovalBook()
     taken(book, 1, asked(1, action={"do": "x" * ACTION_LISTED_BYTES_MAX}))
     taken(book, 2, asked(2))
-    large, small = book.page(run_id=None, everything=False, limit=2)
+    large, small = book.page(run_id=None, everything=False, limit=2, now_ms=NOW_MS)
     assert (large.action, large.action_bytes > ACTION_LISTED_BYTES_MAX, small.action) == (None, True, {"do": 2})
 
 
@@ -74,7 +83,7 @@ def test_any_list_fits_into_one_answer(more: dict[str, Any]):
     book = ApprovalBook()
     for number in range(PAGE_MAX):
         taken(book, number + 1, asked(number, **more))
-    shown = book.page(run_id=None, everything=True, limit=PAGE_MAX)
+    shown = book.page(run_id=None, everything=True, limit=PAGE_MAX, now_ms=NOW_MS)
     assert len(msgspec.json.encode(shown)) < REQUEST_BYTES_MAX * 3 // 4
     assert len(shown) >= PAGE_MAX // 4
     assert all(len(view.title) <= TITLE_LISTED_CHARS_MAX for view in shown)
@@ -85,6 +94,6 @@ def test_only_the_last_of_those_that_are_closed_are_remembered():
     for number in range(CLOSED_KEPT_MAX + 5):
         facts = asked(number), ApprovalDenied("aka", 7, NOW_MS), ApprovalAnswered("denied", NOW_MS)
         taken(book, number + 1, *facts, approval_id=f"apr-{number}")
-    assert len(book.page(run_id=None, everything=True, limit=10 * CLOSED_KEPT_MAX)) == CLOSED_KEPT_MAX
+    assert len(book.page(run_id=None, everything=True, limit=10 * CLOSED_KEPT_MAX, now_ms=NOW_MS)) == CLOSED_KEPT_MAX
     assert listed(book, everything=True)[0] == f"apr-{CLOSED_KEPT_MAX + 4}"
     assert book.is_closed("apr-0")

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from contracts.errors import Rejected
-from services.identity.sealing import KeyFile, Sealer, write_private
+from services.identity.sealing import DROPPED_MAX, KeyFile, Sealer, write_private
 from services.runtime.signatures import signature_ok
 
 
@@ -76,6 +76,45 @@ def test_another_key_file_in_the_place_of_ours_opens_and_seals_nothing(file, tmp
             use()
     write_private(file.path, ours)
     assert sealer.open("aka", "totp", token) == "S"
+
+
+def test_an_older_copy_of_our_key_file_opens_and_seals_nothing_and_says_why(file):
+    older = file.path.read_text()
+    sealer = Sealer(file)
+    KeyFile(file.path).rotate()
+    token = sealer.seal("aka", "totp", "S")
+    KeyFile(file.path).drop_old()
+    ours = file.path.read_text()
+    assert sealer.reason() is None
+    write_private(file.path, older)
+    for use in (
+        lambda: sealer.seal("aka", "totp", "S"),
+        lambda: sealer.open("aka", "totp", token),
+        lambda: sealer.keys,
+    ):
+        with pytest.raises(Rejected, match="another key file"):
+            use()
+    assert "another key file" in (sealer.reason() or "")
+    write_private(file.path, ours)
+    assert sealer.open("aka", "totp", token) == "S"
+    assert sealer.reason() is None
+
+
+def test_who_looks_only_after_the_old_keys_were_dropped_takes_the_new_ones(file):
+    """Another replica sealed everything anew: one that slept through all of it sees that its key was dropped."""
+    sealer, other = Sealer(file), KeyFile(file.path)
+    for _ in range(2):
+        other.rotate()
+        other.drop_old()
+    token = Sealer(other).seal("aka", "totp", "S")
+    assert sealer.open("aka", "totp", token) == "S"
+
+
+def test_the_key_file_remembers_no_more_dropped_keys_than_it_must(file):
+    for _ in range(DROPPED_MAX + 3):
+        file.rotate()
+        file.drop_old()
+    assert len(file.read().dropped) == DROPPED_MAX
 
 
 def test_what_is_derived_outlives_rotations_and_differs_by_purpose(file):

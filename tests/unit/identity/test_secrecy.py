@@ -1,12 +1,15 @@
 """No secret, code, password, credential or link is stored, logged or counted in the clear; keys can be rotated."""
 
+import asyncio
 import json
 import re
+import urllib.error
 import urllib.request
 
 import pytest
 
-from services.identity.sealing import KeyFile
+from contracts.reply import RemoteRejected
+from services.identity.sealing import KeyFile, write_private
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall
 
@@ -110,6 +113,31 @@ async def test_nobody_can_be_told_from_somebody_after_a_rotation(hall: Hall):
     for name in ("Aka", "Bo", "ghost"):
         assert (await hall.login(name, hall.wrong()))["code"] == "invalid_code"
         assert (await hall.post("/auth/mfa/disable/", {"user": name, "code": "1"})).body["code"] == "invalid_code"
+
+
+async def test_an_older_copy_of_the_key_file_is_said_on_readyz_and_tells_nobody_from_somebody(hall: Hall):
+    await hall.enrol()
+    base = await hall.processes[0].ready()
+    file = KeyFile(hall.home / "keys" / "identity")
+    older = file.path.read_text()
+    file.rotate()
+
+    async def rewrapped() -> bool:
+        return b"user.secret_rewrapped.v1" in await everything_stored(hall)
+
+    await eventually(rewrapped, timeout_s=10)
+    file.drop_old()
+    write_private(file.path, older)
+    with pytest.raises(urllib.error.HTTPError) as not_ready:
+        await asyncio.to_thread(urllib.request.urlopen, f"{base}/readyz", timeout=5)
+    assert not_ready.value.code == 503
+    assert "another key file" in not_ready.value.read().decode()
+    said = []
+    for name in ("Aka", "ghost"):
+        with pytest.raises(RemoteRejected) as refused:
+            await hall.login(name, hall.wrong())
+        said.append(refused.value.code)
+    assert said == ["bad_config"] * 2
 
 
 async def test_an_agents_channel_uses_up_no_humans_attempts(hall: Hall):
