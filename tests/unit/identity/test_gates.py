@@ -218,7 +218,7 @@ async def test_an_acceptance_that_was_not_carried_out_is_carried_out_at_the_next
     hall.processes[0].kill()
     process = await hall.start(fault="actor.after_commit:1")
     await hall.ask("approval.converse", session="s", text="Aka", approval_id="apr-7")
-    body = b'{"session":"s","text":"%s"}' % hall.code().encode()
+    body = msgspec.json.encode({"session": "s", "text": hall.code(), "approval_id": "apr-7"})
     hall.bus.publish("htdag.v1.identity.approval.converse", body)
     await asyncio.to_thread(process._process.wait, 10)
     hall.later(3600)  # it was proved in time, however long we were away
