@@ -229,8 +229,8 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         address=snapshot("{service}", "{aggregate}", "{id}"),
         messages=(),
         stream=streams.SNAPSHOTS,
-        publishers="executor, llm-worker",
-        consumers="executor, llm-worker",
+        publishers="executor, identity, llm-worker",
+        consumers="executor, identity, llm-worker",
         meaning="newest folded state of an aggregate; private, losing it loses nothing",
     ),
     ChannelSpec(

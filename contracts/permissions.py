@@ -97,7 +97,7 @@ USES: Final[dict[str, Use]] = {
         never=(f"{TOOLS}.{ADMIN}.*",),
         says=(_BEAT,),
         hears=(_BEAT,),
-        reads=(TIMERS, SNAPSHOTS),
+        reads=(TIMERS,),
         follows=(EVENTS_PLANNER,),
         purges=(TIMERS,),
     ),
@@ -105,7 +105,7 @@ USES: Final[dict[str, Use]] = {
         # A request that is refused was never stored: its answer cannot come from the journal.
         says=(f"{LLM_RESPONSE_EDGE}.*.*", f"{ROOT}.llm.cache.*", f"$O.{ANSWER_BUCKET}.>"),
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
-        reads=(LLM_REQUESTS, SNAPSHOTS),
+        reads=(LLM_REQUESTS,),
     ),
     "policy-gateway": Use(
         hears=(TOOL_CALLS, TOOL_CALLS_OF_TASKS), newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)
@@ -215,6 +215,12 @@ def _service(name: str) -> User:
         [f"{API}.STREAM.INFO.{one.stream}" for one in CHANNELS if one.stream and name in parties(one.publishers)],
         *(_read(stream) for stream in reads),
         [f"{API}.STREAM.MSG.GET.{stream}" for stream in newest],
+        # One's own snapshots and nobody else's: those of accounts hold sealed secrets.
+        [
+            f"{API}.DIRECT.GET.{SNAPSHOTS}.{_pattern(one, name)}"
+            for one in CHANNELS
+            if one.stream == SNAPSHOTS and name in parties(one.consumers)
+        ],
         *(_follow(stream) for stream in follows),
         *(_pull(consumer) for consumer in pulled),
         [f"{API}.STREAM.PURGE.{stream}" for stream in use.purges],

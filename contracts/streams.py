@@ -187,7 +187,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     ),
     StreamSpec(
         name=SNAPSHOTS,
-        owner="executor, llm-worker",
+        owner="executor, identity, llm-worker",
         meaning="newest snapshot per aggregate; losing it loses nothing",
         config=_file(
             subjects=[f"{ROOT}.snapshot.*.*.*"],

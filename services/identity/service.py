@@ -9,7 +9,9 @@ from typing import Any, Final
 from contracts.errors import Rejected
 from contracts.streams import CONSUMERS, EVENTS_IDENTITY, IDENTITY_SHADOWS
 from contracts.subjects import ROOT
+from services.identity.account import snapshot
 from services.identity.account.decider import USER
+from services.identity.account.state import User
 from services.identity.accounts import Accounts, UserHost
 from services.identity.approval.decider import APPROVAL
 from services.identity.approval_book import APPROVAL_CODEC, ApprovalBook
@@ -43,11 +45,15 @@ from services.runtime.host_limits import HostLimits
 from services.runtime.housekeeping import tidy
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.rpc import Caller
+from services.runtime.snapshots import JetStreamSnapshots
 
 CATCH_UP_S: Final = 60.0
 HOUSEKEEPING_S: Final = 10.0
-IDLE_S: Final = 600.0
+IDLE_S: Final = 86_400.0
+"""Accounts are few and small, and one that must be read anew answers later than one that nobody has."""
 RENEW_S: Final = 600.0
+SNAPSHOT_EVERY: Final = 32
+"""Events of an account, at most so many are read behind its snapshot: as fast after years as on the first day."""
 OWNER: Final = "owner"
 STARTER: Final = Caller(by="identity", corr="start", message_id="start", reply="", headers={})
 
@@ -60,7 +66,7 @@ async def build(app: App) -> None:
     directory = Directory(store)
     beginning = await _beginning(app, directory)
     sealer = await _sealer(app, config, directory)
-    users = _users(app, "user", EVENTS_IDENTITY, clock)
+    users = _users(app, "user", EVENTS_IDENTITY, clock, await _snapshots(app))
     shadows = _users(app, "shadow", IDENTITY_SHADOWS, clock)
     accounts = Accounts(
         users=users, shadows=shadows, directory=directory, sealer=sealer, clock=clock, metrics=app.metrics, log=app.log
@@ -151,13 +157,31 @@ def _key_path(app: App, config: Config) -> Path:
     return Path(config.key_file).expanduser() if config.key_file else app.home / "keys" / KEY_FILE
 
 
-def _users(app: App, aggregate: str, stream: str, clock: Clock) -> UserHost:
+def _users(
+    app: App, aggregate: str, stream: str, clock: Clock, snapshots: JetStreamSnapshots[User] | None = None
+) -> UserHost:
+    """Accounts or shadows. Each replica judges any of them; logs of shadows stay short by themselves."""
     codec = USER_CODEC
     return ActorHost(
         service="identity", aggregate=aggregate, decider=USER, codec=codec,
-        store=JetStreamEventStore(app.bus, stream), clock=clock, ids=app.ids,
-        observer=CommitObserver(aggregate, stream, codec.tags, app.metrics, app.log), limits=HostLimits(idle_s=IDLE_S),
+        store=JetStreamEventStore(app.bus, stream), clock=clock, ids=app.ids, snapshots=snapshots,
+        observer=CommitObserver(aggregate, stream, codec.tags, app.metrics, app.log),
+        limits=HostLimits(idle_s=IDLE_S, snapshot_every_events=SNAPSHOT_EVERY), shared=True,
     )  # fmt: skip
+
+
+async def _snapshots(app: App) -> JetStreamSnapshots[User]:
+    """Snapshots of this log and no other: one that was begun anew counts from 1 again, with other secrets."""
+    created = (await app.bus.api(f"STREAM.INFO.{EVENTS_IDENTITY}"))["created"]
+    return JetStreamSnapshots(
+        app.bus,
+        format_id=f"{snapshot.FORMAT} {created}",
+        dump=snapshot.dump,
+        restore=snapshot.restore,
+        bytes_max=app.bus.payload_max // 2,
+        every=lambda _: SNAPSHOT_EVERY,
+        log=lambda text: app.log.warning("snapshot", detail=text),
+    )
 
 
 def _approvals(app: App, clock: Clock) -> ApprovalHost:

@@ -8,7 +8,6 @@ input that is not settled is the outbox: if the process dies, it comes again, th
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from contracts import subjects
@@ -24,7 +23,9 @@ from services.runtime.event_store import Conflict, EventStore
 from services.runtime.folding import Folded, Folding
 from services.runtime.host_limits import HostLimits
 from services.runtime.ids import Ids
+from services.runtime.judging import judge
 from services.runtime.mailbox import Actor, Answered, Input, Interrupted, Outcome, Settled, refusal_of
+from services.runtime.news import News
 from services.runtime.ports import Observer, Silent, Timers
 from services.runtime.recent import Recent
 from services.runtime.snapshots import Snapshots
@@ -37,7 +38,10 @@ GIVE_UP_RETRY_MS: Final = 5_000
 
 
 class ActorHost(Generic[C, S, E]):
-    """All actors of one aggregate in this process."""
+    """All actors of one aggregate in this process.
+
+    `shared` says that other processes write the same aggregates as a rule, and not by accident: see News.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class ActorHost(Generic[C, S, E]):
         snapshots: Snapshots[S] | None = None,
         observer: Observer | None = None,
         limits: HostLimits | None = None,
+        shared: bool = False,
     ) -> None:
         self.service, self.aggregate = service, aggregate
         self._decider, self._store = decider, store
@@ -69,6 +74,7 @@ class ActorHost(Generic[C, S, E]):
         self._recent = Recent(self._limits.ended_max, self._limits.ended_weight_max)
         self._time_type = type(decider.time_command(clock.now_ms())) if decider.time_command else None
         self._folding = Folding(decider, codec, store, snapshots)
+        self._news = News(decider, codec, store) if shared else None
         self._writer = CommitWriter(service, codec, store, self._limits.commit_bytes_max)
 
     # -- the three ways in -----------------------------------------------------------------------------------------
@@ -120,9 +126,15 @@ class ActorHost(Generic[C, S, E]):
         """State and last sequence, as the log has it now; from memory when the actor here is up to date."""
         actor = self._actors.get(actor_id)
         if actor is not None and actor.loaded and not actor.turning:
-            newest = await self._store.last(actor.subject)
-            if actor.loaded and not actor.turning and actor.seq == (newest.seq if newest else 0):
-                return actor.state, actor.seq
+            if self._news is not None:
+                if await self._news.bring_up_to_date(actor):
+                    return actor.state, actor.seq
+            else:
+                newest = await self._store.last(actor.subject)
+                if actor.loaded and not actor.turning and actor.seq == (newest.seq if newest else 0):
+                    return actor.state, actor.seq
+        elif self._news is not None and await self._news.is_none(self._subject(actor_id)):
+            return self._decider.initial(actor_id), 0
         return (await self._fold(actor_id))[:2]
 
     @property
@@ -160,9 +172,12 @@ class ActorHost(Generic[C, S, E]):
         if actor is None:
             if len(self._actors) >= self._limits.actors_max:
                 self.passivate(0.0)
-            subject = subjects.events(self.service, self.aggregate, actor_id)
-            actor = self._actors[actor_id] = Actor(actor_id, subject, self._decider.initial(actor_id))
+            actor = Actor(actor_id, self._subject(actor_id), self._decider.initial(actor_id))
+            self._actors[actor_id] = actor
         return actor
+
+    def _subject(self, actor_id: str) -> str:
+        return subjects.events(self.service, self.aggregate, actor_id)
 
     def _put(self, actor: Actor[C, S, E], item: Input[C, S, E]) -> None:
         actor.box.append(item)
@@ -184,6 +199,8 @@ class ActorHost(Generic[C, S, E]):
                     if losses or actor.known or not self._decider.begins(actor.box[0].command):
                         await self._load(actor)
                     actor.known = True
+                elif self._news is not None and not await self._news.take_in(actor):
+                    await self._load(actor)
                 items = actor.take()
                 with telemetry.under(actor.trace):
                     await self._turn(actor, items)
@@ -210,7 +227,7 @@ class ActorHost(Generic[C, S, E]):
         now_ms = self._clock.now_ms()
         # Until the commit is acknowledged this state is nobody's truth: a failure below folds it anew.
         actor.loaded = False
-        state, events, answers = self._judge(actor.state, items, now_ms)
+        state, events, answers = judge(self._decider, actor.state, items, now_ms)
         if events:
             faults.point("actor.before_commit")
             began_s = self._clock.monotonic_s()
@@ -239,31 +256,6 @@ class ActorHost(Generic[C, S, E]):
         seq = await self._store.newest(actor.subject)
         if seq != actor.seq:
             raise Conflict(seq)
-
-    def _judge(
-        self, state: S, items: list[Input[C, S, E]], now_ms: int
-    ) -> tuple[S, list[E], list[tuple[Answered[S, E], Sequence[E] | Rejected]]]:
-        """Decide one command after the other, then let follow what follows. Pure but for changing the state."""
-        decide, evolve, advance = self._decider.decide, self._decider.evolve, self._decider.advance
-        events: list[E] = []
-        answers: list[tuple[Answered[S, E], Sequence[E] | Rejected]] = []
-        for item in items:
-            facts: Sequence[E] | Rejected
-            try:
-                facts = decide(item.command, state, now_ms)
-            except Rejected as refused:
-                facts = refused
-            else:
-                for fact in facts:
-                    state = evolve(state, fact)
-                events += facts
-            if item.answered is not None:
-                answers.append((item.answered, facts))
-        while following := advance(state, now_ms):
-            for fact in following:
-                state = evolve(state, fact)
-            events += following
-        return state, events, answers
 
     def _snap(self, actor: Actor[C, S, E], events: int) -> None:
         actor.events_unsnapped += events
@@ -304,7 +296,7 @@ class ActorHost(Generic[C, S, E]):
                     self._start(actor, effect)
 
     async def _fold(self, actor_id: str) -> Folded[S]:
-        return await self._folding.fold(actor_id, subjects.events(self.service, self.aggregate, actor_id))
+        return await self._folding.fold(actor_id, self._subject(actor_id))
 
     def passivate(self, idle_s: float | None = None) -> int:
         """Forget actors that are at rest for `idle_s`; their truth is in the log. Returns how many."""

@@ -242,6 +242,10 @@ class Bus:
         """The newest message of one subject that is not forged."""
         return await direct_get.last(self.link, stream, subject)
 
+    async def last_stored(self, stream: str, subject: str) -> Recorded | None:
+        """The newest message of one subject, void when it is forged."""
+        return await direct_get.last_stored(self.link, stream, subject)
+
     async def at(self, stream: str, seq: int) -> Recorded | None:
         """The message at one sequence of a stream, void when it is forged, None when it is gone."""
         return await direct_get.at(self.link, stream, seq)

@@ -99,8 +99,13 @@ async def first_since(link: Link, stream: str, pattern: str, at: str) -> int:
 
 async def last(link: Link, stream: str, subject: str) -> Recorded | None:
     """The newest message of one subject that is not forged, None when there is none. The cheapest read there is."""
-    found = await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+    found = await last_stored(link, stream, subject)
     return await _genuine_before(link, stream, found) if found is not None and found.forged else found
+
+
+async def last_stored(link: Link, stream: str, subject: str) -> Recorded | None:
+    """The newest message of one subject, void when it is forged; asks for nothing but that subject."""
+    return await _one(link, stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
 
 
 async def _genuine_before(link: Link, stream: str, forged: Recorded) -> Recorded | None:

@@ -93,11 +93,11 @@ class JetStreamSnapshots(Generic[S]):
     async def load(self, subject: str) -> tuple[S, int] | None:
         """See Snapshots.load."""
         try:
-            found = await self._bus.last(SNAPSHOTS, _beside(subject))
+            found = await self._bus.last_stored(SNAPSHOTS, _beside(subject))
         except Rejected as error:
             self._log(f"snapshot of {subject} not read: {error!r}")
             return None
-        if found is None:
+        if found is None or found.forged:
             return None
         kept_as = found.headers.get(HEADER_FORMAT)
         if kept_as != self._format:

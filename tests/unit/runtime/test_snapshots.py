@@ -168,7 +168,7 @@ class FakeBus:
             outcome.set_result(Stored(1, False))
         return outcome
 
-    async def last(self, stream: str, subject: str) -> Recorded | None:
+    async def last_stored(self, stream: str, subject: str) -> Recorded | None:
         if self.refusal is not None:
             raise self.refusal
         return self.found
