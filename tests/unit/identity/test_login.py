@@ -3,6 +3,8 @@
 import asyncio
 
 from contracts.identity import REFUSAL
+from contracts.streams import SNAPSHOTS
+from contracts.subjects import snapshot
 from contracts.verbs import verbs_of
 from tests.unit.identity.desk import Hall
 
@@ -77,6 +79,25 @@ async def test_one_code_is_accepted_once_by_two_replicas(hall: Hall, tmp_path):
     code = hall.code()
     said = await asyncio.gather(*(hall.ask("login.converse", session=f"m{n}", text=code) for n in range(5)))
     assert sorted(one["code"] or one["state"] for one in said) == ["code_reused"] * 4 + ["confirmed"]
+
+
+async def test_an_account_with_a_long_log_is_read_from_its_snapshot_and_remembers_everything(hall: Hall, tmp_path):
+    await hall.enrol()
+    other = await hall.start(home=tmp_path / "other")
+    for _ in range(9):
+        for _ in range(4):
+            assert (await hall.login("Aka", hall.wrong()))["code"] == "invalid_code"
+        hall.later(60)
+        code = hall.code()
+        assert (await hall.login("Aka", code))["state"] == "confirmed"
+    assert await hall.bus.subjects(SNAPSHOTS, snapshot("identity", "user", "aka")) == {
+        snapshot("identity", "user", "aka"): 1
+    }
+    for process in (hall.processes[0], other):
+        process.kill()
+    await hall.start()
+    assert (await hall.login("Aka", code))["code"] == "code_reused"
+    assert (await hall.ask("user.status", name="aka"))["failures"] == 1
 
 
 async def test_a_failure_and_an_acceptance_survive_a_kill_between_judgement_and_answer(hall: Hall):
