@@ -15,9 +15,13 @@ from services.identity.sealing import write_private
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """There were accounts, and `first_seq` was the oldest message of the log."""
+    """There were accounts, and `first_seq` was the oldest message of the log.
+
+    `public_key` is identity's own, hex: from the file alone it shows whether a key file is another home's.
+    """
 
     first_seq: int = 1
+    public_key: str = ""
 
 
 def check_log(*, accounts: bool, first_seq: int, mark: Mark | None) -> None:
@@ -41,10 +45,14 @@ class Beginning:
         if not self._wish.exists():
             check_log(accounts=self._accounts, first_seq=self._first_seq, mark=self._mark())
 
-    def done(self) -> None:
+    def done(self, public_key: str) -> None:
         """There are accounts now: from here on the log must keep them."""
-        if self._mark() is None or self._wish.exists():
-            write_private(self._mark_file, msgspec.json.encode(Mark(max(self._first_seq, 1))).decode() + "\n")
+        mark = self._mark()
+        if mark is None or self._wish.exists():
+            mark = Mark(max(self._first_seq, 1))
+        if mark.public_key != public_key:
+            mark = msgspec.structs.replace(mark, public_key=public_key)
+            write_private(self._mark_file, msgspec.json.encode(mark).decode() + "\n")
         self._wish.unlink(missing_ok=True)
 
     def _mark(self) -> Mark | None:

@@ -83,7 +83,8 @@ class KeyFile:
             hint = f"put {self.path} back from its copy; without it no secret can be opened"
             raise Rejected("bad_config", "the key file of identity is lost", hint=hint) from error
         except (OSError, ValueError) as error:
-            raise Rejected("bad_config", "the key file of identity cannot be read", hint=str(self.path)) from error
+            hint = f"put {self.path} back from its copy; without it no secret can be opened"
+            raise Rejected("bad_config", "the key file of identity cannot be read", hint=hint) from error
         self._seen, self._keys = mark, keys
         return keys
 

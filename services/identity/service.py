@@ -90,7 +90,7 @@ async def build(app: App) -> None:
     invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
-    beginning.done()
+    beginning.done(sealer.public_key)
     conversations = Conversations(app.bus, app.ids)
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))

@@ -19,6 +19,7 @@ from nats.micro.service import EndpointInfo, EndpointStats, Service, ServiceConf
 from contracts import reply
 from contracts.commit import HEADER_BY, HEADER_CORRELATION
 from contracts.errors import CATALOGUE, Rejected, failure
+from contracts.rights import INBOX
 from contracts.verbs import BY_SUBJECT, VerbSpec, verbs_of
 from services.runtime import intake, telemetry
 from services.runtime.clock import Clock
@@ -190,6 +191,12 @@ class Rpc:
         async def receive(message: Msg) -> None:
             if redirected(message.headers or {}, message.reply):
                 self._log.error("request_redirected", verb=endpoint.name)
+                return
+            if message.reply and not message.reply.startswith(INBOX):
+                # What may be asked by the least of all keys would be said in our name where we alone may write.
+                endpoint.requests += 1
+                self._count(endpoint, 0, "reply_not_inbox")
+                self._log.warning("reply_not_inbox", verb=endpoint.name, reply=message.reply[:200])
                 return
             size = len(message.data)
             full = len(self._tasks) >= REQUESTS_HELD_MAX or (self._tasks and self._bytes_held + size > BYTES_HELD_MAX)

@@ -1,7 +1,10 @@
 """Checks of identity: its keys, accounts that are not set up yet, and gates that wait."""
 
-import stat
+import importlib
 import time
+from typing import Any
+
+import msgspec
 
 from contracts.errors import Rejected
 from contracts.identity import BEGAN_FILE
@@ -16,20 +19,32 @@ from services.console.output import duration, plain
 _ANSWER_S = 5.0
 
 
+class _Began(msgspec.Struct, frozen=True):
+    """What identity noted when it had its first accounts."""
+
+    public_key: str = ""
+
+
 def keys(home: Home) -> Finding:
-    """The key file must be there and private; without it no secret can be opened."""
+    """The key file must be there, private, whole, and this home's; without it no secret can be opened."""
     path = home.keys / local_identity.KEY_FILE
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        began = msgspec.json.decode((home.keys / BEGAN_FILE).read_bytes(), type=_Began)
     except FileNotFoundError:
-        if (home.keys / BEGAN_FILE).exists():
-            mend = f"put {path} back from its copy; without it no secret can be opened"
-            return Finding("identity keys", "fail", "the key file of identity is lost", mend)
+        began = None
+    except (OSError, msgspec.MsgspecError):
+        mend = f"put {home.keys / BEGAN_FILE} back from its copy"
+        return Finding("identity keys", "fail", f"{BEGAN_FILE} cannot be read", mend)
+    if began is None and not path.exists():
         return Finding("identity keys", "note", "there is no key file here", "the first start of identity makes it")
-    except OSError as error:
-        return Finding("identity keys", "fail", f"{path}: {error.strerror}", "give it back to its owner")
-    if mode & 0o077:
-        return Finding("identity keys", "fail", f"{path} is open to others", f"chmod 600 {path}")
+    sealing: Any = importlib.import_module("services.identity.sealing")
+    try:
+        public_key = sealing.Sealer(sealing.KeyFile(path)).public_key
+    except Rejected as error:
+        return Finding("identity keys", "fail", error.message, str(error.detail.get("hint") or error.kind.hint))
+    if began is not None and began.public_key not in ("", public_key):
+        mend = f"put {path} back from its copy; without it no secret can be opened"
+        return Finding("identity keys", "fail", "the key file of identity is another home's", mend)
     return Finding("identity keys", "ok", f"{path}, private; keep a copy of it")
 
 

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from services.console.doctor import identity
 from services.console.home import Home
+from services.identity.beginning import Beginning
+from services.identity.sealing import KeyFile, Sealer
 
 
 def home_of(folder: Path) -> Home:
@@ -23,3 +27,55 @@ def test_a_lost_key_file_is_a_failure_and_nothing_makes_it_again(tmp_path: Path)
     found = identity.keys(home)
     assert (found.status, found.message) == ("fail", "the key file of identity is lost")
     assert "back from its copy" in found.mend
+
+
+def begun(home: Home) -> KeyFile:
+    """A home as identity leaves it after its first start."""
+    file = KeyFile(home.keys / "identity")
+    file.create()
+    Beginning(home.keys, accounts=True, first_seq=1).done(Sealer(file).public_key)
+    return file
+
+
+def test_the_key_file_of_this_home_is_well_also_after_a_rotation(tmp_path: Path) -> None:
+    home = home_of(tmp_path)
+    file = begun(home)
+    assert identity.keys(home).status == "ok"
+    file.rotate()
+    file.drop_old()
+    assert identity.keys(home).status == "ok"
+
+
+def test_a_mark_of_an_older_version_says_nothing_of_the_key(tmp_path: Path) -> None:
+    home = home_of(tmp_path)
+    begun(home)
+    (home.keys / "identity-began").write_text('{"first_seq":1}')
+    assert identity.keys(home).status == "ok"
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff\x00" * 99, b"seed=" + b"0" * 64, None])
+def test_what_is_no_key_file_is_not_called_well(tmp_path: Path, content: bytes | None) -> None:
+    home = home_of(tmp_path)
+    begun(home)
+    path = home.keys / "identity"
+    path.write_bytes(path.read_bytes()[:60] if content is None else content)
+    found = identity.keys(home)
+    assert (found.status, found.message) == ("fail", "the key file of identity cannot be read")
+    assert "back from its copy" in found.mend
+
+
+def test_another_homes_key_file_is_not_called_well(tmp_path: Path) -> None:
+    home, other = home_of(tmp_path / "a"), home_of(tmp_path / "b")
+    begun(home)
+    begun(other)
+    (home.keys / "identity").write_bytes((other.keys / "identity").read_bytes())
+    found = identity.keys(home)
+    assert (found.status, found.message) == ("fail", "the key file of identity is another home's")
+
+
+def test_a_key_file_that_others_may_read_is_not_called_well(tmp_path: Path) -> None:
+    home = home_of(tmp_path)
+    begun(home)
+    (home.keys / "identity").chmod(0o640)
+    found = identity.keys(home)
+    assert (found.status, found.mend) == ("fail", f"chmod 600 {home.keys / 'identity'}")

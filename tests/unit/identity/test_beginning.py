@@ -81,5 +81,5 @@ async def test_a_broker_without_its_store_makes_no_new_owner_until_a_person_begi
 def test_the_mark_is_private(tmp_path: Path) -> None:
     beginning = Beginning(tmp_path, accounts=False, first_seq=0)
     beginning.check()
-    beginning.done()
+    beginning.done("k1")
     assert (tmp_path / "identity-began").stat().st_mode & 0o777 == 0o600
