@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from contracts import run as events
-from contracts.action_text import visible as visible_text
+from contracts.action_text import visible
 from contracts.run import RunEvent
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import ToolAnswered
@@ -114,7 +114,7 @@ def error_text(error: dict[str, Any]) -> str:
     """An error of the log in one short line."""
     reason = str(error.get("reason") or "")
     said = f"{error.get('code', 'error')}: {error.get('message', '')}" + (f": {reason}" if reason else "")
-    text = visible_text(" ".join(said.splitlines()))
+    text = visible(" ".join(said.splitlines()))
     hint = str(error.get("hint") or "")
     # Some hints only point to the reason, which is told already.
     if hint and not reason and len(text) + len(hint) < _ERROR_CHARS_MAX:
@@ -172,7 +172,7 @@ def tree_text(board: Board, now_ms: int, paint: Callable[[str, str], str], rows_
     lines = [paint(heading(board, now_ms), "bold")]
     if board.goal:
         lines.append(shorten(board.goal, 100))
-    rows, hidden = visible(board, rows_max)
+    rows, hidden = rows_of(board, rows_max)
     for depth, task in rows:
         lines.append("  " * (depth + 1) + task_text(task, now_ms, paint))
         if task.tail and task.status == "in_progress":
@@ -186,7 +186,7 @@ def tree_text(board: Board, now_ms: int, paint: Callable[[str, str], str], rows_
     return "\n".join(lines)
 
 
-def visible(board: Board, rows_max: int | None) -> tuple[list[tuple[int, TaskLine]], int]:
+def rows_of(board: Board, rows_max: int | None) -> tuple[list[tuple[int, TaskLine]], int]:
     """The tasks to show, in tree order, and how many are left out: running and failed ones come first."""
     rows = list(tree_order(board))
     if rows_max is None or len(rows) <= rows_max:

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, Group
 from contracts.errors import USAGE
 from services.console import failure
 from services.console.flag_hints import in_flags
-from services.console.task_file import STDIN
+from services.console.input_file import STDIN
 
 _HELP: Final = """Carries goals out with teams of language-model agents, on NATS JetStream.
 

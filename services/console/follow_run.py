@@ -17,7 +17,7 @@ from contracts.streams import EVENTS_EXECUTOR, LLM_TOKENS
 from services.console.absence import Absence
 from services.console.board_text import describe, summary, tree_text
 from services.console.output import Output, plain
-from services.console.run_board import Board, at_ms, take, take_chunk
+from services.console.run_board import Board, at_ms, take, take_chunk, take_commit
 from services.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -302,9 +302,7 @@ async def load_board(console: "Console", run_id: str) -> Board:
             commit = _CODEC.decode(record.data, skip_unknown=True)
         except Undecodable as error:
             raise Rejected("poison", f"run {run_id} at {record.seq}: {error}") from error
-        now_ms = at_ms(commit.at)
-        for event in commit.events:
-            take(board, event, now_ms)
+        take_commit(board, commit)
     if not board.events:
         raise Rejected("run_not_found", run_id=run_id)
     return board

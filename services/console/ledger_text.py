@@ -1,14 +1,9 @@
-"""The ledger for people: limits, calls and estimates as text, and a request as people give it."""
+"""The ledger for people: limits, calls and estimates as text."""
 
-import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from contracts.errors import Rejected
 from services.console.output import Output, columns, money
-from services.console.task_file import STDIN
 
 _CENT = 10_000
 COUNTED = "limits count what they were held for, the ledger nothing"
@@ -90,24 +85,3 @@ def estimate_text(found: Mapping[str, Any]) -> str:
         f"  answer at most {found['completion_tokens_max']}  {cost}"
     )
     return f"{text}\nnow refused: {found['refusal']}" if found["refusal"] else text
-
-
-def request_of(what: str, model: str | None, max_tokens: int | None) -> dict[str, Any]:
-    """A request of a file, of standard input, or of a question. Raises Rejected when it cannot be read."""
-    if what != STDIN and not what.endswith(".json"):
-        request: Any = {"input": {"messages": [{"role": "user", "content": what}]}}
-    else:
-        try:
-            request = json.loads(sys.stdin.read() if what == STDIN else Path(what).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise Rejected("not_found", f"{what} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise Rejected("bad_json", f"{what} is not JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise Rejected("bad_json", f"{what} holds no JSON object")
-    if model is not None:
-        request["model_id"] = model
-    if max_tokens is not None:
-        params = request.get("params")
-        request["params"] = {**(params if isinstance(params, dict) else {}), "max_tokens": max_tokens}
-    return request

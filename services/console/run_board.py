@@ -93,12 +93,11 @@ def at_ms(rfc3339: str) -> int:
         return 0
 
 
-def take_commit(board: Board, commit: Commit[RunEvent]) -> list[RunEvent]:
-    """Take in all events of a commit; the events, for who wants to print them."""
+def take_commit(board: Board, commit: Commit[RunEvent]) -> None:
+    """Take in all events of a commit."""
     now_ms = at_ms(commit.at)
     for event in commit.events:
         take(board, event, now_ms)
-    return commit.events
 
 
 def take(board: Board, event: RunEvent, now_ms: int) -> None:

@@ -29,6 +29,17 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE: Final = msgspec.json.Decoder(LlmClaim).decode
 
 
+async def is_held(bus: Bus, corr_id: str, worker_id: str) -> bool:
+    """Whether any worker says that it has this call under way; `worker_id` asks. Raises Rejected, the broker away."""
+    try:
+        await bus.request(LLM_CLAIM, _ENCODE(LlmClaim(corr_id, worker_id)), timeout_s=ANSWER_S)
+    except Rejected as error:
+        if error.code not in ("timeout", "no_responders"):
+            raise
+        return False
+    return True
+
+
 class Claims:
     """Asks the other workers, and answers them."""
 
@@ -62,15 +73,9 @@ class Claims:
         if first.seq > await self._newest_at_connect() and not self._with_others(first):
             return False  # it was stored while all were connected
         loop = asyncio.get_running_loop()
-        question = _ENCODE(LlmClaim(flight.key.corr_id, self._worker_id))
         while True:
             asked_s = loop.time()
-            try:
-                await self._bus.request(LLM_CLAIM, question, timeout_s=ANSWER_S)
-            except Rejected as error:
-                if error.code not in ("timeout", "no_responders"):
-                    raise
-            else:
+            if await is_held(self._bus, flight.key.corr_id, self._worker_id):
                 return True
             if asked_s > self._connected_s + SETTLE_S:
                 return False

@@ -202,8 +202,7 @@ class Edge:
         if await self._journal.find(key) is None:
             answered = await self._journal.scan(key.corr_id, None, None)
             if answered is not None:
-                _, _, run_id, node_id = answered.subject.rsplit(".", 3)
-                return Key(run_id, node_id, key.corr_id)
+                return Key.of(answered)
         return key
 
     async def _earlier_answer(self, message: Message, request: LlmRequest, write: str, first: Recorded | None) -> bytes:

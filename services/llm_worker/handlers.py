@@ -18,6 +18,7 @@ from services.llm_worker.models import ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.replaying import Replaying
+from services.llm_worker.replies import reply
 from services.runtime.bus import Bus, Message
 from services.runtime.rpc import Caller
 
@@ -28,7 +29,7 @@ _CORR = msgspec.json.Decoder(CorrRef).decode
 
 
 class Handlers:
-    """Answers the verbs from what the other parts know."""
+    """Answers the verbs from what the other parts know. `log` is structlog's."""
 
     def __init__(
         self,
@@ -42,10 +43,11 @@ class Handlers:
         breakers: Breakers,
         replaying: Replaying,
         prices: Prices,
+        log: Any,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
-        self._breakers, self._replaying, self._prices = breakers, replaying, prices
+        self._breakers, self._replaying, self._prices, self._log = breakers, replaying, prices, log
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
@@ -108,8 +110,8 @@ class Handlers:
             corr_id = _CORR(message.data).corr_id
         except msgspec.MsgspecError:
             return
-        if self._flights.cancel(corr_id) and message.reply:
-            self._bus.publish(message.reply, b"true")
+        if self._flights.cancel(corr_id):
+            reply(self._bus, self._log, message.reply, b"true")
 
     async def _view(self, name: str) -> ModelView:
         try:

@@ -42,6 +42,12 @@ class Key(NamedTuple):
         """The subject of its answer."""
         return llm_response(self.run_id, self.node_id)
 
+    @classmethod
+    def of(cls, entry: Recorded) -> "Key":
+        """The call that a journaled answer answers."""
+        _, run_id, node_id = entry.subject.rsplit(".", 2)
+        return cls(run_id, node_id, corr_of(entry.headers))
+
 
 def corr_of(headers: Mapping[str, str]) -> str:
     """The `corr_id` of a journaled answer."""

@@ -10,12 +10,12 @@ from contracts.llm import LlmToken
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import llm_tokens
 from services.llm_worker.flight import Flight
+from services.llm_worker.prices import CHARS_PER_TOKEN
 from services.llm_worker.providers.bounds import Allowance, size_of, sound
 from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
 from services.llm_worker.tool_calls import whole
 from services.runtime.bus import Bus
 
-CHARS_PER_TOKEN: Final = 4
 WORD_CHARS_MAX: Final = 100
 _ENCODE: Final = msgspec.json.Encoder().encode
 

@@ -19,6 +19,7 @@ FREE: Final = ("embedded", "mock")
 """Providers that cost nothing where nobody says otherwise: they work here."""
 _MICROS: Final = Decimal(1_000_000)
 CHARS_PER_TOKEN: Final = 4
+"""Of usual text: a guess, for what nobody has counted."""
 TOKENS_PER_MESSAGE: Final = 16
 """Around each message: its role, and the marks of the chat template."""
 TOKENS_AROUND: Final = 64

@@ -13,7 +13,7 @@ from contracts.llm import HEADER_REQUEST, LlmRequest
 from contracts.streams import LLM_REQUESTS, LLM_RESPONSES
 from contracts.subjects import llm_request, llm_response
 from services.llm_worker.compile import encode_logged
-from services.llm_worker.journal import corr_of, decode
+from services.llm_worker.journal import Key, corr_of, decode
 from services.runtime.bus import Bus, Message
 from services.runtime.event_store import Recorded
 from services.runtime.ids import Ids
@@ -50,7 +50,7 @@ class Replaying:
         Raises Rejected not_found when its request is kept no more, and timeout.
         """
         corr_id = corr_of(entry.headers)
-        request = await self._request(entry, corr_id)
+        request = await self._request(entry)
         mark = self._ids.new()[-12:].lower()
         again = msgspec.structs.replace(
             request,
@@ -77,7 +77,8 @@ class Replaying:
             await subscription.unsubscribe()
         return {**answer, "paid": was_paid(answer), "replay_of": corr_id}
 
-    async def _request(self, entry: Recorded, corr_id: str) -> LlmRequest:
+    async def _request(self, entry: Recorded) -> LlmRequest:
+        key = Key.of(entry)
         seq = entry.headers.get(HEADER_REQUEST, "")
         stored = await self._bus.at(LLM_REQUESTS, int(seq)) if seq.isdecimal() else None
         if stored is not None:
@@ -86,9 +87,6 @@ class Replaying:
             except msgspec.MsgspecError:
                 request = None
             if request is not None:
-                _, _, run_id, node_id = entry.subject.rsplit(".", 3)
                 model_id = request.model_id or stored.subject.removeprefix(llm_request(""))
-                return msgspec.structs.replace(
-                    request, run_id=run_id, node_id=node_id, corr_id=corr_id, model_id=model_id
-                )  # fmt: skip
-        raise Rejected("not_found", "the request of this call is kept no more", corr_id=corr_id)
+                return msgspec.structs.replace(request, **key._asdict(), model_id=model_id)
+        raise Rejected("not_found", "the request of this call is kept no more", corr_id=key.corr_id)

@@ -86,6 +86,7 @@ async def build(app: App) -> None:
         breakers=breakers,
         replaying=Replaying(app.bus, app.ids),
         prices=ledger.prices,
+        log=app.log,
     )
     await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
     await _begin(app, config, worker, edge, heart, registry, handlers)

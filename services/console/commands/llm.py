@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import secrets
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -24,10 +23,11 @@ from services.console.asking import ask_pool, first_answer
 from services.console.big_values import whole
 from services.console.commands import llm_models
 from services.console.connection import Console, connected
-from services.console.ledger_text import estimate_text, ledger_text, limits_text, request_of
+from services.console.input_file import STDIN, read_text
+from services.console.ledger_text import estimate_text, ledger_text, limits_text
+from services.console.llm_request_file import request_of
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
-from services.console.task_file import STDIN
 from services.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def ask(
     allow_unpriced
         Also when nobody knows the price and money is limited: tokens are counted.
     """
-    question = sys.stdin.read() if text == STDIN else text
+    question = read_text(text) if text == STDIN else text
     system_part = [{"role": "system", "content": system}] if system else []
     call = corr_id or f"ask-{secrets.token_hex(6)}"
     request = {

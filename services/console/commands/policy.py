@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from contracts.drill import DrillReport
 from contracts.errors import DENIED, FAILED, OK, Rejected
 from contracts.policy import ToolCall
-from services.console import principal, task_file
+from services.console import input_file, principal
 from services.console.connection import connected
 from services.console.drill_text import drill_text, save
 from services.console.options import DEFAULTS, Common
@@ -328,8 +328,8 @@ async def image(
 
 
 def _json(text: str, field: str) -> Any:
-    data = task_file.read(text) if text == task_file.STDIN else text.encode()
-    return task_file.parse(data, field)
+    data = input_file.read(text) if text == input_file.STDIN else text.encode()
+    return input_file.parse(data, field)
 
 
 def _workspace(word: str | None, common: Common) -> str | None:
@@ -337,7 +337,7 @@ def _workspace(word: str | None, common: Common) -> str | None:
 
 
 def _text(path: Path) -> str:
-    return task_file.read(str(path)).decode("utf-8", "replace")
+    return input_file.read_text(str(path))
 
 
 def _text_of(value: Any) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from cyclopts import App
 
 from contracts.errors import Rejected
-from services.console import task_file
+from services.console import input_file
 from services.console.board_text import shorten
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
@@ -211,7 +211,7 @@ def _ref(name: str, version: int | None) -> dict[str, Any]:
 
 
 def _object(text: str, field: str) -> dict[str, Any]:
-    value = task_file.parse(text.encode(), field)
+    value = input_file.parse(text.encode(), field)
     if not isinstance(value, dict):
         raise Rejected("bad_request", f"{field} must be a JSON object", field=field)
     return value

@@ -84,6 +84,7 @@ class Opened(NamedTuple):
             clock=app.clock,
             ids=app.ids,
             allow_unpriced=self.allow_unpriced,
+            log=app.log,
         )
         await verbs.start()
         app.handle("llm", "limits", verbs.limits)

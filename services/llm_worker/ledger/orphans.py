@@ -9,12 +9,8 @@ import asyncio
 from collections import Counter
 from typing import Any, Final
 
-import msgspec
-
 from contracts.errors import Rejected
-from contracts.llm import LlmClaim
-from contracts.subjects import LLM_CLAIM
-from services.llm_worker.claims import ANSWER_S
+from services.llm_worker.claims import is_held
 from services.llm_worker.flight import Flights
 from services.llm_worker.journal import Journal, Key
 from services.llm_worker.ledger.cashier import Cashier
@@ -28,7 +24,6 @@ YOUNG_MS: Final = 3_000
 SILENT_MAX: Final = 14
 """Longer than the broker waits before it gives a request to another worker: that one goes on with what is held."""
 ASKED_AT_ONCE_MAX: Final = 32
-_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class Orphans:
@@ -74,7 +69,8 @@ class Orphans:
         some = sorted(suspects, key=self._urgency)[:ASKED_AT_ONCE_MAX]
         self._looks += 1
         self._asked.update(((corr_id, left.worker_id), self._looks) for corr_id, left in some)
-        taken = await asyncio.gather(*(self._taken(corr_id) for corr_id, _ in some))
+        asker = self._cashier.worker_id
+        taken = await asyncio.gather(*(is_held(self._bus, corr_id, asker) for corr_id, _ in some))
         for (corr_id, left), is_taken in zip(some, taken, strict=True):
             name = (corr_id, left.worker_id)
             if is_taken:
@@ -89,15 +85,6 @@ class Orphans:
         """Who is silent is asked again at once, the others in turn: calls of the living must not hide a dead one."""
         name = (suspect[0], suspect[1].worker_id)
         return name not in self._silent, self._asked.get(name, 0)
-
-    async def _taken(self, corr_id: str) -> bool:
-        try:
-            await self._bus.request(LLM_CLAIM, _ENCODE(LlmClaim(corr_id, self._cashier.worker_id)), timeout_s=ANSWER_S)
-        except Rejected as error:
-            if error.code not in ("timeout", "no_responders"):
-                raise
-            return False
-        return True
 
     async def _see_to(self, corr_id: str, left: Open) -> None:
         entry = await self._journal.find(Key(left.run_id, left.node_id, corr_id))

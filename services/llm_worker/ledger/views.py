@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -40,6 +40,7 @@ from services.llm_worker.ledger.state import (
 )
 from services.llm_worker.models import ModelTable
 from services.llm_worker.prices import Prices
+from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.runtime.bus import Bus, Message
 from services.runtime.clock import Clock, rfc3339
@@ -53,7 +54,7 @@ _TOLD: Final = msgspec.json.Decoder(QueueTold).decode
 
 
 class LedgerVerbs:
-    """Answers `llm.limits`, `llm.ledger` and `llm.estimate`."""
+    """Answers `llm.limits`, `llm.ledger` and `llm.estimate`. `log` is structlog's."""
 
     def __init__(
         self,
@@ -67,10 +68,11 @@ class LedgerVerbs:
         clock: Clock,
         ids: Ids,
         allow_unpriced: bool,
+        log: Any,
     ) -> None:
         self._bus, self._cashier, self._codec = bus, cashier, codec
         self._models, self._resolver, self._prices = models, resolver, prices
-        self._clock, self._ids, self._allow_unpriced = clock, ids, allow_unpriced
+        self._clock, self._ids, self._allow_unpriced, self._log = clock, ids, allow_unpriced, log
 
     async def start(self) -> None:
         """Answer the other workers."""
@@ -78,9 +80,8 @@ class LedgerVerbs:
 
     def hear(self, message: Message) -> None:
         """Another worker, or this one, asks how many calls wait here."""
-        if message.reply:
-            told = QueueTold(self._cashier.worker_id, self._cashier.book.waiting)
-            self._bus.publish(message.reply, _ENCODE(told))
+        told = QueueTold(self._cashier.worker_id, self._cashier.book.waiting)
+        reply(self._bus, self._log, message.reply, _ENCODE(told))
 
     async def limits(self, _request: Nothing, _caller: Caller) -> LimitsView:
         """The limits of all workers together, and what is used of them now."""

@@ -7,7 +7,7 @@ from contracts.errors import failure
 from contracts.llm import Usage
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.task import GroupNode, TaskSpec
-from services.console.board_text import describe, shorten, summary, tree_order, tree_text, visible
+from services.console.board_text import describe, rows_of, shorten, summary, tree_order, tree_text
 from services.console.run_board import Board, take
 
 AT = 1_790_000_000_000
@@ -98,7 +98,7 @@ def test_a_big_run_shows_what_matters_now():
     board = started(*[TaskSpec(f"t{n}") for n in range(500)])
     take(board, events.TaskStarted("t400", 1, AT), AT)
     take(board, events.TaskFailed("t300", 1, {"code": "timeout"}), AT)
-    rows, hidden = visible(board, 10)
+    rows, hidden = rows_of(board, 10)
     assert {"t400", "t300"} <= {task.id for _, task in rows}
     assert (len(rows), hidden) == (10, 490)
     assert "and 490 more tasks" in tree_text(board, AT, plain, 10)

@@ -1,9 +1,6 @@
 """The ledger as people read it."""
 
-import pytest
-
-from contracts.errors import Rejected
-from services.console.ledger_text import dollars, estimate_text, ledger_text, limits_text, request_of
+from services.console.ledger_text import dollars, estimate_text, ledger_text, limits_text
 from services.console.output import Output
 
 LIMITS = {
@@ -104,20 +101,3 @@ def test_an_estimate_names_the_refusal():
     )
     known = {**found, "cost_usd_micros": 1_000, "cost_usd_micros_max": 2_000, "refusal": None}
     assert estimate_text(known).endswith("$0.0020 at most")
-
-
-def test_a_request_comes_from_a_file_or_is_a_question(tmp_path):
-    file = tmp_path / "req.json"
-    file.write_text('{"model_id":"a","params":{"seed":1}}')
-    assert request_of(str(file), "b", 5) == {"model_id": "b", "params": {"seed": 1, "max_tokens": 5}}
-    assert request_of("What?", "b", None) == {
-        "model_id": "b",
-        "input": {"messages": [{"role": "user", "content": "What?"}]},
-    }
-    for text, code in (("[]", "bad_json"), ("{", "bad_json")):
-        file.write_text(text)
-        with pytest.raises(Rejected) as refused:
-            request_of(str(file), None, None)
-        assert refused.value.code == code
-    with pytest.raises(Rejected, match="cannot be read"):
-        request_of(str(tmp_path / "nowhere.json"), None, None)

@@ -118,7 +118,7 @@ def test_events_of_unknown_tasks_change_nothing():
 
 def test_the_time_of_a_commit_is_the_time_of_its_events():
     board = Board("r1")
-    seen = take_commit(board, Commit("2026-11-20T17:00:00.500Z", "me", "c", "c", [CREATED, ADDED]))
-    assert seen == [CREATED, ADDED]
+    take_commit(board, Commit("2026-11-20T17:00:00.500Z", "me", "c", "c", [CREATED, ADDED]))
+    assert board.events == 2
     assert board.started_at_ms == at_ms("2026-11-20T17:00:00.500Z") == 1_795_194_000_500
     assert board.elapsed_s(1_795_194_002_500) == 2.0

@@ -6,7 +6,8 @@ import pytest
 
 from contracts.errors import Rejected
 from contracts.limits import REQUEST_BYTES_MAX
-from services.console.task_file import looks_like_file, parse, read_plan
+from services.console.input_file import parse
+from services.console.task_file import looks_like_file, read_plan
 
 
 @pytest.fixture
