@@ -207,8 +207,8 @@ class ApprovalConverse(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of the conversation that releases gates: one by `approval_id` (and its `digest`), or all of `gates`.
 
     Say the gates in every turn: whoever knows a session's name could begin another conversation in it. In the first one
-    only will do where the code comes over the same connection as the name (its replies go to the same inbox). A digest
-    that is not the gate's is approval_stale.
+    only will do where the code comes over the same connection as the name (its replies go to the same inbox), in a
+    session that spoke of no other gates before. A digest that is not the gate's is approval_stale.
     """
 
     session: str = ""

@@ -313,7 +313,8 @@ def _operator(private: Iterable[str]) -> User:
             publish=(">",),
             publish_not=(*written_by_one, *forged, *losses, "$SYS.>"),
             subscribe=(">",),
-            subscribe_not=(*heard, "$SYS.>"),
+            # Names and codes are said to identity alone: who hears them, or takes them in its place, can use them.
+            subscribe_not=(*heard, f"{ROOT}.identity.>", "$SYS.>"),
         ),
     )
 

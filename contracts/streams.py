@@ -142,7 +142,8 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
         name=CONVERSATIONS,
         owner="identity",
-        meaning="who is about to prove being whom, between two turns; never what they typed",
+        # A day is longer than anybody holds a code back: see `services.identity.conversations`.
+        meaning="who is about to prove being whom, between two turns, and of which gates a session spoke; never a code",
         config={
             "subjects": [f"{ROOT}.conversation.*"],
             # Like tokens: a stream in memory would be gone when the broker is started anew, and nobody may make it.
@@ -151,8 +152,8 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             "retention": "limits",
             "discard": "old",
             "allow_direct": True,
-            "max_age": 600 * S,
-            "max_msgs": 20_000,
+            "max_age": DAY,
+            "max_msgs": 100_000,
             "max_msgs_per_subject": 1,
         },
     ),

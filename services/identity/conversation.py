@@ -26,16 +26,14 @@ class Login:
         """One turn."""
         session = self._conversations.session(request.session)
         text = checked_text(request.text)
-        turn = await self._conversations.recall(LOGIN, session)
-        if turn is not None:
-            _, verdict = await asyncio.gather(
-                self._conversations.forget(LOGIN, session), self._judge(turn.claim, text, caller)
-            )
+        talk = await self._conversations.recall(LOGIN, session)
+        if talk.turn is not None:
+            _, verdict = await asyncio.gather(self._conversations.end(talk), self._judge(talk.turn.claim, text, caller))
             return told(session, verdict)
         if not text.strip():
             return Said(session=session, state="await_name", say=ASK_NAME)
         claim = await self._accounts.claim(text)
-        await self._conversations.remember(LOGIN, session, Turn(claim.actor_id, claim.shadow))
+        await self._conversations.begin(talk, Turn(claim.actor_id, claim.shadow))
         return Said(session=session, state="await_code", say=ASK_CODE)
 
     async def _judge(self, claim: Claim, text: str, caller: Caller) -> Verdict:

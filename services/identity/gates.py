@@ -28,7 +28,7 @@ from services.identity.accounts import Accounts, Verdict
 from services.identity.approval.decider import ApprovalCommand, NoteRefusal, check_answerable
 from services.identity.approval.state import Approval
 from services.identity.conversation import checked_text, is_agent, refused, told
-from services.identity.conversations import Conversations, Turn, asker_of
+from services.identity.conversations import Conversations, Talk, Turn, asker_of
 from services.identity.names import key_of
 from services.identity.proofs import Proof, Proofs
 from services.runtime.actor import ActorHost
@@ -63,10 +63,10 @@ class Gates:
         self, purpose: Answer, session: str, text: str, gates: list[GateRef], reason: str, caller: Caller
     ) -> Said:
         session, text = self._conversations.session(session), checked_text(text)
-        turn = await self._conversations.recall(purpose, session)
-        if turn is not None:
-            await self._conversations.forget(purpose, session)
-            return await self._answer(purpose, session, text, turn, gates, reason, caller)
+        talk = await self._conversations.recall(purpose, session)
+        if talk.turn is not None:
+            await self._conversations.end(talk, gates)
+            return await self._answer(purpose, talk, talk.turn, text, gates, reason, caller)
         shown = _checked(gates)
         try:
             requests = await self._open(shown)
@@ -82,17 +82,18 @@ class Gates:
             return Said(session=session, state="await_name", say=ASK_NAME, gates=_shown(requests, "open"))
         claim = await self._accounts.claim(text)
         begun = Turn(claim.actor_id, claim.shadow, shown, barred, asker_of(caller))
-        await self._conversations.remember(purpose, session, begun)
+        await self._conversations.begin(talk, begun)
         return Said(session=session, state="await_code", say=ASK_CODE, gates=_shown(requests, "open"))
 
     async def _answer(
-        self, purpose: Answer, session: str, text: str, turn: Turn, said: Sequence[GateRef], reason: str, caller: Caller
+        self, purpose: Answer, talk: Talk, turn: Turn, text: str, said: Sequence[GateRef], reason: str, caller: Caller
     ) -> Said:
+        session = talk.session
         try:
             if is_agent(caller) or await self._accounts.kind_of(turn.claim) == "agent":
                 await self._note(turn, "agent_cannot_approve", caller)
                 raise Rejected("agent_cannot_approve")
-            _check_same(turn, said, asker_of(caller))
+            _check_same(turn, said, alone=not talk.mixed and turn.asker == asker_of(caller))
             requests = await self._open(turn.gates)
             if turn.barred:
                 await self._note(turn, turn.barred, caller)
@@ -155,13 +156,14 @@ def _checked(gates: Sequence[GateRef]) -> list[GateRef]:
     return list(distinct.values())
 
 
-def _check_same(turn: Turn, said: Sequence[GateRef], asker: str) -> None:
+def _check_same(turn: Turn, said: Sequence[GateRef], *, alone: bool) -> None:
     """What is said with the code must be what was shown with the name.
 
-    It may go unsaid only by whoever was shown it: somebody else may have begun another conversation in the session.
+    It may go unsaid only where nobody else can have begun another conversation: over the same connection, as far as a
+    reply subject tells, in a session that never spoke of other gates. Anybody who knows its name may speak in it.
     """
-    if not said and asker != turn.asker:
-        text = "the name was said over another connection: say the gates with the code"
+    if not said and not alone:
+        text = "the name was said over another connection, or the session spoke of other gates: say them with the code"
         raise Rejected("approval_stale", text)
     digests = {gate.approval_id: gate.digest for gate in turn.gates}
     if said and {gate.approval_id for gate in said} != set(digests):

@@ -91,7 +91,7 @@ async def build(app: App) -> None:
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
     beginning.done(sealer.public_key)
-    conversations = Conversations(app.bus, app.ids)
+    conversations = Conversations(app.bus, app.ids, app.clock)
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))
     gates = Gates(host=approvals, accounts=accounts, conversations=conversations, proofs=proofs, clock=clock)

@@ -21,6 +21,8 @@ TRIES_MAX: Final = 4
 LOOK_BACK: Final = 64
 """How far before a forged message the newest genuine one is looked for first, in sequences of the stream."""
 LOOK_BACK_GROWS: Final = 8
+STORED_AT: Final = "Nats-Time-Stamp"
+"""When the broker stored a message, by its own clock: a header of everything that is read so."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 

@@ -14,12 +14,12 @@ from typing import Final
 import msgspec
 
 from contracts.commit import HEADER_TYPES, Commit
-from contracts.streams import FACTS, SNAPSHOTS
+from contracts.streams import CONVERSATIONS, FACTS, SNAPSHOTS
 from services.runtime.event_store import Recorded
 
 HEADER_STREAM: Final = "Nats-Expected-Stream"
 _NAME: Final = f"{HEADER_STREAM}:".encode()
-GUARDED: Final = frozenset((*FACTS, SNAPSHOTS))
+GUARDED: Final = frozenset((*FACTS, SNAPSHOTS, CONVERSATIONS))
 """The streams whose messages are only believed when their owner stored them."""
 TOLD_MAX: Final = 10_000
 """So many smuggled messages a process remembers to have told of."""

@@ -4,17 +4,13 @@ The state remembers the newest payments only. At full speed they are those of a 
 before it gives a dead worker's request to another one.
 """
 
-from typing import Final
-
 from contracts.codec import CommitCodec
 from contracts.ledger import LedgerEvent, LlmPaid
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.ledger.book import SUBJECT
 from services.runtime.bus import Bus
+from services.runtime.direct_get import STORED_AT
 from services.runtime.event_store import Recorded
-
-STORED_AT: Final = "Nats-Time-Stamp"
-"""When the broker stored a message, by its own clock."""
 
 
 class Past:

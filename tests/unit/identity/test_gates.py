@@ -155,7 +155,7 @@ async def test_who_knows_a_sessions_name_gives_no_code_another_gate(hall: Hall, 
     assert (await other("aka", "apr-evil"))["state"] == "await_code"
     said = await victim(hall.code())
     assert (said["state"], said["code"]) == ("refused", "approval_stale")
-    assert "say the gates with the code" in said["say"]
+    assert "say them with the code" in said["say"]
     assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
     # No code was looked at: whoever says which gate it is for goes on with the same one, over any connection.
     await victim("aka", "apr-good")
@@ -190,17 +190,57 @@ async def test_a_code_is_for_all_of_the_gates_that_are_said_with_it_and_no_more(
 
 
 async def test_a_session_may_speak_of_one_gate_after_another(hall: Hall):
-    """The name of a chat is its session's: what ended well there is over, and a wrong code is said again."""
+    """The name of a chat is its session's: a wrong code is said again, and a second gate is said with its code."""
     await hall.enrol()
     for gate in ("apr-1", "apr-2"):
         await hall.request(gate, task_id=gate)
     for code, gate, state in (
         (hall.wrong(), "apr-1", "refused"),
         (hall.code(-1), "apr-1", "confirmed"),
-        (hall.code(), "apr-2", "confirmed"),
+        (hall.code(), "apr-2", "refused"),
     ):
         await hall.ask("approval.converse", session="chat-7", text="aka", approval_id=gate)
-        assert (await hall.ask("approval.converse", session="chat-7", text=code))["state"] == state
+        said = await hall.ask("approval.converse", session="chat-7", text=code)
+        assert said["state"] == state
+    assert (said["code"], "say them with the code" in said["say"]) == ("approval_stale", True)
+    await hall.ask("approval.converse", session="chat-7", text="aka", approval_id="apr-2")
+    said = await hall.ask("approval.converse", session="chat-7", text=hall.code(), approval_id="apr-2")
+    assert said["state"] == "confirmed"
+
+
+@VERBS
+@pytest.mark.parametrize("spoilt_by", ["apr-evil", "apr-good"])
+async def test_who_has_the_answers_sent_to_the_victims_inbox_gives_its_code_no_other_gate(
+    hall: Hall, mallory: Bus, verb: str, spoilt_by: str
+):
+    """A reply subject is what the sender says it is: nobody's word for a connection."""
+    await hall.enrol()
+    for gate in ("apr-good", "apr-evil"):
+        await hall.request(gate, task_id=gate)
+    inboxes: list[str] = []
+
+    async def overhear(message: Any) -> None:
+        inboxes.append(message.reply)
+
+    await mallory.client.subscribe(rpc("identity", *verb.split(".")), cb=overhear)
+    await mallory.client.flush()
+    victim = saying(hall.bus, verb)
+    assert (await victim("aka", "apr-good"))["state"] == "await_code"
+    await eventually(lambda: bool(inboxes))
+    there = inboxes[0].rpartition(".")[0] + ".m"
+    heard: list[Any] = []
+
+    async def hear(message: Any) -> None:
+        heard.append(msgspec.json.decode(message.data)["value"]["state"])
+
+    await mallory.client.subscribe(there, cb=hear)
+    for text, gate, states in (("", spoilt_by, ["refused"]), ("aka", "apr-evil", ["refused", "await_code"])):
+        body = msgspec.json.encode({"session": "vic", "text": text, "approval_id": gate})
+        mallory.publish(rpc("identity", *verb.split(".")), body, reply=there)
+        await eventually(lambda states=states: heard == states)
+    said = await victim(hall.code())
+    assert (said["state"], said["code"]) == ("refused", "approval_stale")
+    assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
 
 
 async def test_only_those_who_are_named_may_answer(hall: Hall):
