@@ -8,9 +8,14 @@ It is read again when it changes, so that `htdag users rotate` works on a runnin
 dropped from it by their marks: a file that neither has nor dropped the key in use is an older copy, and is not taken.
 """
 
+import fcntl
 import hashlib
+import os
 import secrets
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -25,6 +30,8 @@ from services.runtime.private_files import replace_private
 Kind = Literal["totp", "password"]
 KEY_FILE: Final = "identity"
 SEED_BYTES: Final = 32
+LOCK_WAIT_S: Final = 30.0
+"""Longer than whoever drops old keys waits for the accounts, by default."""
 DROPPED_MAX: Final = 64
 """So many dropped keys are remembered: more than any replica sleeps through."""
 _SEED: Final = "seed="
@@ -65,8 +72,38 @@ class KeyFile:
 
     def create(self) -> None:
         """Make it with one new key, unless it is there."""
-        if not self.path.exists():
-            self._write(Keys((Fernet.generate_key().decode(),), secrets.token_hex(32)))
+        if self.path.exists():
+            return
+        with self.changing():
+            if not self.path.exists():
+                self._write(Keys((Fernet.generate_key().decode(),), secrets.token_hex(32)))
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Be the only one who changes the file, from reading it to replacing it. Raises conflict after LOCK_WAIT_S."""
+        until_s = time.monotonic() + LOCK_WAIT_S
+        descriptor = self._lock_file()
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= until_s:
+                        raise Rejected("conflict", "the key file of identity is being changed; again later") from error
+                    time.sleep(0.05)
+            self._seen = None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _lock_file(self) -> int:
+        path = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise Rejected("bad_config", f"{path.name} cannot be written: {error.strerror}", hint=str(path)) from error
 
     def read(self) -> Keys:
         """All keys; the file is read again when it was changed."""
@@ -89,13 +126,16 @@ class KeyFile:
         return keys
 
     def rotate(self) -> int:
-        """Put a new key in front; how many there are now."""
+        """Put a new key in front; how many there are now. Inside `changing`."""
         keys = self.read()
         self._write(Keys((Fernet.generate_key().decode(), *keys.fernet), keys.seed, keys.dropped))
         return len(keys.fernet) + 1
 
     def drop_old(self) -> int:
-        """Keep only the newest; how many were dropped. What was sealed with the others can never be opened again."""
+        """Keep only the newest; how many were dropped. What was sealed with the others can never be opened again.
+
+        Inside `changing`, as what says that nothing is sealed with the others any more.
+        """
         keys = self.read()
         dropped = (*keys.dropped, *map(_mark, reversed(keys.fernet[1:])))
         self._write(Keys(keys.fernet[:1], keys.seed, dropped[-DROPPED_MAX:]))

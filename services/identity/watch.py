@@ -87,7 +87,8 @@ class Watch:
     async def _rewrap(self) -> None:
         """After a rotation, seal everything anew, so that the old keys can be dropped."""
         sealer = self._accounts.sealer
-        if sealer.keys == self._keys_seen:
+        version = sealer.version
+        if version == self._keys_seen:
             return
         done = 0
         for entry in await self._accounts.directory.entries():
@@ -105,6 +106,6 @@ class Watch:
             )
             await self._accounts.users.ask(user_id, command, by="identity")
             done += 1
-        self._keys_seen = sealer.keys
+        self._keys_seen = version
         if done:
             self._log.info("secrets_rewrapped", count=done)

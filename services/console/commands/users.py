@@ -228,11 +228,13 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
     sealing: Any = importlib.import_module("services.identity.sealing")
     file = sealing.KeyFile(common.place.keys / local_identity.KEY_FILE)
     if drop_old:
-        await _all_rewrapped(common)
-        dropped = file.drop_old()
+        with file.changing():
+            await _all_rewrapped(common)
+            dropped = file.drop_old()
         common.output.value({"dropped": dropped}, f"{dropped} old keys are dropped")
         return
-    keys = file.rotate()
+    with file.changing():
+        keys = file.rotate()
     common.output.value({"keys": keys}, f"a new key is in front; there are {keys}. Then: htdag users rotate --drop-old")
 
 

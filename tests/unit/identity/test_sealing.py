@@ -1,10 +1,12 @@
 """Secrets at rest: whose they are stands inside; the key file is private, rotates, and is never quietly replaced."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from contracts.errors import Rejected
+from services.identity import sealing
 from services.identity.sealing import DROPPED_MAX, KeyFile, Sealer, write_private
 from services.runtime.signatures import signature_ok
 
@@ -108,6 +110,24 @@ def test_who_looks_only_after_the_old_keys_were_dropped_takes_the_new_ones(file)
         other.drop_old()
     token = Sealer(other).seal("aka", "totp", "S")
     assert sealer.open("aka", "totp", token) == "S"
+
+
+def test_of_many_who_rotate_at_once_each_adds_a_key(file):
+    def rotate(_: int) -> int:
+        other = KeyFile(file.path)
+        with other.changing():
+            return other.rotate()
+
+    with ThreadPoolExecutor(8) as pool:
+        counts = sorted(pool.map(rotate, range(8)))
+    assert counts == list(range(2, 10))
+    assert len(KeyFile(file.path).read().fernet) == 9
+
+
+def test_whoever_waits_too_long_for_others_to_change_the_file_is_told(file, monkeypatch):
+    monkeypatch.setattr(sealing, "LOCK_WAIT_S", 0.0)
+    with file.changing(), pytest.raises(Rejected, match="is being changed"), KeyFile(file.path).changing():
+        pytest.fail("two at once")
 
 
 def test_the_key_file_remembers_no_more_dropped_keys_than_it_must(file):
