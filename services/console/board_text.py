@@ -58,7 +58,7 @@ def describe(board: Board, event: RunEvent) -> str | None:
             why = f"  {shorten(event.reasoning, _ERROR_CHARS_MAX)}" if event.reasoning else ""
             return f"task {event.task_id} judged {event.status} {event.confidence:.2f}{why}"
         case events.TaskReworked():
-            return f"task {event.task_id} rework {event.rework}  {'; '.join(event.fixes)}"
+            return f"task {event.task_id} rework {event.rework}  {shorten('; '.join(event.fixes), _ERROR_CHARS_MAX)}"
         case ToolAnswered():
             task = board.tasks.get(event.task_id)
             return None if task is None else f"{event.task_id}  {SIGN} {task.tool_said}"
@@ -66,7 +66,9 @@ def describe(board: Board, event: RunEvent) -> str | None:
             return f"task {event.task_id} pending  again"
         case events.RunCancelRequested() | events.RunResumed():
             word = "cancel requested" if isinstance(event, events.RunCancelRequested) else "resumed"
-            return f"run {board.run_id} {word}" + (f"  {event.reason}" if event.reason else "")
+            return f"run {board.run_id} {word}" + (
+                f"  {shorten(event.reason, _ERROR_CHARS_MAX)}" if event.reason else ""
+            )
         case events.RunEnded():
             return f"run {board.run_id} {event.status}" + (f"  {error_text(event.error)}" if event.error else "")
         case _:
@@ -115,7 +117,7 @@ def error_text(error: dict[str, Any]) -> str:
     reason = str(error.get("reason") or "")
     said = f"{error.get('code', 'error')}: {error.get('message', '')}" + (f": {reason}" if reason else "")
     text = visible(" ".join(said.splitlines()))
-    hint = str(error.get("hint") or "")
+    hint = visible(" ".join(str(error.get("hint") or "").split()))
     # Some hints only point to the reason, which is told already.
     if hint and not reason and len(text) + len(hint) < _ERROR_CHARS_MAX:
         text = f"{text} ({hint})"

@@ -12,6 +12,7 @@ import msgspec
 
 from contracts.errors import FAILED, Rejected, exit_code_of, failure
 from contracts.reply import RemoteRejected
+from services.console.terminal import words_for
 
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
@@ -62,9 +63,10 @@ def report(error: Mapping[str, Any], *, as_json: bool) -> int:
     detail = " ".join(f"{key}={_short(value)}" for key, value in error.items() if key not in _OWN_FIELDS)
     message = error.get("message") or "no reason was given"
     line = f"error: {error.get('code', 'internal')}: {message}" + (f" ({detail})" if detail else "")
-    sys.stderr.write(line.replace("\n", " ") + "\n")
-    if error.get("hint"):
-        sys.stderr.write(f"hint: {error['hint']}\n")
+    hint = str(error.get("hint") or "")
+    for said in (line, f"hint: {hint}" if hint else ""):
+        if said:
+            sys.stderr.write(words_for(sys.stderr, said.replace("\n", " ")) + "\n")
     sys.stderr.flush()
     if as_json:
         sys.stdout.write(msgspec.json.encode({"error": dict(error)}).decode() + "\n")

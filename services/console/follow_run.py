@@ -18,6 +18,7 @@ from services.console.absence import Absence
 from services.console.board_text import describe, summary, tree_text
 from services.console.output import Output, plain
 from services.console.run_board import Board, at_ms, take, take_chunk, take_commit
+from services.console.terminal import terminal_text
 from services.runtime.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Tree:
         if self._board is not None:
             rows = max(3, self._console.height - 6)
             text = tree_text(self._board, self._clock.now_ms(), self._output.paint, rows)
-            self._live.update(self._text.from_ansi(text), refresh=True)
+            self._live.update(self._text.from_ansi(terminal_text(text)), refresh=True)
 
     def end(self, board: Board) -> None:
         """See Show."""

@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import msgspec
 
 from contracts.errors import Rejected
+from services.console.terminal import coloured, width, words_for
 
 _DOLLARS_MAX: Final = 1_000_000_000
 _SGR: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "dim": "2", "bold": "1"}
@@ -58,8 +59,9 @@ def plain(value: Any) -> Any:
 def columns(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """An aligned table of text: two spaces between columns, the last one never padded or cut."""
     table = [list(headers), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[index]) for row in table) for index in range(len(headers))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table)
+    widths = [max(width(row[index]) for row in table) for index in range(len(headers))]
+    lines = ([c + " " * (w - width(c)) for c, w in zip(row, widths, strict=True)] for row in table)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _cell(value: object) -> str:
@@ -77,7 +79,9 @@ class Output:
     def value(self, value: Any, text: Callable[[Any], str] | str | None = None) -> None:
         """Print data: JSON, or `text` (of it), or the value as indented JSON when there is no text for it."""
         if self.json:
-            self._write(sys.stdout, msgspec.json.encode(plain(value), order="deterministic").decode())
+            document = msgspec.json.encode(plain(value), order="deterministic").decode()
+            sys.stdout.write(f"{document}\n")  # for programs: never altered, wherever it goes
+            sys.stdout.flush()
         elif text is None:
             self._write(sys.stdout, msgspec.json.format(msgspec.json.encode(plain(value)), indent=2).decode())
         else:
@@ -91,8 +95,7 @@ class Output:
     def piece(self, text: str) -> None:
         """A piece of streamed data without a line end."""
         if not self.json:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            self._write(sys.stdout, text, end="")
 
     def note(self, text: str) -> None:
         """Progress or a remark, on stderr."""
@@ -103,13 +106,13 @@ class Output:
         return self.paint(word, _COLOUR_OF.get(word, ""))
 
     def paint(self, text: str, colour: str) -> str:
-        """`text` in `colour` on a terminal, unchanged elsewhere."""
+        """`text` in `colour` on a terminal, unchanged elsewhere. See `services.console.terminal` for who writes it."""
         code = _SGR.get(colour)
-        return f"\x1b[{code}m{text}\x1b[0m" if code and self.colour else text
+        return coloured(text, code) if code and self.colour else text
 
     @staticmethod
-    def _write(stream: Any, text: str) -> None:
-        stream.write(text + "\n")
+    def _write(stream: TextIO, text: str, end: str = "\n") -> None:
+        stream.write(words_for(stream, text) + end)
         stream.flush()
 
 

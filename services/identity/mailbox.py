@@ -32,6 +32,7 @@ from services.identity.gates import ApprovalHost
 from services.identity.names import key_of
 from services.runtime import telemetry
 from services.runtime.bus import Bus
+from services.runtime.clock import Clock
 from services.runtime.dead_letters import DeadLetters
 from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
@@ -90,18 +91,23 @@ class Answers:
 class Mailbox:
     """Hands deliveries to the gates and settles them when their commit is stored."""
 
-    def __init__(self, bus: Bus, host: ApprovalHost, metrics: Metrics, log: Log, spawn: Spawn) -> None:
-        self._host, self._spawn = host, spawn
+    def __init__(self, bus: Bus, host: ApprovalHost, clock: Clock, metrics: Metrics, log: Log, spawn: Spawn) -> None:
+        self._host, self._clock, self._spawn = host, clock, spawn
         self._dead_letters = DeadLetters(bus, metrics, log, NAK_DELAY_S)
 
     def take(self, delivery: Delivery) -> None:
         """Take one message in."""
         try:
+            now_ms = self._clock.now_ms()
+        except Rejected:  # the message is innocent
+            delivery.nak(NAK_DELAY_S)
+            return
+        try:
             subject = parse_mailbox(delivery.subject)
             approval_id = check_id(subject.aggregate_id, "approval_id")
             if subject.aggregate != "approval":
                 raise Rejected("poison", f"identity has no {subject.aggregate}")
-            wish = _wish(delivery.data)
+            wish = _wish(delivery.data, now_ms)
         except Rejected as error:
             self._put_aside(delivery, error.code, error.message)
             return
@@ -134,7 +140,7 @@ class Mailbox:
         self._spawn(self._dead_letters.put_aside(delivery, code, detail), "dead-letter")
 
 
-def _wish(data: bytes) -> ApprovalCommand:
+def _wish(data: bytes, now_ms: int) -> ApprovalCommand:
     """What a message says. Raises Rejected, or what the decoder raises."""
     message: RequestApproval | WithdrawApproval = _DECODE(data)
     if deeper_than(data, JSON_DEPTH_MAX + 2):
@@ -151,6 +157,10 @@ def _wish(data: bytes) -> ApprovalCommand:
         raise Rejected("too_large", "too many approvers", max=APPROVERS_MAX)
     if not 0 < message.timeout_ms <= APPROVAL_TIMEOUT_MAX_MS:
         raise Rejected("bad_request", "timeout_ms is out of bounds", field="timeout_ms", max=APPROVAL_TIMEOUT_MAX_MS)
+    latest_ms = now_ms + APPROVAL_TIMEOUT_MAX_MS
+    # One that lay here beyond its end is taken in, so that its run is told that it expired.
+    if message.expires_at_ms is not None and not 0 <= message.expires_at_ms <= latest_ms:
+        raise Rejected("bad_request", "expires_at_ms is out of bounds", field="expires_at_ms", max=latest_ms)
     # Keys, so that the case of a name does not matter; what is nobody's name stays, and lets nobody in.
     approvers = [key_of(name) or name for name in message.approvers]
     return OpenGate(msgspec.structs.replace(message, approvers=approvers))

@@ -85,7 +85,7 @@ async def build(app: App) -> None:
         log=app.log,
     )  # fmt: skip
     await watch.look(at_start=True)
-    await _take_requests(app, Mailbox(app.bus, approvals, app.metrics, app.log, app.spawn))
+    await _take_requests(app, Mailbox(app.bus, approvals, clock, app.metrics, app.log, app.spawn))
 
     invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)

@@ -17,12 +17,15 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from services.runtime.redaction import masked, masked_tree
 
 TRACEPARENT: Final = "traceparent"
 _FORM: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 SHUTDOWN_S: Final = 2.0
+COLLECTOR: Final = "http://localhost:4318"
+"""Where OTLP goes when nobody says where."""
 
 SpanKind = Literal["internal", "client", "server", "producer", "consumer"]
 
@@ -37,6 +40,18 @@ def wanted(env: Mapping[str, str] | None = None) -> bool:
     if env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER") == "none":
         return False
     return bool(env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or env.get("OTEL_TRACES_EXPORTER"))
+
+
+def collector_port(env: Mapping[str, str]) -> int | None:
+    """The port that spans of a process with this environment go to; None when none are sent or nobody knows where."""
+    if not wanted(env):
+        return None
+    place = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or COLLECTOR
+    try:
+        scheme, port = urlsplit(place).scheme, urlsplit(place).port
+    except ValueError:
+        return None
+    return port or (443 if scheme == "https" else 80)
 
 
 def start(service: str, instance: str, *, exporter: Any = None) -> bool:

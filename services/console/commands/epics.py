@@ -5,6 +5,7 @@ from typing import Any
 
 from cyclopts import App
 
+from contracts.limits import TITLE_CHARS_MAX
 from services.console.board_text import shorten
 from services.console.connection import connected
 from services.console.options import DEFAULTS, Common
@@ -166,7 +167,7 @@ async def list_(*, limit: int = 20, after: str | None = None, common: Common = D
 
 def _text(epic: dict[str, Any]) -> str:
     lines = [
-        f"epic {epic['epic_id']}  {epic['title']}",
+        f"epic {epic['epic_id']}  {shorten(epic['title'], TITLE_CHARS_MAX)}",
         f"tasks {epic['total']}  completed {epic['completed']}  failed {epic['failed']}  priority {epic['priority']}",
         f"created {epic['created_at']}" + (f" by {epic['created_by']}" if epic["created_by"] else ""),
     ]

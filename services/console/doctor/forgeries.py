@@ -4,18 +4,23 @@ import asyncio
 from typing import Final
 
 from contracts.errors import Rejected
+from contracts.rights import OPERATOR
 from contracts.streams import FACTS
 from services.console.connection import Console
 from services.console.doctor.finding import Finding
+from services.runtime import nkeys
 from services.runtime.event_store import Recorded
 
 LOOKED_AT_MAX: Final = 50_000
 """So many of the newest messages of each stream are looked at."""
 WAIT_S: Final = 5.0
 SHOWN_MAX: Final = 3
+RENEWABLE: Final = (f"*{nkeys.SUFFIX}", OPERATOR)
+"""What in the folder of keys only opens the broker: a start makes it anew. All else there is made once."""
 MEND: Final = (
-    "they are not believed and stop nobody, but a service's key sent them: stop htdag, remove its keys folder"
-    " (the next start makes new ones), and find out which service ran something foreign"
+    "they are not believed and stop nobody. Any key of the broker is enough to send them, an agent's too, and the"
+    " operator's password: find out who had one. For new ones `htdag down`, remove"
+    f" {' and '.join(f'keys/{name}' for name in RENEWABLE)}, and nothing else of that folder; the next start makes them"
 )
 
 

@@ -36,7 +36,8 @@ def keys(home: Home) -> Finding:
         mend = f"put {home.keys / BEGAN_FILE} back from its copy"
         return Finding("identity keys", "fail", f"{BEGAN_FILE} cannot be read", mend)
     if began is None and not path.exists():
-        return Finding("identity keys", "note", "there is no key file here", "the first start of identity makes it")
+        mend = f"the first start of identity makes it; where there were accounts, put {path} back from its copy first"
+        return Finding("identity keys", "note", "there is no key file here", mend)
     sealing: Any = importlib.import_module("services.identity.sealing")
     try:
         public_key = sealing.Sealer(sealing.KeyFile(path)).public_key

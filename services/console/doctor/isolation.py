@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from services.console.doctor.finding import Finding
 from services.console.home import Home
 from services.console.processes import alive
 from services.console.supervision.scale import service_of
+from services.runtime import telemetry
 from services.runtime.environment import foreign
 
 SCALER: Final = "scaler"
@@ -51,9 +52,11 @@ def _service(name: str, pid: int, broker_port: int) -> Finding:
     wrong = _secrets(service, pid)
     good = "no secret of another service"
     if service in CONFINED:
-        good += "; speaks to the broker only; runs nothing but Lua children"
+        collector = _collector(pid)
+        traces = "" if collector is None else " and the collector of traces"
+        good += f"; speaks to the broker{traces} only; runs nothing but Lua children"
         wrong += [f"it runs {program}" for program in sorted(set(_programs(pid)))]
-        wrong += [f"it is connected to port {port}" for port in sorted(set(_elsewhere(pid, broker_port)))]
+        wrong += [f"it is connected to port {port}" for port in sorted(set(_elsewhere(pid, {broker_port, collector})))]
     return _told(name, wrong, good)
 
 
@@ -65,11 +68,22 @@ def _told(name: str, wrong: list[str], good: str) -> Finding:
 
 def _secrets(name: str, pid: int) -> list[str]:
     try:
-        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        names = dict.fromkeys(_environment(pid), "")
     except OSError as error:
         return [f"its environment cannot be read: {error.strerror}"]
-    names = dict.fromkeys((entry.partition(b"=")[0].decode("utf-8", "replace") for entry in entries if entry), "")
     return [f"its environment holds {one}" for one in foreign(name, names) if (name, one) != _BROKERS]
+
+
+def _collector(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return telemetry.collector_port(_environment(pid))
+    return None
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """What a process was started with. Raises OSError."""
+    entries = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
+    return {name: value for name, _, value in (entry.partition("=") for entry in entries) if name}
 
 
 def _programs(pid: int) -> Iterator[str]:
@@ -91,12 +105,12 @@ def _scalers(supervisor: int) -> Iterator[int]:
                     yield int(child)
 
 
-def _elsewhere(pid: int, broker_port: int) -> Iterator[int]:
-    """Ports of connections that it made to something else than the broker."""
+def _elsewhere(pid: int, known: Container[int | None]) -> Iterator[int]:
+    """Ports of connections that it made to something else than the ports it may speak to."""
     sockets = list(_connections(pid))
     served = {one.local_port for one in sockets if one.state == _LISTENS}
     for one in sockets:
-        if one.state == _ESTABLISHED and one.local_port not in served and one.remote_port != broker_port:
+        if one.state == _ESTABLISHED and one.local_port not in served and one.remote_port not in known:
             yield one.remote_port
 
 

@@ -22,6 +22,7 @@ from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import READY_S, UpPlan, check_configuration
 from services.console.supervision.scale import remember
 from services.console.supervision.strays import sweep
+from services.console.terminal import terminal_text
 from services.runtime.redaction import masked
 
 if TYPE_CHECKING:
@@ -203,8 +204,8 @@ def _live_table(fleet: Fleet) -> "Table":
         *status.HEADERS, title=f"htdag  {masked(fleet.url)}  {fleet.home.root}", title_justify="left", box=None
     )
     for row in status.rows(record, output):
-        table.add_row(*[Text(str(cell if cell is not None else "-")) for cell in row])
+        table.add_row(*[Text(terminal_text(str(cell if cell is not None else "-"))) for cell in row])
     for child in fleet.children:
         if child.reason:
-            table.add_row(Text(f"{child.spec.name}: {child.reason}", style="yellow"))
+            table.add_row(Text(terminal_text(f"{child.spec.name}: {child.reason}"), style="yellow"))
     return table

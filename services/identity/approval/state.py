@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Final, cast
 
+import msgspec
+
 from contracts.approval import (
+    APPROVAL_TIMEOUT_MAX_MS,
     ApprovalAnswered,
     ApprovalAttemptRefused,
     ApprovalDenied,
@@ -57,7 +60,7 @@ def evolve(gate: Approval, event: ApprovalEvent) -> Approval:
     """Take a fact in."""
     match event:
         case ApprovalRequested():
-            gate.requested, gate.status = event, "open"
+            gate.requested, gate.status = _bounded(event), "open"
         case ApprovalGranted():
             gate.granted, gate.status, gate.closed_at_ms = event, "granted", event.at_ms
         case ApprovalDenied():
@@ -73,6 +76,12 @@ def evolve(gate: Approval, event: ApprovalEvent) -> Approval:
         case ApprovalAnswered():
             gate.answered = True
     return gate
+
+
+def _bounded(asked: ApprovalRequested) -> ApprovalRequested:
+    """The request with an end that can come: old logs hold gates whose end nobody had checked."""
+    end_ms = min(max(asked.expires_at_ms, 0), asked.at_ms + APPROVAL_TIMEOUT_MAX_MS)
+    return asked if end_ms == asked.expires_at_ms else msgspec.structs.replace(asked, expires_at_ms=end_ms)
 
 
 def answer_of(gate: Approval) -> TakeApproval:

@@ -115,6 +115,7 @@ class Desk:
 
     async def disable(self, signed_in: str | None, name: str | None, code: str | None) -> dict[str, Any]:
         """Off, and the secret erased, with a valid code."""
+        self._accounts.sealer.check()
         if name is None:
             meant = await self._meant(signed_in, None)
             name = meant.user_id if meant is not None else ""

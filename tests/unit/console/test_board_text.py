@@ -52,6 +52,12 @@ def test_an_unknown_price_is_said():
         (events.TaskReset("a"), "task a pending  again"),
         (events.RunEnded("completed", {}, "d"), "run r1 completed"),
         (events.RunCancelRequested("enough"), "run r1 cancel requested  enough"),
+        (events.TaskReworked("a", 1, 1, ["one\ntask b approved"]), "task a rework 1  one task b approved"),
+        (events.RunCancelRequested("no\ntask b approved"), "run r1 cancel requested  no task b approved"),
+        (
+            events.TaskFailed("a", 1, {"code": "lua_error", "message": "m", "hint": "do\nthis"}),
+            "task a failed  lua_error: m (do this)",
+        ),
         (events.TaskFailed("a", 1, {"code": "timeout", "message": "late"}), "task a failed  timeout: late"),
         (
             events.TaskFailed("a", 1, failure("approval_denied", user="aka", reason="not on a \x1bFriday")),

@@ -18,7 +18,8 @@ def home_of(folder: Path) -> Home:
 
 def test_a_home_that_never_ran_has_no_keys_yet(tmp_path: Path) -> None:
     found = identity.keys(home_of(tmp_path))
-    assert (found.status, found.mend) == ("note", "the first start of identity makes it")
+    assert (found.status, found.message) == ("note", "there is no key file here")
+    assert found.mend.startswith("the first start of identity makes it; where there were accounts, put ")
 
 
 def test_a_lost_key_file_is_a_failure_and_nothing_makes_it_again(tmp_path: Path) -> None:

@@ -36,12 +36,21 @@ def test_with_json_only_documents_reach_stdout(capsys):
     assert json.loads(capsys.readouterr().out)[0]["run_id"] == "r1"
 
 
-def test_colour_only_on_a_terminal(monkeypatch):
+def test_colour_only_on_a_terminal(monkeypatch, capsys):
     assert Output().state("failed") == "failed"
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert Output().state("failed") == "\x1b[31mfailed\x1b[0m"
+    forced = Output()
+    forced.line(forced.state("failed"))
+    assert capsys.readouterr().out == "\x1b[31mfailed\x1b[0m\n"
     monkeypatch.setenv("NO_COLOR", "1")
     assert Output().state("failed") == "failed"
+
+
+def test_a_column_is_as_wide_as_what_is_seen_of_it(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = Output()
+    output.line(columns(("STATE", "N"), [(output.state("failed"), 1), (output.state("pending"), 2)]))
+    assert capsys.readouterr().out == "STATE    N\n\x1b[31mfailed\x1b[0m   1\n\x1b[2mpending\x1b[0m  2\n"
 
 
 def test_columns_are_aligned_and_nothing_is_cut():

@@ -57,6 +57,11 @@ def test_a_request_opens_a_gate_until_its_expiry():
     assert spec.state.requested.expires_at_ms == NOW_MS + 900_000
 
 
+def test_a_request_that_lay_in_the_mailbox_beyond_its_end_is_told_that_it_expired():
+    spec = Spec(APPROVAL, "apr-8", codec=CODEC, same=msgspec.to_builtins).after(changed(expires_at_ms=NOW_MS - 1))
+    spec.when(TakeTime()).then(ApprovalExpired(NOW_MS))
+
+
 def test_the_same_request_again_changes_nothing():
     gate().when(OpenGate(REQUEST)).then_nothing()
 

@@ -7,6 +7,7 @@ import pytest
 
 from contracts.approval import (
     ACTION_LISTED_BYTES_MAX,
+    APPROVAL_TIMEOUT_MAX_MS,
     APPROVERS_MAX,
     ApprovalAnswered,
     ApprovalDenied,
@@ -87,6 +88,15 @@ def test_any_list_fits_into_one_answer(more: dict[str, Any]):
     assert len(msgspec.json.encode(shown)) < REQUEST_BYTES_MAX * 3 // 4
     assert len(shown) >= PAGE_MAX // 4
     assert all(len(view.title) <= TITLE_LISTED_CHARS_MAX for view in shown)
+
+
+@pytest.mark.parametrize("expires_at_ms", [10**18, 10**40, -(10**18)])
+def test_a_gate_of_the_log_with_an_impossible_end_hides_no_other_and_ends(expires_at_ms: int):
+    book = ApprovalBook()
+    taken(book, 1, asked(1, expires_at_ms=expires_at_ms))
+    taken(book, 2, asked(2, expires_at_ms=NOW_MS + 5))
+    assert sorted(listed(book)) == ["apr-1", "apr-2"]
+    assert "apr-1" in book.due(NOW_MS + APPROVAL_TIMEOUT_MAX_MS)
 
 
 def test_only_the_last_of_those_that_are_closed_are_remembered():

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts.approval import RequestApproval
+from contracts.approval import APPROVAL_TIMEOUT_MAX_MS, RequestApproval, action_digest
 from contracts.streams import COMMANDS, CONVERSATIONS, DEAD_LETTERS
 from contracts.subjects import command, dead_letter, rpc
 from services.runtime import nats_client
@@ -300,6 +300,21 @@ async def test_a_request_whose_digest_is_not_that_of_its_action_is_put_aside(hal
 
     await eventually(aside)
     assert await hall.status("apr-7") == ""
+
+
+@pytest.mark.parametrize("beyond_ms", [1, 10**18, 10**40, -(10**13), -(10**18)])
+async def test_a_request_with_an_end_out_of_bounds_is_put_aside_and_hides_no_gate(hall: Hall, beyond_ms: int):
+    await hall.request("apr-7")
+    end_ms = int(hall.now_s * 1000) + APPROVAL_TIMEOUT_MAX_MS + beyond_ms
+    lie = RequestApproval(run_id="r1", task_id="t", digest=action_digest(ACTION), action=ACTION, expires_at_ms=end_ms)
+    subject = command("identity", "approval", "apr-8", "request")
+    await hall.bus.store(subject, msgspec.json.encode(lie), stream=COMMANDS, msg_id="lie")
+
+    async def aside() -> bool:
+        return await hall.bus.last(DEAD_LETTERS, dead_letter(COMMANDS)) is not None
+
+    await eventually(aside)
+    assert [gate["approval_id"] for gate in await hall.ask("approval.list")] == ["apr-7"]
 
 
 async def _is(hall: Hall, approval_id: str, status: str) -> bool:

@@ -5,6 +5,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,38 @@ async def test_an_older_copy_of_the_key_file_is_said_on_readyz_and_tells_nobody_
             await hall.login(name, hall.wrong())
         said.append(refused.value.code)
     assert said == ["bad_config"] * 2
+
+
+@pytest.mark.parametrize("kept", ["foreign", "garbage", "lost"])
+async def test_without_the_right_key_file_the_listener_answers_all_names_alike_and_judges_nobody(
+    hall: Hall, tmp_path: Path, kept: str
+):
+    await hall.enrol()
+    await hall.ask("user.create", name="Bea")
+    await hall.ask("agent.create", name="planner-1")
+    path = hall.home / "keys" / "identity"
+    good = path.read_text()
+    other = KeyFile(tmp_path / "other")
+    other.create()
+    if kept == "lost":
+        path.unlink()
+    else:
+        write_private(path, other.path.read_text() if kept == "foreign" else "x")
+    asked: dict[str, dict[str, str]] = {
+        "/auth/session/": {"password": PASSWORD},
+        "/auth/mfa/reset/": {"password": "not the one"},
+        "/auth/mfa/unlock/": {"password": "not the one"},
+        "/auth/password/change/": {"password": "not the one", "new_password": "another one", "code": "1"},
+        "/auth/mfa/disable/": {"code": hall.wrong()},
+    }
+    for route, body in asked.items():
+        told = [await hall.post(route, {"user": name, **body}) for name in ("aka", "bea", "ghost", "planner-1", "")]
+        assert [(one.status, one.body["code"]) for one in told] == [(500, "bad_config")] * 5, route
+        assert all(one == told[0] for one in told)
+    write_private(path, good)
+    told = [await hall.post("/auth/session/", {"user": "ghost", "password": "no"}) for _ in range(5)]
+    assert {one.body["code"] for one in told} == {"wrong_password"}
+    assert (await hall.post("/auth/session/", {"user": "aka", "password": PASSWORD})).status == 200
 
 
 async def test_an_agents_channel_uses_up_no_humans_attempts(hall: Hall):
