@@ -1,0 +1,170 @@
+"""One answer in every dialect of a provider is one answer to whoever asked: tool calls and counts have the same rules.
+
+The servers are stand-ins over HTTP and, for a foreign worker, over the broker: they say what a real one says rarely.
+"""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from contracts.subjects import llm_serve
+from services.llm_worker.config import ModelConfig
+from services.llm_worker.providers.foreign import ForeignProvider
+from services.runtime.bus import Bus, Message
+from tests.unit.llm_worker.crew import Crew
+from tests.unit.llm_worker.http_provider import answering, events
+from tests.unit.llm_worker.test_provider_ends import crew_of, outcome, over_http
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+DIALECTS = ["openai", "anthropic", "nats"]
+TOOLS = [{"type": "function", "function": {"name": "shell", "parameters": {"type": "object"}}}]
+COUNTED = (5, 9)
+
+
+class Wanted(NamedTuple):
+    """One tool call as a model writes it: its arguments are text until somebody reads them."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+def openai_says(calls: Sequence[Wanted], usage: tuple[Any, Any], **more: Any) -> str:
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    parts = [
+        {"index": index, "id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+        for index, one in enumerate(calls)
+    ]
+    delta: dict[str, Any] = {"tool_calls": parts} if parts else {"content": "hi"}
+    said = {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": "tool_calls" if parts else "stop"}]}
+    counted = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": usage[1], **more}
+    return events(json.dumps(said), json.dumps({**chunk, "choices": [], "usage": counted}), "[DONE]")
+
+
+def anthropic_says(calls: Sequence[Wanted], usage: tuple[Any, Any], **more: Any) -> str:
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": []}
+    counted = {"input_tokens": usage[0], "output_tokens": usage[1], **more}
+    steps: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "usage": counted}}]
+    for index, one in enumerate(calls):
+        block = {"type": "tool_use", "id": one.id, "name": one.name, "input": {}}
+        steps.append({"type": "content_block_start", "index": index, "content_block": block})
+        half = len(one.arguments) // 2
+        for part in (one.arguments[:half], one.arguments[half:]):
+            delta = {"type": "input_json_delta", "partial_json": part}
+            steps.append({"type": "content_block_delta", "index": index, "delta": delta})
+        steps.append({"type": "content_block_stop", "index": index})
+    if not calls:
+        steps += [
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}},
+            {"type": "content_block_stop", "index": 0},
+        ]
+    steps += [
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use" if calls else "end_turn"}, "usage": counted},
+        {"type": "message_stop"},
+    ]
+    return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
+
+
+def nats_says(calls: Sequence[Wanted], usage: tuple[Any, Any]) -> dict[str, Any]:
+    return {
+        "output": "" if calls else "hi",
+        "tool_calls": [one._asdict() for one in calls],
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
+        "finish_reason": "tool_calls" if calls else "stop",
+    }
+
+
+@asynccontextmanager
+async def serving(
+    bus: Bus, kind: str, calls: Sequence[Wanted] = (), usage: tuple[Any, Any] = COUNTED
+) -> AsyncIterator[Crew]:
+    """A worker whose model `m` says the same in the dialect of `kind`."""
+    if kind == "nats":
+
+        def serve(message: Message) -> None:
+            bus.publish(message.reply, json.dumps(nats_says(calls, usage)).encode())
+
+        await bus.subscribe(llm_serve("m"), serve)
+        await bus.flush()
+        async with crew_of(bus, ModelConfig(provider="nats")) as crew:
+            crew.providers._by_kind["nats"] = ForeignProvider(bus, "w1")
+            yield crew
+        return
+    says = openai_says if kind == "openai" else anthropic_says
+    async with answering(200, says(calls, usage), kind="text/event-stream") as url, crew_of(
+        bus, over_http(kind, url)
+    ) as crew:  # fmt: skip
+        yield crew
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"cmd":["rm","-rf","/code/bui', '{"write":"/code/a.py","content":"first half of', '{"a":', "[1,2]", '{"a":1}}'],
+)
+async def test_arguments_that_are_no_whole_object_are_shown_as_they_came_and_never_mended(bus, kind, arguments):
+    async with serving(bus, kind, [Wanted("t1", "shell", arguments)]) as crew:
+        answer = await outcome(crew, "c", tools=TOOLS)
+    assert answer["tool_calls"] == [{"id": "t1", "name": "shell", "arguments": {"malformed": arguments}}]
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+async def test_each_tool_call_of_an_answer_has_an_id_of_its_own(bus, kind):
+    calls = [
+        Wanted(call_id, "shell", f'{{"a":{number}}}')
+        for number, call_id in enumerate(["t1", "t1", "", "call_2", "call_4"], 1)
+    ]
+    async with serving(bus, kind, calls) as crew:
+        found = (await outcome(crew, "c", tools=TOOLS))["tool_calls"]
+    ids = [one["id"] for one in found]
+    assert len(set(ids)) == len(calls)
+    assert (ids[0], ids[2:]) == ("t1", ["call_3", "call_2", "call_4"])
+    assert [one["arguments"]["a"] for one in found] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("name", ["", "  "])
+async def test_a_tool_call_without_a_name_is_malformed_and_paid(bus, kind, name):
+    calls = [Wanted("t1", "shell", "{}"), Wanted("t2", name, "{}")]
+    async with serving(bus, kind, calls) as crew:
+        error = (await outcome(crew, "c", tools=TOOLS))["error"]
+    assert (error["code"], error["usage_estimated"]) == ("provider_malformed", False)
+    assert error["usage"]["completion_tokens"] == COUNTED[1]
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("usage", [(True, True), ("5", "9"), (5.0, 9.0), (5, False), (None, 9), (5, [9]), (5.5, 9)])
+async def test_a_count_that_is_no_whole_number_is_unknown(bus, kind, usage):
+    async with serving(bus, kind, usage=usage) as crew:
+        answer = await outcome(crew, "c")
+    assert (answer["output"], answer["cost_usd_micros"]) == ("hi", None)
+    assert answer["usage"]["prompt_tokens"] != usage[0]
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+async def test_counts_are_believed_and_whole_arguments_are_read(bus, kind):
+    async with serving(bus, kind, [Wanted("t1", "shell", '{"cmd":["ls"]}')]) as crew:
+        answer = await outcome(crew, "c", tools=TOOLS)
+    assert answer["tool_calls"] == [{"id": "t1", "name": "shell", "arguments": {"cmd": ["ls"]}}]
+    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == COUNTED
+    assert answer["finish_reason"] == "tool_calls"
+
+
+async def test_only_the_first_choice_of_an_openai_server_is_the_answer(bus):
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+    def choice(index: int, text: str, finish: str | None = None) -> dict[str, Any]:
+        return {"index": index, "delta": {"content": text}, "finish_reason": finish}
+
+    steps = [[choice(0, "A")], [choice(1, "B")], [choice(1, "C"), choice(0, "D")], [choice(1, "", "length")]]
+    body = events(*(json.dumps({**chunk, "choices": step}) for step in [*steps, [choice(0, "", "stop")]]), "[DONE]")
+    async with answering(200, body, kind="text/event-stream") as url, crew_of(bus, over_http("openai", url)) as crew:
+        answer = await outcome(crew, "c")
+    assert (answer["output"], answer["finish_reason"]) == ("AD", "stop")
