@@ -6,6 +6,12 @@ from services.llm_worker.providers.bounds import NO_COUNT
 from services.llm_worker.providers.protocol import TokensUsed
 
 
+def plain(usage: Any) -> TokensUsed:
+    """Usage in our own words, as foreign workers say it."""
+    told = usage if isinstance(usage, dict) else {}
+    return TokensUsed(_count(told.get("prompt_tokens")), _count(told.get("completion_tokens")))
+
+
 def beside_caches(prompt: Any, completion: Any, read: Any, written: Any) -> TokensUsed:
     """Usage in Anthropic's words: `prompt` is only what no cache held or took; caches may be left out."""
     read, written = (0 if count is None else _count(count) for count in (read, written))

@@ -4,10 +4,12 @@ The servers are stand-ins over HTTP and, for a foreign worker, over the broker: 
 """
 
 import json
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from contracts.subjects import llm_serve
@@ -25,6 +27,8 @@ pytestmark = [
 DIALECTS = ["openai", "anthropic", "nats"]
 TOOLS = [{"type": "function", "function": {"name": "shell", "parameters": {"type": "object"}}}]
 COUNTED = (5, 9)
+PRICES: dict[str, Any] = {"price_in_usd_per_mtok": 10.0, "price_out_usd_per_mtok": 20.0}
+COST = 230
 
 
 class Wanted(NamedTuple):
@@ -35,7 +39,12 @@ class Wanted(NamedTuple):
     arguments: str
 
 
-def openai_says(calls: Sequence[Wanted], usage: tuple[Any, Any], **more: Any) -> str:
+def counted(usage: Any, names: str) -> Any:
+    """Two counts under the names of a dialect; anything else as it is."""
+    return dict(zip(names.split(), usage, strict=True)) if isinstance(usage, tuple) else usage
+
+
+def openai_says(calls: Sequence[Wanted], usage: Any) -> str:
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     parts = [
         {"index": index, "id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
@@ -43,14 +52,15 @@ def openai_says(calls: Sequence[Wanted], usage: tuple[Any, Any], **more: Any) ->
     ]
     delta: dict[str, Any] = {"tool_calls": parts} if parts else {"content": "hi"}
     said = {**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": "tool_calls" if parts else "stop"}]}
-    counted = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": usage[1], **more}
-    return events(json.dumps(said), json.dumps({**chunk, "choices": [], "usage": counted}), "[DONE]")
+    # A whole total must not vouch for parts that are none.
+    usage = counted((*usage, 14) if isinstance(usage, tuple) else usage, "prompt_tokens completion_tokens total_tokens")
+    return events(json.dumps(said), json.dumps({**chunk, "choices": [], "usage": usage}), "[DONE]")
 
 
-def anthropic_says(calls: Sequence[Wanted], usage: tuple[Any, Any], **more: Any) -> str:
+def anthropic_says(calls: Sequence[Wanted], usage: Any) -> str:
     message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": []}
-    counted = {"input_tokens": usage[0], "output_tokens": usage[1], **more}
-    steps: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "usage": counted}}]
+    usage = counted(usage, "input_tokens output_tokens")
+    steps: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "usage": usage}}]
     for index, one in enumerate(calls):
         block = {"type": "tool_use", "id": one.id, "name": one.name, "input": {}}
         steps.append({"type": "content_block_start", "index": index, "content_block": block})
@@ -66,25 +76,30 @@ def anthropic_says(calls: Sequence[Wanted], usage: tuple[Any, Any], **more: Any)
             {"type": "content_block_stop", "index": 0},
         ]
     steps += [
-        {"type": "message_delta", "delta": {"stop_reason": "tool_use" if calls else "end_turn"}, "usage": counted},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use" if calls else "end_turn"}, "usage": usage},
         {"type": "message_stop"},
     ]
     return "".join(f"event: {step['type']}\ndata: {json.dumps(step)}\n\n" for step in steps)
 
 
-def nats_says(calls: Sequence[Wanted], usage: tuple[Any, Any]) -> dict[str, Any]:
+def cli_says(usage: Any) -> str:
+    event = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "hi"}}
+    end = {"type": "result", "is_error": False, "usage": counted(usage, "input_tokens output_tokens")}
+    lines = "\n".join(json.dumps(line) for line in ({"type": "stream_event", "event": event}, end))
+    return f"import sys\nsys.stdin.read()\nprint({lines!r}, flush=True)"
+
+
+def nats_says(calls: Sequence[Wanted], usage: Any) -> dict[str, Any]:
     return {
         "output": "" if calls else "hi",
         "tool_calls": [one._asdict() for one in calls],
-        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
+        "usage": counted(usage, "prompt_tokens completion_tokens"),
         "finish_reason": "tool_calls" if calls else "stop",
     }
 
 
 @asynccontextmanager
-async def serving(
-    bus: Bus, kind: str, calls: Sequence[Wanted] = (), usage: tuple[Any, Any] = COUNTED
-) -> AsyncIterator[Crew]:
+async def serving(bus: Bus, kind: str, calls: Sequence[Wanted] = (), usage: Any = COUNTED) -> AsyncIterator[Crew]:
     """A worker whose model `m` says the same in the dialect of `kind`."""
     if kind == "nats":
 
@@ -93,13 +108,19 @@ async def serving(
 
         await bus.subscribe(llm_serve("m"), serve)
         await bus.flush()
-        async with crew_of(bus, ModelConfig(provider="nats")) as crew:
+        async with crew_of(bus, ModelConfig(provider="nats", **PRICES)) as crew:
             crew.providers._by_kind["nats"] = ForeignProvider(bus, "w1")
+            yield crew
+        return
+    if kind == "cli":
+        async with crew_of(
+            bus, ModelConfig(provider="cli", argv=(sys.executable, "-c", cli_says(usage)), **PRICES)
+        ) as crew:
             yield crew
         return
     says = openai_says if kind == "openai" else anthropic_says
     async with answering(200, says(calls, usage), kind="text/event-stream") as url, crew_of(
-        bus, over_http(kind, url)
+        bus, msgspec.structs.replace(over_http(kind, url), **PRICES)
     ) as crew:  # fmt: skip
         yield crew
 
@@ -136,16 +157,24 @@ async def test_a_tool_call_without_a_name_is_malformed_and_paid(bus, kind, name)
     async with serving(bus, kind, calls) as crew:
         error = (await outcome(crew, "c", tools=TOOLS))["error"]
     assert (error["code"], error["usage_estimated"]) == ("provider_malformed", False)
-    assert error["usage"]["completion_tokens"] == COUNTED[1]
+    assert error["cost_usd_micros"] == COST
 
 
-@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("kind", [*DIALECTS, "cli"])
 @pytest.mark.parametrize("usage", [(True, True), ("5", "9"), (5.0, 9.0), (5, False), (None, 9), (5, [9]), (5.5, 9)])
 async def test_a_count_that_is_no_whole_number_is_unknown(bus, kind, usage):
     async with serving(bus, kind, usage=usage) as crew:
         answer = await outcome(crew, "c")
     assert (answer["output"], answer["cost_usd_micros"]) == ("hi", None)
-    assert answer["usage"]["prompt_tokens"] != usage[0]
+    assert answer["usage"]["prompt_tokens"] > COUNTED[0]
+
+
+@pytest.mark.parametrize("kind", [*DIALECTS, "cli"])
+@pytest.mark.parametrize("usage", [None, {}, [1, 2], "lots"])
+async def test_an_answer_that_counts_nothing_is_an_answer_of_unknown_price(bus, kind, usage):
+    async with serving(bus, kind, usage=usage) as crew:
+        answer = await outcome(crew, "c")
+    assert (answer["output"], answer["cost_usd_micros"]) == ("hi", None)
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
@@ -154,6 +183,7 @@ async def test_counts_are_believed_and_whole_arguments_are_read(bus, kind):
         answer = await outcome(crew, "c", tools=TOOLS)
     assert answer["tool_calls"] == [{"id": "t1", "name": "shell", "arguments": {"cmd": ["ls"]}}]
     assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == COUNTED
+    assert answer["cost_usd_micros"] == COST
     assert answer["finish_reason"] == "tool_calls"
 
 
