@@ -43,6 +43,7 @@ class AnthropicProvider:
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as it comes."""
         import anthropic
+        import httpx2
 
         bound_wire(call)
         client = self._client(call.resolved.config.base_url, self._key_of(call.resolved))
@@ -57,11 +58,12 @@ class AnthropicProvider:
                         yield piece
             for piece in answer.end():
                 yield piece
-        except anthropic.APITimeoutError as error:
+        # What ends a stream that had begun comes from below: the SDK does not make it its own.
+        except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
             raise Rejected("timeout", "the provider did not answer in time", provider="anthropic") from error
         except anthropic.APIStatusError as error:
             raise of_status(error.status_code, error.body, "anthropic", error.response.headers) from error
-        except anthropic.APIConnectionError as error:
+        except (anthropic.APIConnectionError, httpx2.TransportError) as error:
             raise of_connection(error, "anthropic") from error
         except anthropic.APIError as error:
             raise of_stream(error.body or str(error), "anthropic") from error

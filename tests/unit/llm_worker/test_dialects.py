@@ -198,3 +198,17 @@ async def test_only_the_first_choice_of_an_openai_server_is_the_answer(bus):
     async with answering(200, body, kind="text/event-stream") as url, crew_of(bus, over_http("openai", url)) as crew:
         answer = await outcome(crew, "c")
     assert (answer["output"], answer["finish_reason"]) == ("AD", "stop")
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_a_stream_that_is_torn_off_is_an_unreachable_provider_and_one_too_deep_is_malformed(bus, kind):
+    whole = (openai_says if kind == "openai" else anthropic_says)([], COUNTED)
+    torn, deep = whole[: whole.index("\n\n") + 2], f"event: x\ndata: {'[' * 100_000}\n\n"
+    for code, body, headers in (
+        ("provider_unreachable", torn, "content-length: 100000\r\n"),
+        ("provider_malformed", torn + deep, ""),
+    ):
+        async with answering(200, body, kind="text/event-stream", headers=headers) as url, crew_of(
+            bus, over_http(kind, url)
+        ) as crew:  # fmt: skip
+            assert (await outcome(crew, code))["error"]["code"] == code
