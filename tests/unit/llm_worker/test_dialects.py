@@ -212,3 +212,39 @@ async def test_a_stream_that_is_torn_off_is_an_unreachable_provider_and_one_too_
             bus, over_http(kind, url)
         ) as crew:  # fmt: skip
             assert (await outcome(crew, code))["error"]["code"] == code
+
+
+async def test_calls_under_one_number_are_told_apart_by_their_ids(bus):
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+    def part(call_id: str | None, name: str | None, arguments: str) -> str:
+        call = {"index": 0, "id": call_id, "function": {"name": name, "arguments": arguments}}
+        return json.dumps({**chunk, "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
+
+    end = json.dumps({**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    body = events(part("t1", "shell", '{"a"'), part(None, None, ":1}"), part("t2", "fs", '{"b":2}'), end, "[DONE]")
+    async with answering(200, body, kind="text/event-stream") as url, crew_of(bus, over_http("openai", url)) as crew:
+        answer = await outcome(crew, "c", tools=TOOLS)
+    assert answer["tool_calls"] == [
+        {"id": "t1", "name": "shell", "arguments": {"a": 1}},
+        {"id": "t2", "name": "fs", "arguments": {"b": 2}},
+    ]
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+async def test_a_structured_answer_of_anthropics_that_is_cut_off_is_not_mended_either(bus, tools):
+    schema = {"type": "object"}
+    for corr_id, written in (("cut", '{"n":1,"rest":"first ha'), ("whole", '{"n":1}')):
+        async with serving(bus, "anthropic", [Wanted("t1", "answer", written)]) as crew:
+            answer = await outcome(crew, corr_id, response_schema=schema, tools=tools)
+        if corr_id == "cut":
+            assert answer["error"]["code"] == "output_invalid"
+        else:
+            assert (answer["output"], answer["tool_calls"], answer["finish_reason"]) == (written, [], "stop")
+
+
+async def test_input_that_a_server_gives_as_a_whole_is_the_input(bus):
+    text = anthropic_says([Wanted("t1", "shell", "")], COUNTED).replace('"input": {}', '"input": {"cmd": ["ls"]}')
+    async with answering(200, text, kind="text/event-stream") as url, crew_of(bus, over_http("anthropic", url)) as crew:
+        answer = await outcome(crew, "c", tools=TOOLS)
+    assert answer["tool_calls"] == [{"id": "t1", "name": "shell", "arguments": {"cmd": ["ls"]}}]
