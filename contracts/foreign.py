@@ -32,7 +32,8 @@ class ForeignUsage(msgspec.Struct, frozen=True, omit_defaults=True):
 class ForeignAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The reply: `output`, or `error`, which is a text or `{"code", "message"}` with one of the provider codes.
 
-    Without `usage` tokens are guessed and the price is not known. `tool_calls` may have any of the usual shapes.
+    Without `usage`, or with one that is no count, tokens are guessed and the price is not known. `tool_calls` may have
+    any of the usual shapes; each names its tool.
     """
 
     output: str = ""

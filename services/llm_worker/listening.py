@@ -13,7 +13,7 @@ from services.llm_worker.flight import Flight
 from services.llm_worker.prices import CHARS_PER_TOKEN
 from services.llm_worker.providers.bounds import Allowance, size_of, sound
 from services.llm_worker.providers.protocol import Delta, Finish, Piece, TokensUsed, ToolCalls, Unseen
-from services.llm_worker.tool_calls import whole
+from services.llm_worker.tool_calls import check_named, whole
 from services.runtime.bus import Bus
 
 WORD_CHARS_MAX: Final = 100
@@ -84,7 +84,8 @@ class Heard:
     def take(self, piece: Piece) -> None:
         """One more piece; text goes to whoever watches at once.
 
-        Raises Rejected("provider_overran") when the output is more than the call may have.
+        Raises Rejected("provider_overran") when the output is more than the call may have, and
+        Rejected("provider_malformed") when a tool call names no tool.
         """
         match piece:
             case Delta(text):
@@ -99,15 +100,16 @@ class Heard:
             case TokensUsed():
                 self._count(piece)
             case ToolCalls(calls):
-                self._allow(str(calls))
                 self.tool_calls = calls
+                self._allow(str(calls))
+                check_named(calls)
             case Finish(reason, model):
                 self.reason, self.model = whole(str(reason))[:WORD_CHARS_MAX], whole(str(model))[:WORD_CHARS_MAX]
 
     @property
     def begun(self) -> bool:
         """Whether the provider had begun to answer: then the call is not free."""
-        return self.used is not None or bool(self.parts) or self.unseen > 0
+        return self.used is not None or bool(self.parts) or bool(self.tool_calls) or self.unseen > 0
 
     def _count(self, said: TokensUsed) -> None:
         """Some servers count while they speak; a count never shrinks."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.errors import Rejected
 from contracts.limits import TOOL_CALLS_PER_ANSWER_MAX
 from services.runtime.intake import deeper_than
 
@@ -25,19 +26,44 @@ Calls = list[dict[str, Any]]
 def normalised(calls: Sequence[Any]) -> Calls:
     """Tool calls as answers show them. Arguments that are no JSON object stand under `malformed`, as they came."""
     found: Calls = []
-    for place, call in enumerate(calls, 1):
+    for call in calls:
         name, arguments = _said(call)
-        call_id = call.get("id") if isinstance(call, Mapping) else None
-        found.append({"id": whole(str(call_id or f"call_{place}")), "name": name, "arguments": _object(arguments)})
+        found.append({"id": whole(_id_of(call)), "name": name, "arguments": _object(arguments)})
+    return with_own_ids(found)
+
+
+def with_own_ids(calls: Calls) -> Calls:
+    """The calls, each under an id that no other has: where it has none, or another's, it is told by its place."""
+    given = {call["id"] for call in calls}
+    seen: set[str] = set()
+    found: Calls = []
+    for place, call in enumerate(calls, 1):
+        own = call["id"]
+        if not own or own in seen:
+            own = f"call_{place}"
+            while own in given:
+                own += "_"
+            given.add(own)
+        seen.add(own)
+        found.append({**call, "id": own})
     return found
+
+
+def check_named(calls: Sequence[Any]) -> None:
+    """Refuse calls of which one says no tool: nobody could make it, and no provider takes it back in a conversation.
+
+    Raises Rejected("provider_malformed").
+    """
+    for place, call in enumerate(calls, 1):
+        if not _said(call)[0].strip():
+            raise Rejected("provider_malformed", "a tool call does not say which tool", call=place)
 
 
 def native(call: Any) -> dict[str, Any]:
     """One tool call of a conversation in OpenAI's shape: arguments are JSON text."""
     name, arguments = _said(call)
     text = arguments if isinstance(arguments, str) else _ENCODE({} if arguments is None else arguments).decode()
-    call_id = call.get("id") if isinstance(call, Mapping) else None
-    return {"id": str(call_id or ""), "type": "function", "function": {"name": name, "arguments": text}}
+    return {"id": _id_of(call), "type": "function", "function": {"name": name, "arguments": text}}
 
 
 def conversation(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,6 +74,10 @@ def conversation(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         else message
         for message in messages
     ]
+
+
+def _id_of(call: Any) -> str:
+    return str((call.get("id") if isinstance(call, Mapping) else None) or "")
 
 
 def _said(call: Any) -> tuple[str, Any]:
@@ -139,15 +169,19 @@ def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(text: str) -> tuple[str, Calls]:
-    """What such an answer says: a last word, or tool calls in OpenAI's shape. What is neither is a last word too."""
+    """What such an answer says: a last word, or tool calls in OpenAI's shape. What is neither is a last word too.
+
+    The calls are as they came: one that names no tool is among them, as with every other provider.
+    """
     said = _json_in(text)
     if not isinstance(said, dict):
         return text, []
     listed = said.get("tool_calls")
     if isinstance(listed, list):
-        calls = [native(call) for call in listed if isinstance(call, Mapping) and _said(call)[0]]
-        if calls:
-            return "", [{**call, "id": call["id"] or f"call_{place}"} for place, call in enumerate(calls, 1)]
+        calls = [native(call) for call in listed]
+        # Without a last word beside them they are calls even if none says which tool, and are refused as such.
+        if any(call["function"]["name"] for call in calls) or (calls and "final" not in said):
+            return "", with_own_ids(calls)
     if "final" in said:
         final = said["final"]
         return final if isinstance(final, str) else _ENCODE(final).decode(), []

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, size_of
-from services.llm_worker.providers.counting import beside_caches
+from services.llm_worker.providers.anthropic_events import ANSWER_TOOL, Answer, Event
+from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import (
-    REFUSAL,
-    Call,
-    Delta,
-    Finish,
-    Piece,
-    TokensUsed,
-    ToolCalls,
-    Unseen,
-)
+from services.llm_worker.providers.protocol import Call, Piece
+from services.llm_worker.providers.raw import heard
 from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
@@ -29,15 +21,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 600.0
-ANSWER_TOOL: Final = "answer"
-REASONS: Final = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": REFUSAL,
-}
 
 
 class AnthropicProvider:
@@ -60,46 +43,32 @@ class AnthropicProvider:
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as it comes."""
         import anthropic
+        import httpx2
 
         bound_wire(call)
         client = self._client(call.resolved.config.base_url, self._key_of(call.resolved))
         structured = call.request.params.response_schema is not None
         chooses = structured and bool(call.request.params.tools)
+        answer = Answer(structured=structured, chooses=chooses, kept=of_output(call))
+        asked = client.messages.with_streaming_response.create(**arguments(call), stream=True)
         try:
-            async with client.messages.stream(**arguments(call)) as events:
+            async with heard(asked, anthropic.AsyncStream, Event) as events:
                 async for event in events:
-                    if event.type == "text" and event.text:
-                        yield Delta(event.text)
-                    elif event.type == "input_json" and event.partial_json:
-                        shown = structured and not chooses
-                        yield Delta(event.partial_json) if shown else Unseen(size_of(event.partial_json))
-                    elif event.type == "thinking" and event.thinking:
-                        yield Unseen(size_of(event.thinking))
-                    elif event.type == "message_delta":
-                        # Each one is told: only whoever heard them all knows whether a count shrank.
-                        yield tokens_of(events.current_message_snapshot.usage)
-                message = await events.get_final_message()
-            if message.stop_reason is None:
-                raise Rejected("provider_malformed", "the provider's stream ended without an end", provider="anthropic")
-        except anthropic.APITimeoutError as error:
+                    for piece in answer.take(event):
+                        yield piece
+            for piece in answer.end():
+                yield piece
+        # What ends a stream that had begun comes from below: the SDK does not make it its own.
+        except (anthropic.APITimeoutError, httpx2.TimeoutException) as error:
             raise Rejected("timeout", "the provider did not answer in time", provider="anthropic") from error
         except anthropic.APIStatusError as error:
             raise of_status(error.status_code, error.body, "anthropic", error.response.headers) from error
-        except anthropic.APIConnectionError as error:
+        except (anthropic.APIConnectionError, httpx2.TransportError) as error:
             raise of_connection(error, "anthropic") from error
         except anthropic.APIError as error:
             raise of_stream(error.body or str(error), "anthropic") from error
         except SENSELESS as error:
             raise Rejected("provider_malformed", provider="anthropic") from error
-        answers = [block for block in message.content if structured and block.type == "tool_use" and _is_answer(block)]
-        calls = tool_calls([block for block in message.content if block not in answers])
-        if chooses and answers and not calls:
-            yield Delta(json.dumps(answers[0].input))
-        if calls:
-            yield ToolCalls(calls)
-        reason = str(message.stop_reason)
-        reason = "stop" if reason == "tool_use" and not calls else REASONS.get(reason, reason)
-        yield Finish(reason, str(message.model or ""))
 
     def _client(self, base_url: str, key: str) -> "AsyncAnthropic":
         found = self._clients.get((base_url, key))
@@ -148,22 +117,6 @@ def _given(values: dict[str, Any], dropped: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and name not in dropped}
 
 
-def tokens_of(usage: Any) -> TokensUsed:
-    """All tokens of a call. The SDK does not check what it reads."""
-    return beside_caches(
-        usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens
-    )
-
-
-def tool_calls(content: list[Any]) -> list[dict[str, Any]]:
-    """Tool use blocks in OpenAI's shape."""
-    return [
-        {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": json.dumps(block.input)}}
-        for block in content
-        if block.type == "tool_use"
-    ]
-
-
 def _conversation(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     system: list[str] = []
     turns: list[dict[str, Any]] = []
@@ -183,10 +136,6 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, A
         else:
             turns.append({"role": role, "content": content})
     return "\n\n".join(system), turns
-
-
-def _is_answer(block: Any) -> bool:
-    return bool(block.name == ANSWER_TOOL)
 
 
 def _is_result(content: Any) -> bool:

@@ -216,8 +216,9 @@ def _end(result: dict[str, Any]) -> list[Piece]:
     if result.get("is_error"):
         raise _failed(said(result.get("result")))
     usage = result.get("usage")
-    if not isinstance(usage, dict):
-        raise Rejected("provider_malformed", "the program reported no usage", provider="cli")
+    if usage is None:
+        return [Finish("stop")]
+    usage = usage if isinstance(usage, dict) else {}
     names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     return [beside_caches(*map(usage.get, names)), Finish("stop")]
 

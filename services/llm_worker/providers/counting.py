@@ -6,11 +6,19 @@ from services.llm_worker.providers.bounds import NO_COUNT
 from services.llm_worker.providers.protocol import TokensUsed
 
 
+def plain(usage: Any) -> TokensUsed:
+    """Usage in our own words, as foreign workers say it."""
+    told = usage if isinstance(usage, dict) else {}
+    return TokensUsed(_count(told.get("prompt_tokens")), _count(told.get("completion_tokens")))
+
+
 def beside_caches(prompt: Any, completion: Any, read: Any, written: Any) -> TokensUsed:
     """Usage in Anthropic's words: `prompt` is only what no cache held or took; caches may be left out."""
-    parts = (prompt, read or 0, written or 0)
-    whole = sum(parts) if all(type(part) is int for part in parts) else NO_COUNT
-    return TokensUsed(whole, _count(completion), cache_read=read or 0, cache_written=written or 0)
+    read, written = (0 if count is None else _count(count) for count in (read, written))
+    parts = (_count(prompt), read, written)
+    return TokensUsed(
+        NO_COUNT if NO_COUNT in parts else sum(parts), _count(completion), cache_read=read, cache_written=written
+    )
 
 
 def with_total(prompt: Any, completion: Any, total: Any, cached: Any) -> TokensUsed:

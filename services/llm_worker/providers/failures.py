@@ -9,7 +9,7 @@ from contracts.errors import Rejected
 from services.runtime.held_secrets import without_held
 
 DETAIL_CHARS_MAX: Final = 300
-SENSELESS: Final = (ValueError, AttributeError, TypeError, LookupError, AssertionError)
+SENSELESS: Final = (ValueError, AttributeError, TypeError, LookupError, AssertionError, RecursionError)
 """What the SDKs raise over an answer that is not what it should be: they do not check what they read."""
 RETRY_AFTER_DIGITS_MAX: Final = 9
 _WORDS: Final = {

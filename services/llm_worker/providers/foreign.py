@@ -7,7 +7,7 @@ nowhere else. Tokens come over the same subscription, so they cannot be overtake
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -16,8 +16,9 @@ from contracts.foreign import ForeignAnswer, ForeignAsk, ForeignStop, ForeignTok
 from contracts.subjects import LLM_SERVED, llm_serve, llm_served, llm_stop
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.bounds import Allowance, of_wire
+from services.llm_worker.providers.counting import plain
 from services.llm_worker.providers.failures import said
-from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed, ToolCalls
+from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, ToolCalls
 from services.runtime.bus import Bus, Message
 
 TOKENS: Final = "-tokens"
@@ -26,8 +27,16 @@ CODES: Final = frozenset(
 )
 """What a foreign worker may say of its provider; anything else is `provider_error`."""
 _ENCODE: Final = msgspec.json.Encoder().encode
-_ANSWER: Final = msgspec.json.Decoder(ForeignAnswer).decode
 _TOKEN: Final = msgspec.json.Decoder(ForeignToken).decode
+
+
+class _Answer(ForeignAnswer, frozen=True):
+    """The answer as strangers write it: one whose usage is no count is an answer all the same."""
+
+    usage: Any = None
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer).decode
 
 
 class _Heard(NamedTuple):
@@ -153,11 +162,10 @@ def _end(message: Message, model: str, streamed: int) -> list[Piece]:
         code = answer.error.get("code") if isinstance(answer.error, dict) else None
         known = code if isinstance(code, str) and code in CODES else "provider_error"
         raise Rejected(known, provider="nats", detail=said(answer.error))
-    pieces: list[Piece] = []
+    # What was used is known first: if something else of the answer makes no sense, it is paid all the same.
+    pieces: list[Piece] = [] if answer.usage is None else [plain(answer.usage)]
     if not streamed and answer.output:
         pieces.append(Delta(answer.output))
     if answer.tool_calls:
         pieces.append(ToolCalls(answer.tool_calls))
-    if answer.usage is not None:
-        pieces.append(TokensUsed(answer.usage.prompt_tokens, answer.usage.completion_tokens))
     return [*pieces, Finish(answer.finish_reason)]

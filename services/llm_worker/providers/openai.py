@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import Rejected
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output, size_of
-from services.llm_worker.providers.counting import with_total
+from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
-from services.llm_worker.providers.protocol import (
-    REFUSAL,
-    Call,
-    Delta,
-    Finish,
-    Piece,
-    TokensUsed,
-    ToolCalls,
-    Unseen,
-)
+from services.llm_worker.providers.openai_chunks import Chunk, JoinedCalls, used
+from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, ToolCalls, Unseen
+from services.llm_worker.providers.raw import heard
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -57,13 +49,11 @@ class OpenAiProvider:
         bound_wire(call)
         config = call.resolved.config
         client = self._client(config.base_url, self._key_of(call.resolved) or NO_KEY)
+        asked = client.chat.completions.with_streaming_response.create(**_arguments(call))
         try:
-            chunks = await client.chat.completions.create(**_arguments(call))
-            try:
+            async with heard(asked, openai.AsyncStream, Chunk) as chunks:
                 async for piece in _pieces(chunks, self._name, call):
                     yield piece
-            finally:
-                await chunks.close()
         except openai.APITimeoutError as error:
             raise Rejected("timeout", "the provider did not answer in time", provider=self._name) from error
         except openai.APIStatusError as error:
@@ -119,67 +109,31 @@ def _arguments(call: Call) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None and name not in config.drop_params}
 
 
-async def _pieces(chunks: Any, name: str, call: Call) -> AsyncIterator[Piece]:
-    calls: dict[int, dict[str, Any]] = {}
+async def _pieces(chunks: AsyncIterator[Chunk], name: str, call: Call) -> AsyncIterator[Piece]:
+    joined = JoinedCalls()
     kept = of_output(call)
     reason, model, refused = "", "", False
     async for chunk in chunks:
         model = chunk.model or model
         if chunk.usage is not None:
-            yield _used(chunk.usage)
-        for choice in chunk.choices[:1]:
-            if choice.delta.content:
-                yield Delta(_text(choice.delta.content))
-            if choice.delta.refusal:
+            yield used(chunk.usage)
+        for choice in chunk.first():
+            delta = choice.delta
+            if delta.content:
+                yield Delta(delta.content)
+            if delta.refusal:
                 refused = True
-                yield Delta(_text(choice.delta.refusal))
-            thought = _thought(choice.delta)
-            if thought:
-                kept.take(thought)
-                yield Unseen(thought)
-            for part in choice.delta.tool_calls or ():
-                kept.take(_size(part))
-                yield Unseen(_size(part))
-                _join(calls.setdefault(part.index, _empty_call()), part)
+                yield Delta(delta.refusal)
+            if delta.thought:
+                kept.take(delta.thought)
+                yield Unseen(delta.thought)
+            for part in delta.tool_calls or ():
+                kept.take(part.size)
+                yield Unseen(part.size)
+                joined.take(part)
             reason = choice.finish_reason or reason
-    if calls:
-        yield ToolCalls([calls[index] for index in sorted(calls)])
+    if joined.calls:
+        yield ToolCalls(joined.calls)
     if not reason:
         raise Rejected("provider_malformed", "the provider's stream ended without an end", provider=name)
-    yield Finish(REFUSAL if refused and reason == "stop" else reason, str(model))
-
-
-def _text(told: Any) -> str:
-    """The SDK does not check what it reads."""
-    if not isinstance(told, str):
-        raise TypeError(f"{type(told).__name__} is no text")
-    return told
-
-
-def _used(usage: Any) -> TokensUsed:
-    """Nothing here is checked by the SDK, not even whether it is there."""
-    details = getattr(usage, "prompt_tokens_details", None)
-    prompt, completion, total = (getattr(usage, f"{name}_tokens", None) for name in ("prompt", "completion", "total"))
-    return with_total(prompt, completion, total, getattr(details, "cached_tokens", None))
-
-
-def _thought(delta: Any) -> int:
-    """How much a model that thinks aloud thought; servers have two names for it, and OpenAI's own has none."""
-    said = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-    return size_of(said) if isinstance(said, str) else 0
-
-
-def _size(part: Any) -> int:
-    told = part.function
-    return 1 if told is None else 1 + size_of(told.name or "") + size_of(told.arguments or "")
-
-
-def _empty_call() -> dict[str, Any]:
-    return {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-
-
-def _join(call: dict[str, Any], part: Any) -> None:
-    call["id"] = part.id or call["id"]
-    if part.function is not None:
-        call["function"]["name"] += part.function.name or ""
-        call["function"]["arguments"] += part.function.arguments or ""
+    yield Finish(REFUSAL if refused and reason == "stop" else reason, model)

@@ -76,6 +76,7 @@ async def crew_of(bus: Bus, model: ModelConfig, key: str = "sk-key-12345678", **
     finally:
         await crew.worker.drain(5)
         await crew.providers.close()
+        await crew.judge.close()
 
 
 def over_http(kind: Any, url: str) -> ModelConfig:

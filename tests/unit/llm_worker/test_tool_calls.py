@@ -37,7 +37,7 @@ def talking(wanted: Call, messages: list[dict[str, Any]] | None = None) -> Call:
 
 
 def test_answers_show_one_shape_whatever_the_provider_writes():
-    assert normalised([NATIVE, ASKED]) == [ASKED, ASKED]
+    assert normalised([NATIVE]) == normalised([ASKED]) == [ASKED]
     assert normalised([{"function": {"name": "fs", "arguments": ""}}]) == [
         {"id": "call_1", "name": "fs", "arguments": {}}
     ]
@@ -50,6 +50,12 @@ def test_arguments_that_are_no_object_are_shown_as_they_came(written: str):
     (found,) = normalised([{"id": "x", "function": {"name": "fs", "arguments": written}}])
     assert found["arguments"] == {MALFORMED: written[:2_000].replace("\udc80", "?")}
     assert msgspec.json.encode(found)
+
+
+def test_an_id_that_is_made_up_is_nobody_elses():
+    given = ["t1", "t1", "", "call_2", "call_3_", "call_3", "t1"]
+    found = [one["id"] for one in normalised([{**ASKED, "id": name} for name in given])]
+    assert found == ["t1", "call_2_", "call_3__", "call_2", "call_3_", "call_3", "call_7"]
 
 
 def test_what_is_no_call_at_all_breaks_nothing():
@@ -159,6 +165,8 @@ def test_a_conversation_that_had_tools_goes_on_in_words_without_them():
         ("plain words", "plain words", []),
         ('{"tool_calls":[]}', '{"tool_calls":[]}', []),
         ('{"tool_calls":[5,{"arguments":{}}],"final":"so"}', "so", []),
+        ('{"tool_calls":[{"name":"fs"},{"arguments":{}}]}', "", ["fs", ""]),
+        ('{"tool_calls":[{"name":"","arguments":{}}]}', "", [""]),
         ('{"else":1}', '{"else":1}', []),
         ("{" * 3_000, "{" * 3_000, []),
         ("", "", []),

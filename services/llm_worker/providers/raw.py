@@ -1,0 +1,32 @@
+"""What a provider's server says, as the JSON that came.
+
+The SDKs mend what they read: `true` and `"1"` become the count 1, and half of an object becomes an object. So they
+only carry: each event is read here, strictly, into what this system needs of it.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def heard(asked: Any, stream: Any, shape: type[T]) -> AsyncGenerator[AsyncIterator[T], None]:
+    """The events of a call that an SDK makes `with_streaming_response`; `stream` is that SDK's class of streams.
+
+    Reading one raises what the SDK raises, or a ValueError when the event has another shape.
+    """
+    async with asked as response:
+        said = await response.parse(to=stream[object])
+        try:
+            yield _read(said, shape)
+        finally:
+            await said.close()
+
+
+async def _read(said: Any, shape: type[T]) -> AsyncIterator[T]:
+    async for event in said:
+        yield msgspec.convert(event, shape)
