@@ -40,8 +40,9 @@ class Requested:
         if only and (digest != only or (asked.call > 1 and not only_reads(asked.tool, asked.args))):
             return
         calls = self._open.setdefault(asked.task_id, {})
-        self._count += asked.call not in calls
-        calls[asked.call] = (digest, asked.barred)
+        if asked.call not in calls:  # the first one counts: it may have been carried out
+            calls[asked.call] = (digest, asked.barred)
+            self._count += 1
 
     def answered(self, task_id: str, call: int) -> None:
         """Nobody asks for this one any more."""

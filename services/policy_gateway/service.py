@@ -72,9 +72,10 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
     runs = RunFacts(app.bus, app.log)
+    releases = Releases(app.bus, Grants(app.bus, app.clock, config.approval_keys))
     judge = Judge(
-        decide=decide, book=book, runs=runs, releases=Releases(app.bus, Grants(app.bus, app.clock, config.approval_keys)),
-        workspaces=hands.workspaces, fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
+        decide=decide, book=book, runs=runs, releases=releases, workspaces=hands.workspaces,
+        fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         admin_calls=config.admin_calls,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),
     )  # fmt: skip

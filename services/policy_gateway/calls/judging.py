@@ -47,9 +47,9 @@ class Judge:
     """Judges calls by the policy in force."""
 
     def __init__(
-        self, *, decide: Decide, book: PolicyBook, runs: RunFacts, releases: Releases, workspaces: WorkspaceBook, fetches: FetchCounts,
-        clock: Clock, metrics: Metrics, auto_admin: bool, admin_calls: bool = True,
-        engine_sockets: tuple[str, ...] = (),
+        self, *, decide: Decide, book: PolicyBook, runs: RunFacts, releases: Releases,
+        workspaces: WorkspaceBook, fetches: FetchCounts, clock: Clock, metrics: Metrics,
+        auto_admin: bool, admin_calls: bool = True, engine_sockets: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self._decide, self._book, self._runs, self._workspaces = decide, book, runs, workspaces
         self._releases = releases
