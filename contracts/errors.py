@@ -122,6 +122,9 @@ CATALOGUE: Final[Mapping[str, ErrorKind]] = {
     ),
     # policy: what went wrong while a tool that was allowed ran
     "stale_attempt": ErrorKind("conflict", "the task is not at this attempt any more", "stop: nobody waits", CONFLICT),
+    "call_not_requested": ErrorKind(
+        "conflict", "the run's log has no such call of this task", "the executor alone makes a task's calls", CONFLICT
+    ),
     "workspace_not_found": ErrorKind(
         "not_found", "there is no such workspace", "`htdag run --workspace DIR`, or make the folder", NOT_FOUND
     ),

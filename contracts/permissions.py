@@ -108,7 +108,10 @@ USES: Final[dict[str, Use]] = {
         reads=(LLM_REQUESTS,),
     ),
     "policy-gateway": Use(
-        hears=(TOOL_CALLS, TOOL_CALLS_OF_TASKS), newest=(EVENTS_EXECUTOR,), follows=(EVENTS_EXECUTOR,)
+        calls=(rpc("identity", "approval", "key"),),
+        hears=(TOOL_CALLS, TOOL_CALLS_OF_TASKS),
+        newest=(EVENTS_EXECUTOR,),
+        follows=(EVENTS_EXECUTOR,),
     ),
     "identity": Use(),
     "evolution": Use(),

@@ -1,6 +1,9 @@
-"""Tasks that a human must release, and what may be said of one: planner and executor judge it alike."""
+"""Tasks that a human must release: what may be said of one, and what exactly is shown and released.
 
-from typing import Final
+Planner, executor and policy-gateway judge it alike.
+"""
+
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +22,27 @@ def is_gated(spec: TaskSpec) -> bool:
     """Whether a task may need a human before each of its attempts; a group does nothing that one could release."""
     node = type(spec.node)
     return node is ApprovalNode or (role_of(spec.role) == ADMIN and node is not GroupNode)
+
+
+def action_of(spec: TaskSpec, workspace: str | None) -> dict[str, Any]:
+    """Everything that a task of a run with this workspace will do, as people are shown it; its digest binds a gate."""
+    action = {
+        "task": spec.id,
+        "title": spec.title,
+        "description": spec.description,
+        "role": spec.role,
+        "node": msgspec.to_builtins(spec.node),
+        "context": msgspec.to_builtins(spec.context),
+        "acceptance_criteria": spec.acceptance_criteria,
+        "workspace": workspace,
+    }
+    return {**action, "approvers": spec.approvers} if spec.approvers else action
+
+
+def may_release(spec: TaskSpec, user: str) -> bool:
+    """Whether the task leaves its release to this human."""
+    approvers = {name.strip().lower() for name in spec.approvers}
+    return not approvers or user.lower() in approvers
 
 
 def check_release(spec: TaskSpec) -> None:

@@ -20,7 +20,10 @@ class TaskApprovalRequested(
 
 
 class TaskApproved(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="task.approved.v1"):
-    """A human released just this attempt; `step` is that of the code, `at_ms` the time by identity's clock."""
+    """A human released just this attempt; `step` is that of the code, `at_ms` the time by identity's clock.
+
+    `signature` and `key` are identity's (`contracts.approval.signed_text`): whoever acts on a release verifies it.
+    """
 
     task_id: str
     attempt: int
@@ -29,3 +32,5 @@ class TaskApproved(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     user: str
     step: int
     at_ms: int
+    signature: str = ""
+    key: str = ""

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from contracts.errors import Rejected
-from contracts.subjects import check_id
+from contracts.subjects import ID, check_id
 from contracts.task import ROLE_ALIASES
 
 TOOLS: Final = ("git", "shell", "fs", "http", "docker", "lua")
 UNNAMEABLE: Final = "unnameable"
 """Stands in the subject for a tool whose name cannot: policy-gateway refuses it like any other, and records it."""
+NAME_CHARS_MAX: Final = 200
+"""So much of a tool's name is sent when it cannot be one."""
 ROLE_TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "coder": ("git", "shell", "fs", "lua"),
     "tester": ("docker", "shell"),
@@ -170,3 +172,8 @@ def check_tools(names: Iterable[str] | None, task_id: str) -> None:
                 task_id=task_id,
                 known=list(TOOLS),
             )
+
+
+def as_sent(tool: str, args: Any) -> tuple[str, Any]:
+    """The tool in the subject of a call, and its arguments. What no subject can name is refused where every call is."""
+    return (tool, args) if ID.match(tool) else (UNNAMEABLE, {"tool": tool[:NAME_CHARS_MAX], "args": args})

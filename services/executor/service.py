@@ -23,7 +23,6 @@ from contracts.subjects import LLM_HEALTH, events
 from services.executor.config import SECTION, Config
 from services.executor.effect_runner import RunEffects
 from services.executor.epic_budgets import EpicBudgets
-from services.executor.grants import Grants
 from services.executor.handlers import RunVerbs
 from services.executor.llm_health import LlmWatch
 from services.executor.mailboxes import Mailboxes
@@ -38,6 +37,7 @@ from services.runtime.actor import ActorHost
 from services.runtime.app import App
 from services.runtime.bus import Bus
 from services.runtime.decider import Decider
+from services.runtime.grants import Grants
 from services.runtime.host_limits import HEADERS_BYTES, HostLimits
 from services.runtime.housekeeping import tidy
 from services.runtime.jetstream import JetStreamEventStore

@@ -15,9 +15,9 @@ from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TOOL_ASK_AGAIN_S, TOOL_RESULT_CHARS_MAX
 from contracts.policy import CallOf
 from contracts.reply import RemoteRejected, parse
-from contracts.subjects import ID, rpc, tool_call, tool_call_of_task
+from contracts.subjects import rpc, tool_call, tool_call_of_task
 from contracts.task import ADMIN
-from contracts.tools import UNNAMEABLE
+from contracts.tools import as_sent
 from services.executor.run.effects import CallTool
 from services.executor.tool_results import fit
 from services.runtime.bus import Message
@@ -26,8 +26,6 @@ from services.runtime.intake import deeper_than
 
 NOBODY_S: Final = 1.0
 """How long to wait when nobody answers at all: a gateway that is started anew is back in seconds."""
-NAME_CHARS_MAX: Final = 200
-"""So much of a tool's name is sent when it cannot be one."""
 WITHDRAW: Final = rpc("policy-gateway", "call", "withdraw")
 WITHDRAW_S: Final = 8.0
 ASKED_AGAIN: Final = frozenset({"no_responders", "timeout", "nats_unavailable"})
@@ -89,11 +87,7 @@ class ToolCaller:
         _read(await self._bus.request(WITHDRAW, _ENCODE(call), timeout_s=WITHDRAW_S))
 
     async def _value(self, run_id: str, effect: CallTool) -> Any:
-        tool, args = effect.tool, effect.args
-        if not ID.match(tool):
-            # It is refused and recorded where every call is.
-            tool = UNNAMEABLE
-            args = {"tool": effect.tool[:NAME_CHARS_MAX], "args": effect.args}
+        tool, args = as_sent(effect.tool, effect.args)
         subject = tool_call_of_task(effect.role, tool) if effect.role == ADMIN else tool_call(effect.role, tool)
         task = {"run_id": run_id, "task_id": effect.task_id, "attempt": effect.attempt, "call": effect.call}
         asked = {"args": args, "opts": effect.opts, "task": task, "workspace": None}

@@ -22,6 +22,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     A workspace may hold `workspace_bytes` in `workspace_files` files and folders; beyond that no program starts in it.
     `audit_key` (or `audit_key_file`) is the Ed25519 key that signs the audit, in hex; by default each home has its own.
     `audit_keys_trusted` are public keys of other gateways whose signatures `verify` accepts.
+    `approval_keys` are public keys of identity (hex) whose releases are believed; without one identity is asked.
     """
 
     workspaces: str = ""
@@ -37,6 +38,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     docker_host: str = ""
     audit_key: Secret | None = None
     audit_keys_trusted: list[str] = []
+    approval_keys: list[str] = []
 
     def warnings(self) -> list[str]:
         """What whoever starts this must hear."""

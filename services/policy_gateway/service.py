@@ -32,10 +32,12 @@ from services.policy_gateway.handlers.policies import PolicyHandlers
 from services.policy_gateway.hands import Hands, real_hands
 from services.policy_gateway.policy.book import POLICY_CODEC, POLICY_SUBJECT, PolicyBook
 from services.policy_gateway.policy.decider import POLICY, Policy, PutPolicy
+from services.policy_gateway.releases import Releases
 from services.policy_gateway.run_facts import RunFacts
 from services.policy_gateway.tools.engine import engine_sockets, engine_url
 from services.runtime.actor import ActorHost
 from services.runtime.app import App
+from services.runtime.grants import Grants
 from services.runtime.jetstream import JetStreamEventStore
 
 SERVICE: Final = "policy-gateway"
@@ -70,8 +72,9 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
     runs = RunFacts(app.bus, app.log)
+    releases = Releases(app.bus, Grants(app.bus, app.clock, config.approval_keys))
     judge = Judge(
-        decide=decide, book=book, runs=runs, workspaces=hands.workspaces,
+        decide=decide, book=book, runs=runs, releases=releases, workspaces=hands.workspaces,
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,
         admin_calls=config.admin_calls,
         engine_sockets=tuple(map(str, engine_sockets(engine_url(config.docker_host or None)))),

@@ -178,7 +178,11 @@ async def test_what_an_admin_does_outside_of_a_task_only_a_person_can_ask_for(gu
         # An admin task of a run is the executor's to carry out, once a human has released it.
         await thief.task_runs(role="admin")
         task = CallOf("r1", "a", 1, 1)
-        body = msgspec.json.encode(ToolCall({"read": "/code/a"}, {}, task))
+        asked = ToolCall({"read": "/code/a"}, {}, task)
+        body = msgspec.json.encode(asked)
+        unasked = await ask(bad, tool_call_of_task("admin", "fs"), body)
+        assert unasked["error"]["code"] == "call_not_requested"
+        await thief.asks_for("fs", asked, task)
         waits = await ask(bad, tool_call_of_task("admin", "fs"), body)
         assert waits["error"]["code"] == "approval_required"
         assert len(gateway.tool.calls) == 2

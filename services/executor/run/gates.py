@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from contracts import release
 from contracts.approval import APPROVAL_TIMEOUT_DEFAULT_MS, TakeApproval, action_digest
 from contracts.errors import failure
-from contracts.release import SHOWN_BYTES_MAX, is_gated
 from contracts.run import RunEvent, TaskFailed
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.task import ApprovalNode
@@ -37,18 +37,7 @@ def gate_id(run_id: str, task_id: str, attempt: int) -> str:
 
 def action_of(run: Run, task: TaskRecord) -> dict[str, Any]:
     """Everything that will be done, as people are shown it. What a task says never changes, so neither does this."""
-    spec = task.spec
-    action = {
-        "task": spec.id,
-        "title": spec.title,
-        "description": spec.description,
-        "role": spec.role,
-        "node": msgspec.to_builtins(spec.node),
-        "context": msgspec.to_builtins(spec.context),
-        "acceptance_criteria": spec.acceptance_criteria,
-        "workspace": run.options.workspace,
-    }
-    return {**action, "approvers": spec.approvers} if spec.approvers else action
+    return release.action_of(task.spec, run.options.workspace)
 
 
 def asked(run: Run, task: TaskRecord, gating: Gating, now_ms: int) -> TaskApprovalRequested | TaskFailed:
@@ -57,8 +46,8 @@ def asked(run: Run, task: TaskRecord, gating: Gating, now_ms: int) -> TaskApprov
     A task of which nobody knew that it needs a human may be too long to be shown to one: it fails.
     """
     attempt = task.attempt + 1
-    if not is_gated(task.spec) and len(_ENCODE(action_of(run, task))) > SHOWN_BYTES_MAX:
-        error = failure("approval_required", "the task is too long to be shown to a human", max=SHOWN_BYTES_MAX)
+    if not release.is_gated(task.spec) and len(_ENCODE(action_of(run, task))) > release.SHOWN_BYTES_MAX:
+        error = failure("approval_required", "the task is too long to be shown to a human", max=release.SHOWN_BYTES_MAX)
         return TaskFailed(task.spec.id, task.attempt, error)
     own_ms = task.spec.timeout_ms if type(task.spec.node) is ApprovalNode else None
     expires_at_ms = min(now_ms + (own_ms or gating.timeout_ms), run.deadline_at_ms)
@@ -97,14 +86,16 @@ def take_approval(command: TakeApproval, run: Run, now_ms: int) -> Sequence[RunE
         return (_refused(task, "approval_stale", digest=gate.digest, shown=command.digest),)
     if command.kind != "human" or not command.user or command.step is None:
         return (_refused(task, "approval_denied", user=command.user, reason="only a human may release this"),)
-    approvers = {name.strip().lower() for name in task.spec.approvers}
-    if approvers and command.user.lower() not in approvers:
+    if not release.may_release(task.spec, command.user):
         return (
             _refused(task, "approval_denied", user=command.user, reason="the task names others who may release it"),
         )
     return (
-        TaskApproved(task.spec.id, task.attempt, gate.gate_id, gate.digest, command.user, command.step, command.at_ms),
-    )
+        TaskApproved(
+            task.spec.id, task.attempt, gate.gate_id, gate.digest, command.user, command.step, command.at_ms,
+            command.signature, command.key,
+        ),
+    )  # fmt: skip
 
 
 def _refused(task: TaskRecord, code: str, **detail: Any) -> TaskFailed:

@@ -13,6 +13,7 @@ from services.policy_gateway.calls.fetch_counts import FetchCounts
 from services.policy_gateway.decision.facts import Facts
 from services.policy_gateway.decision.verdict import Allow, Deny, Verdict
 from services.policy_gateway.policy.book import PolicyBook, Version
+from services.policy_gateway.releases import Releases
 from services.policy_gateway.run_facts import Bound, RunFacts
 from services.policy_gateway.tools.tool import Workspace
 from services.policy_gateway.workspaces import WorkspaceProfile
@@ -46,11 +47,12 @@ class Judge:
     """Judges calls by the policy in force."""
 
     def __init__(
-        self, *, decide: Decide, book: PolicyBook, runs: RunFacts, workspaces: WorkspaceBook, fetches: FetchCounts,
-        clock: Clock, metrics: Metrics, auto_admin: bool, admin_calls: bool = True,
-        engine_sockets: tuple[str, ...] = (),
+        self, *, decide: Decide, book: PolicyBook, runs: RunFacts, releases: Releases,
+        workspaces: WorkspaceBook, fetches: FetchCounts, clock: Clock, metrics: Metrics,
+        auto_admin: bool, admin_calls: bool = True, engine_sockets: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self._decide, self._book, self._runs, self._workspaces = decide, book, runs, workspaces
+        self._releases = releases
         self._fetches, self._clock, self._metrics = fetches, clock, metrics
         self._auto_admin, self._admin_calls = auto_admin, admin_calls
         self._facts = Facts(mem_bytes_max=memory_bytes(), engine_sockets=engine_sockets)
@@ -58,15 +60,12 @@ class Judge:
 
     async def judge(self, call: Call) -> Judgement:
         """The verdict on a call. Raises Rejected when the call names no task that is at this attempt."""
-        bound = await self._runs.bound(call.of) if call.of is not None else None
+        bound = await self._runs.bound(call.of, call.tool, call.asked) if call.of is not None else None
         workspace, missing = self._workspace(bound.workspace if bound else call.asked.workspace)
         facts = self._facts._replace(profile=workspace.profile if workspace else PROFILES[0])
         if bound is not None:
             fetched = await self._fetches.count(call.of, bound.begun_at) if call.tool == "http" and call.of else 0
-            approved = self._auto_admin or bound.approved
-            facts = facts._replace(
-                bound_role=bound.role, bound_tools=bound.tools, calls_made=fetched, approved=approved
-            )
+            facts = facts._replace(bound_role=bound.role, bound_tools=bound.tools, calls_made=fetched)
         else:
             # Outside of tasks only a person may do what needs a human, and only the subject of this role is a person's:
             # by another name of it, or in another role that needs a human, anybody might ask.
@@ -75,13 +74,16 @@ class Judge:
         if call.asked.barred:
             facts = facts._replace(bound_tools=(facts.bound_tools or frozenset()) - {call.tool})
         version = self._book.current
+        unproven = await self._unproven(call, bound, version)
+        if bound is not None:
+            facts = facts._replace(approved=unproven is None)
         began_s = self._clock.monotonic_s()
         verdict = self._verdict(version, call, facts)
         if workspace is None and isinstance(verdict, Deny):
             verdict = self._without_workspace(version, call, facts, verdict)
         self._metrics.observe("htdag_policy_decide_seconds", self._clock.monotonic_s() - began_s)
-        if bound is not None and bound.stale is not None and not of_a_stranger(verdict):
-            raise bound.stale
+        if bound is not None and not of_a_stranger(verdict):
+            _check_own(bound, verdict, unproven)
         return Judgement(verdict, version, workspace, missing, bound)
 
     async def check_place(self, call: Call, judgement: Judgement) -> None:
@@ -108,6 +110,19 @@ class Judge:
         facts = self._facts._replace(profile=entry.profile or "seed", bound_role=bound)
         return self._decide(version.roles, entry.role, entry.tool, args, entry.opts, facts)
 
+    async def _unproven(self, call: Call, bound: Bound | None, version: Version) -> Rejected | None:
+        """Why no human is known to have released the task of a call that needs one; None when that is proven."""
+        rights = version.roles.rights.get(call.role)
+        if self._auto_admin or call.of is None or bound is None or rights is None or not rights.approval:
+            return None
+        if bound.stale is not None or bound.not_its is not None:
+            return Rejected("approval_required")  # it is refused whoever released it
+        try:
+            await self._releases.check(call.of, bound)
+        except Rejected as error:
+            return error
+        return None
+
     def _verdict(self, version: Version, call: Call, facts: Facts) -> Verdict:
         return self._decide(version.roles, call.role, call.tool, call.asked.args, call.asked.opts, facts)
 
@@ -131,6 +146,16 @@ class Judge:
                 self._profiles.clear()
             known = self._profiles[name] = (now_s + PROFILE_KEPT_S, self._workspaces.find(name).profile)
         return known[1]
+
+
+def _check_own(bound: Bound, verdict: Verdict, unproven: Rejected | None) -> None:
+    """Refuse what is no call of its task, or names a release that is none: neither uses up a call of the task."""
+    for wrong in (bound.stale, bound.not_its):
+        if wrong is not None:
+            raise wrong
+    wanting = isinstance(verdict, Deny) and verdict.code == "approval_required"
+    if wanting and unproven is not None and unproven.code != "approval_required":
+        raise unproven
 
 
 def of_a_stranger(verdict: Verdict) -> bool:

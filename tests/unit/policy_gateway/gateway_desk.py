@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
@@ -13,9 +14,10 @@ from contracts.commit import HEADER_TYPES, Commit
 from contracts.errors import Rejected
 from contracts.policy import AuditEvent, CallOf, ToolCall
 from contracts.run import RunCreated, RunEvent, TasksAdded, TaskStarted
+from contracts.run_tools import ToolRequested
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_POLICY_GATEWAY
+from contracts.subjects import ID, rpc, tool_call
 from contracts.subjects import events as event_subject
-from contracts.subjects import rpc, tool_call
 from contracts.task import TaskSpec
 from services.policy_gateway.audit.log import AUDIT_CODEC, AUDIT_SUBJECT
 from services.policy_gateway.config import Config as PolicyConfig
@@ -136,9 +138,14 @@ class Caller:
         return msgspec.json.decode(message.data)
 
     async def call(
-        self, role: str, tool: str, args: Any, *, task: CallOf | None = None, opts: Any = None, by: str = ""
-    ) -> dict[str, Any]:
-        body = msgspec.json.encode(ToolCall(args, {} if opts is None else opts, task))
+        self, role: str, tool: str, args: Any, *, task: CallOf | None = None, opts: Any = None, by: str = "",
+        logged: bool = True,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Call a tool. A call of a task stands in the log of its run first, as the executor does it."""
+        asked = ToolCall(args, {} if opts is None else opts, task)
+        if task is not None and logged:
+            await self.asks_for(tool, asked, task)
+        body = msgspec.json.encode(asked)
         return await self.raw(role, tool, body, **({"Htdag-By": by} if by else {}))
 
     async def ask(self, verb: str, **body: Any) -> Any:
@@ -150,13 +157,27 @@ class Caller:
 
     async def run_is(self, run_id: str, *events: RunEvent) -> None:
         """Write what an executor would."""
-        commit = Commit(at="2026-01-01T00:00:00.000Z", by="executor", cause="c", corr=run_id, events=list(events))
         subject = event_subject("executor", "run", run_id)
         number = len([record async for record in self.bus.history(EVENTS_EXECUTOR, subject)])
-        headers = {HEADER_TYPES: RUN_CODEC.types_header(list(events))}
-        await self.bus.store(
-            subject, RUN_CODEC.encode(commit), stream=EVENTS_EXECUTOR, msg_id=f"{run_id}-{number}", headers=headers
+        await self._store(run_id, f"{run_id}-{number}", *events)
+
+    async def asks_for(self, tool: str, asked: ToolCall, task: CallOf) -> None:
+        """Write the request of a call into the log of its run, if there is such a run."""
+        if not ID.match(task.run_id) or not await self._has(task.run_id):
+            return
+        event = ToolRequested(
+            task.task_id, task.attempt, "body", task.call, tool, asked.args, FAR_MS, asked.opts, barred=asked.barred
         )
+        await self._store(task.run_id, uuid4().hex, event)
+
+    async def _has(self, run_id: str) -> bool:
+        return bool(await self.bus.newest(EVENTS_EXECUTOR, event_subject("executor", "run", run_id)))
+
+    async def _store(self, run_id: str, msg_id: str, *events: RunEvent) -> None:
+        commit = Commit(at="2026-01-01T00:00:00.000Z", by="executor", cause="c", corr=run_id, events=list(events))
+        subject = event_subject("executor", "run", run_id)
+        headers = {HEADER_TYPES: RUN_CODEC.types_header(list(events))}
+        await self.bus.store(subject, RUN_CODEC.encode(commit), stream=EVENTS_EXECUTOR, msg_id=msg_id, headers=headers)
 
     async def task_runs(self, run_id: str = "r1", task_id: str = "a", role: str = "coder", attempt: int = 1) -> None:
         await self.run_is(

@@ -7,11 +7,9 @@ import msgspec
 import pytest
 
 from contracts.errors import Rejected
-from contracts.policy import AuditCheckpoint, CallOf, SecurityRaised, ToolDecided, ToolFinished
-from contracts.run import RunCreated, TaskCompleted, TaskRetryScheduled, TasksAdded, TaskStarted
-from contracts.run_gates import TaskApproved
+from contracts.policy import AuditCheckpoint, CallOf, SecurityRaised, ToolCall, ToolDecided, ToolFinished
+from contracts.run import TaskCompleted, TaskRetryScheduled, TaskStarted
 from contracts.subjects import tool_call
-from contracts.task import TaskSpec
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, VANISHED, Caller, Gateway, caller, gateway
@@ -131,6 +129,7 @@ async def test_a_long_call_that_is_asked_again_and_again_takes_no_room_from_othe
     monkeypatch.setattr("services.policy_gateway.calls.flights.LISTENS_S", 0.15)
     async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", calls_held=6) as one:
         await me.task_runs()
+        await me.asks_for("fs", ToolCall(READ), CALL)
         one.tool.hold = asyncio.Event()
         for _ in range(8):  # each time the executor listens to its newest request only
             with pytest.raises(Rejected, match="timeout"):
@@ -308,21 +307,6 @@ async def test_where_admin_calls_are_closed_a_person_is_sent_to_a_task(nats_serv
         assert (await me.call("coder", "fs", READ))["ok"]
     async with caller(nats_server) as me, gateway(nats_server, tmp_path / "one", admin_calls=False, auto_admin=True):
         assert (await me.call("admin", "fs", {"read": "/etc/hosts"}))["ok"]
-
-
-@pytest.mark.law("I6")
-@pytest.mark.parametrize(("released", "code"), [(0, "approval_required"), (1, "approval_required"), (2, "")])
-async def test_a_release_holds_for_its_attempt_only(one: Gateway, me: Caller, released: int, code: str) -> None:
-    approved = [TaskApproved("a", released, "apr-1", "d", "aka", 7, 1)] if released else []
-    await me.run_is(
-        "r1",
-        RunCreated(run_id="r1", deadline_at_ms=FAR_MS),
-        TasksAdded([TaskSpec(id="a", role="admin")]),
-        *approved,
-        TaskStarted("a", 2, FAR_MS),
-    )
-    said = await me.call("admin", "fs", {"read": "/etc/hosts"}, task=CallOf("r1", "a", 2, 1))
-    assert (said["error"]["code"] if "error" in said else "") == code
 
 
 async def test_too_many_calls_at_once_are_sent_back(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from contracts.errors import Rejected
-from contracts.policy import CallOf
+from contracts.policy import CallOf, ToolCall
 from contracts.run import TaskStarted
-from services.policy_gateway.run_facts import RunFacts
+from contracts.run_tools import ToolRequested
+from services.policy_gateway.run_facts import Bound, RunFacts
 from services.runtime import provision
 from services.runtime.bus import Bus
 from services.runtime.event_store import Recorded
 from services.runtime.logs import configure
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import Caller, caller
+from tests.unit.policy_gateway.gateway_desk import READ, Caller, caller
 
 
 class Behind:
@@ -48,12 +49,16 @@ def facts(bus: Any) -> RunFacts:
     return RunFacts(bus, configure("test"))
 
 
+async def bound(bus: Any, call: CallOf) -> Bound:
+    return await facts(bus).bound(call, "fs", ToolCall(READ))
+
+
 @pytest.mark.parametrize("reads", [0, 1, 3])
 async def test_a_replica_that_is_behind_refuses_no_call(me: Caller, reads: int) -> None:
     await me.task_runs()
-    await me.run_is("r1", TaskStarted("a", 2, 1))
+    await me.run_is("r1", TaskStarted("a", 2, 1), ToolRequested("a", 2, "llm-1", 1, "fs", READ, 1))
     bus = Behind(me.bus, reads)
-    assert (await facts(bus).bound(CallOf("r1", "a", 2, 1))).role == "coder"
+    assert (await bound(bus, CallOf("r1", "a", 2, 1))).role == "coder"
     assert bus.reads == reads + 1
 
 
@@ -61,7 +66,7 @@ async def test_what_is_not_there_is_refused_after_one_look(me: Caller) -> None:
     await me.task_runs()
     bus = Behind(me.bus, 0)
     with pytest.raises(Rejected, match="run_not_found"):
-        await facts(bus).bound(CallOf("r2", "a", 1, 1))
+        await bound(bus, CallOf("r2", "a", 1, 1))
     assert bus.reads == 1
 
 
@@ -69,6 +74,6 @@ async def test_a_task_that_is_elsewhere_is_known_all_the_same(me: Caller) -> Non
     """Whose task it is counts before how far it is: another role is no matter of time."""
     await me.task_runs(role="critic")
     bus = Behind(me.bus, 0)
-    found = await facts(bus).bound(CallOf("r1", "a", 2, 1))
+    found = await bound(bus, CallOf("r1", "a", 2, 1))
     assert found.stale is not None
     assert (found.role, found.stale.code, bus.reads) == ("critic", "stale_attempt", 1)

@@ -109,7 +109,7 @@ async def test_a_call_takes_no_longer_than_its_run_may(one: Gateway, me: Caller)
         (AgentNode(), ["", ""]),
         (AgentNode(tools=["lua"]), ["forbidden_tool", ""]),
         (AgentNode(tools=[]), ["forbidden_tool", "forbidden_tool"]),
-        (ToolNode("fs"), ["", "forbidden_tool"]),
+        (ToolNode("fs", READ), ["", "call_not_requested"]),
         (LuaNode("return 1"), ["forbidden_tool", "forbidden_tool"]),
     ],
 )

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.approval import ApprovalKey, TakeApproval
 from contracts.errors import Rejected
-from services.executor.grants import ASK_AGAIN_S, KEY, Grants
 from services.runtime.clock import FixedClock
+from services.runtime.grants import ASK_AGAIN_S, KEY, Grants
 from tests.support.grants import PUBLIC, signed
 
 ANSWER = TakeApproval("apr-1", "r1", "a", 1, "granted", "d" * 64, 1, user="aka", kind="human", step=7)
