@@ -201,7 +201,7 @@ class Worker:
             # Its answer could not be kept: it is not paid for now.
             self._keeper.tell_full(flight, "the broker has no room to keep an answer; the call waits")
             self._give_back(flight, NO_ROOM_S)
-        elif self._crowd.full(flight.resolved) and not flight.cancelled:
+        elif self._caller.full(flight) and not flight.cancelled:
             self._put_off(flight)
         else:
             self._start(flight)
@@ -217,7 +217,7 @@ class Worker:
         return True
 
     def _put_off(self, flight: Flight) -> None:
-        """Too many wait for this model here: back to the broker for a while, so that other models have room."""
+        """Too many wait for the same here: back to the broker for a while, so that others have room."""
         delivered = max(waiter.delivery.delivered for waiter in flight.waiters)
         delay_s = crowd.delay_s(delivered)
         patient = crowd.waited_s(delivered) + delay_s <= self._config.queue_timeout_s
