@@ -94,12 +94,20 @@ async def start(
         start_new_session=True,
         bufsize=0,
     )
-    return Child(
-        child,
-        await _written(child.stdin) if stdin else None,
-        await _read(child.stdout, limit),
-        await _read(child.stderr, limit) if stderr else None,
-    )
+    try:
+        return Child(
+            child,
+            await _written(child.stdin) if stdin else None,
+            await _read(child.stdout, limit),
+            await _read(child.stderr, limit) if stderr else None,
+        )
+    except BaseException:  # whoever wanted it has given up: nobody else knows of it
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+        raise
 
 
 async def _read(pipe: IO[Any] | None, limit: int) -> _Pipe:
