@@ -104,12 +104,9 @@ class Caller:
                     tokens.put(recorded.output)
                 self._metrics.inc("htdag_llm_cached_total", model=asked.shown)
                 return recorded
-        if not asked.config.fallback and not request.params.cache:
-            answer = await self._in_turn(flight, tokens)
-        else:
-            answer = await self._fallbacks.ask(
-                flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
-            )
+        answer = await self._fallbacks.ask(
+            flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
+        )
         if request.params.response_schema is not None and not answer.tool_calls:
             with self.crowd.over(asked):
                 await self._verdicts.of_answer(flight, request.params.response_schema, answer)
@@ -120,6 +117,10 @@ class Caller:
     def full(self, flight: Flight) -> bool:
         """Whether a call would wait here for too long: for its model, or to be judged."""
         return self.crowd.full(flight.resolved) or self._verdicts.full(flight)
+
+    def hurry(self) -> None:
+        """This worker stops soon: what is paid becomes an outcome before that."""
+        self._verdicts.hurry()
 
     async def _end(self, tokens: TokenStream) -> None:
         try:

@@ -4,7 +4,6 @@ Its provider has answered by then: it is told nothing of it, nothing of its is h
 for becomes an outcome that shows the answer, never a timeout.
 """
 
-import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +12,7 @@ from contracts.errors import Rejected
 from contracts.llm import LlmAnswer
 from services.llm_worker.big_answers import put_aside
 from services.llm_worker.flight import Flight
-from services.llm_worker.judging.judge import SHOWN_CHARS_MAX, Judge, unjudged
+from services.llm_worker.judging.judge import SHOWN_CHARS_MAX, Judge
 from services.llm_worker.ledger.cashier import Cashier
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
@@ -42,7 +41,9 @@ class Verdicts:
         self._cashier.answered(flight, answer)
         left_s = (flight.request.params.timeout_ms - answer.latency_ms) / 1000
         try:
-            await self._judged(flight, schema, answer, max(left_s, LEAST_S))
+            await self._judge.check_answer(
+                schema, answer.output, answer.finish_reason, asker=flight.asker, within_s=max(left_s, LEAST_S)
+            )
         except Rejected as error:
             if len(answer.output) > SHOWN_CHARS_MAX:
                 ref = await put_aside(self._bus, self._clock, self._log, answer)
@@ -50,14 +51,6 @@ class Verdicts:
                     error.detail = {**error.detail, "output_ref": msgspec.to_builtins(ref)}
             raise
 
-    async def _judged(self, flight: Flight, schema: dict[str, Any], answer: LlmAnswer, within_s: float) -> None:
-        told = answer.output, answer.finish_reason
-        try:
-            await self._judge.check_answer(schema, *told, asker=flight.asker, within_s=within_s)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if flight.cancelled or task is None:
-                raise
-            # This worker ends. The call is over: nobody is to ask its provider again because we were interrupted.
-            task.uncancel()
-            raise unjudged("before this worker stopped", *told) from None
+    def hurry(self) -> None:
+        """This worker stops: what is not judged by now is told so, rather than asked of its provider again."""
+        self._judge.hurry()

@@ -107,6 +107,7 @@ class Worker:
 
     async def drain(self, within_s: float) -> None:
         """Take no more, finish what is under way; what is not done by then goes back to the others at once."""
+        hurrying = asyncio.get_running_loop().call_later(max(0.0, within_s - CUT_S), self._caller.hurry)
         try:
             async with asyncio.timeout(within_s):
                 if self._puller is not None:
@@ -126,6 +127,8 @@ class Worker:
                 await asyncio.wait(tasks, timeout=CUT_S)
             for flight in self.flights.all():  # cut before they began
                 self._give_back(flight, 0.0)
+        finally:
+            hurrying.cancel()
 
     # -- taking in -------------------------------------------------------------------------------------------------
 

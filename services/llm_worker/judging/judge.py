@@ -4,12 +4,14 @@ Whoever sends a schema that asks for years of work waits behind others who do, a
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from contracts.errors import Rejected
-from services.llm_worker.judging.lane import Kind, Lane, Late, TooMuch, Verdict
+from services.llm_worker.judging.lane import END_S, Kind, Lane, TooMuch, Verdict
+from services.llm_worker.judging.turns import Full
 
 FIELD: Final = "params.response_schema"
 QUICK: Final = Kind(judges=2, cpu_s=0.1, nice=0, waiting_max=256)
@@ -23,12 +25,19 @@ CUT_HINT: Final = "it was cut off: raise max_tokens"
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
+class Late(Exception):
+    """No judge had time for a question."""
+
+
 class Judge:
     """Judges for everybody who asks; `asker` names whoever takes turns with the others. `log` is structlog's."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
         self._quick, self._slow = Lane(QUICK), Lane(SLOW)
+        self._under_way: set[asyncio.Timeout] = set()
+        self._hurried = False
+        self._quiet = asyncio.Event()
 
     @property
     def crowded(self) -> bool:
@@ -63,35 +72,57 @@ class Judge:
         except TooMuch:
             wrong = "it takes too long to be judged"
         except Late:
-            raise unjudged("in time", output, finish_reason) from None
+            raise _unjudged("in time", output, finish_reason) from None
         except Rejected as error:
-            raise unjudged(f"here: {error.detail.get('detail')}", output, finish_reason) from error
+            raise _unjudged(f"here: {error.detail.get('detail')}", output, finish_reason) from error
         if wrong is not None:
             raise _invalid(f"the answer does not keep to response_schema: {wrong}", output, finish_reason)
 
+    def hurry(self) -> None:
+        """There is no time any more, for whatever is here and whatever comes."""
+        self._hurried = True
+        for limit in self._under_way:
+            limit.reschedule(asyncio.get_running_loop().time())
+
     async def close(self) -> None:
-        """End all processes."""
+        """Answer no more, and end all processes."""
+        self.hurry()
+        if self._under_way:
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await self._quiet.wait()
         await self._quick.close()
         await self._slow.close()
 
     async def _ask(self, question: dict[str, Any], asker: str, within_s: float) -> Verdict:
-        end_s = asyncio.get_running_loop().time() + min(within_s, JUDGE_S)
         data = _ENCODE(question) + b"\n"
         try:
-            try:
-                return await self._quick.ask(data, asker, end_s)
-            except TooMuch:
-                return await self._slow.ask(data, asker, end_s)
+            async with asyncio.timeout(0 if self._hurried else min(within_s, JUDGE_S)) as limit:
+                self._under_way.add(limit)
+                try:
+                    return await self._quick_or_slow(data, asker)
+                finally:
+                    self._under_way.discard(limit)
+                    if not self._under_way:
+                        self._quiet.set()
+        except (TimeoutError, Full) as error:
+            self._log.warning("not_judged", code="timeout", hint="schemas that ask for too much keep the judges busy")
+            raise Late from error
+
+    async def _quick_or_slow(self, data: bytes, asker: str) -> Verdict:
+        try:
+            return await self._quick.ask(data, asker)
+        except TooMuch:
+            pass  # the other judges have twenty times as long
+        try:
+            return await self._slow.ask(data, asker)
         except TooMuch:
             self._log.warning("judge_ended", code="timeout", hint="a response_schema asked for too much")
             raise
-        except Late:
-            self._log.warning("not_judged", code="timeout", hint="schemas that ask for too much keep the judges busy")
-            raise
 
 
-def unjudged(why: str, output: str, finish_reason: str) -> Rejected:
-    """The outcome of a call whose answer nobody judged."""
+def _unjudged(why: str, output: str, finish_reason: str) -> Rejected:
     return _invalid(f"the answer could not be judged by response_schema {why}", output, finish_reason)
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from services.llm_worker.judging import child as program
-from services.llm_worker.judging.turns import Full, Turns
+from services.llm_worker.judging.turns import Turns
 from services.runtime.child import Child, start
 
 START_S: Final = 30.0
@@ -30,10 +30,6 @@ class Verdict(msgspec.Struct, frozen=True):
 
 class TooMuch(Exception):
     """A judge used all it may on a question, and has no verdict."""
-
-
-class Late(Exception):
-    """No judge had time for a question."""
 
 
 class Kind(NamedTuple):
@@ -57,17 +53,13 @@ class Lane:
         self._idle: list[Child] = []
         self._ending: set[asyncio.Task[int]] = set()
 
-    async def ask(self, question: bytes, asker: str, end_s: float) -> Verdict:
-        """The verdict, by `end_s` of the loop's clock. Raises TooMuch, Late, or Rejected where no judge can start."""
+    async def ask(self, question: bytes, asker: str) -> Verdict:
+        """The verdict; the caller sets the deadline. Raises TooMuch, Full, or Rejected where no judge can start."""
+        await self.turns.take(asker)
         try:
-            async with asyncio.timeout_at(end_s):
-                await self.turns.take(asker)
-                try:
-                    return await self._judged(question)
-                finally:
-                    self.turns.release()
-        except (TimeoutError, Full) as error:
-            raise Late from error
+            return await self._judged(question)
+        finally:
+            self.turns.release()
 
     async def close(self) -> None:
         """End all processes."""
