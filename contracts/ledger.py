@@ -186,8 +186,18 @@ class ModelLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     in_flight: int = 0
 
 
+class WorkerLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits that one worker goes by: of all calls under the model "", and of models with limits of their own."""
+
+    worker_id: str
+    limits: list[ModelLimits]
+
+
 class LimitsView(msgspec.Struct, frozen=True, omit_defaults=False):
-    """The limits of all workers together and what is used of them; 0 is no limit. `queue` waits in all workers."""
+    """The limits of all workers together and what is used of them; 0 is no limit. `queue` waits in all workers.
+
+    They are those of the worker that answers; `disagreeing` are workers that go by others: then no limit is sure.
+    """
 
     day: str
     limit_usd_micros: int
@@ -204,6 +214,7 @@ class LimitsView(msgspec.Struct, frozen=True, omit_defaults=False):
     cost_unknown: int
     allow_unpriced: bool
     models: list[ModelLimits]
+    disagreeing: list[WorkerLimits] = []
 
 
 class Estimate(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -230,7 +241,8 @@ class QueueAsk(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class QueueTold(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to it."""
+    """The answer to it, with the limits that the worker goes by, as in `WorkerLimits`."""
 
     worker_id: str
     waiting: int
+    limits: list[ModelLimits] | None = None

@@ -50,7 +50,9 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         reply=_ANSWERS,
         publishers="anybody",
         consumers="llm-worker (queue group)",
-        meaning="public edge: ask a model; the first reply is the answer",
+        meaning="public edge: ask a model; the first reply is the answer. Nothing keeps it until a worker stored it: "
+        "while none is up a request hears `no responders`, and a plain publish is lost; what must wait for a worker "
+        "goes to the stored subject",
         example=_REQUEST_EXAMPLE,
     ),
     ChannelSpec(

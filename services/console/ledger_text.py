@@ -29,6 +29,9 @@ def limits_text(limits: Mapping[str, Any]) -> str:
     if limits["cost_unknown"]:
         lines.append(f"{limits['cost_unknown']} calls of unknown cost today ({COUNTED})")
     lines += [_model_line(model) for model in limits["models"]]
+    if limits.get("disagreeing"):
+        others = ", ".join(one["worker_id"] for one in limits["disagreeing"])
+        lines.append(f"workers go by different limits: other ones hold at {others}; restart all of them")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.limits import OUTPUT_PREVIEW_CHARS, OUTPUT_REF_OVER_BYTES
-from contracts.llm import LlmAnswer
+from contracts.llm import LlmAnswer, OutputRef
 from contracts.streams import ANSWER_BUCKET
 from services.runtime import objects
 from services.runtime.bus import Bus
@@ -26,9 +26,16 @@ async def slim(bus: Bus, clock: Clock, log: Any, answer: LlmAnswer) -> LlmAnswer
     size = len(msgspec.json.encode(answer.output))
     if size <= min(OUTPUT_REF_OVER_BYTES, bus.payload_max - HEADROOM_BYTES):
         return answer
-    try:
-        ref = await objects.put(bus, clock, ANSWER_BUCKET, answer.output.encode())
-    except Rejected as error:
-        log.warning("answer_not_put_aside", code=error.code, corr_id=answer.corr_id, bytes=size)
+    ref = await put_aside(bus, clock, log, answer)
+    if ref is None:
         return answer
     return msgspec.structs.replace(answer, output=answer.output[:OUTPUT_PREVIEW_CHARS], output_ref=ref)
+
+
+async def put_aside(bus: Bus, clock: Clock, log: Any, answer: LlmAnswer) -> OutputRef | None:
+    """Where all of the output is kept from now on; None when the object store takes nothing."""
+    try:
+        return await objects.put(bus, clock, ANSWER_BUCKET, answer.output.encode())
+    except Rejected as error:
+        log.warning("answer_not_put_aside", code=error.code, corr_id=answer.corr_id, chars=len(answer.output))
+        return None

@@ -27,6 +27,7 @@ from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.retrying import asked_again
 from services.llm_worker.tool_calls import normalised
+from services.llm_worker.verdicts import Verdicts
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
@@ -58,7 +59,8 @@ class Caller:
         cashier: Cashier,
         judge: Judge,
     ) -> None:
-        self._bus, self._providers, self._cashier, self._judge = bus, providers, cashier, judge
+        self._bus, self._providers, self._cashier = bus, providers, cashier
+        self._verdicts = Verdicts(judge=judge, cashier=cashier, bus=bus, clock=clock, log=log)
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
@@ -93,7 +95,8 @@ class Caller:
     async def _recorded_or_asked(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         request, asked = flight.request, flight.resolved
         if request.params.response_schema is not None:
-            await self._judge.check_schema(request.params.response_schema)
+            with self.crowd.aside():
+                await self._verdicts.of_schema(flight, request.params.response_schema)
         if request.params.cache:
             recorded = await self._cache.find(request, asked)
             if recorded is not None:
@@ -101,14 +104,23 @@ class Caller:
                     tokens.put(recorded.output)
                 self._metrics.inc("htdag_llm_cached_total", model=asked.shown)
                 return recorded
-        if not asked.config.fallback and not request.params.cache:
-            return await self._in_turn(flight, tokens)
         answer = await self._fallbacks.ask(
             flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
         )
+        if request.params.response_schema is not None and not answer.tool_calls:
+            with self.crowd.over(asked):
+                await self._verdicts.of_answer(flight, request.params.response_schema, answer)
         if request.params.cache and flight.resolved is asked:
             await self._cache.keep(request, asked)
         return answer
+
+    def full(self, flight: Flight) -> bool:
+        """Whether a call would wait here for too long: for its model, or to be judged."""
+        return self.crowd.full(flight.resolved) or self._verdicts.full(flight)
+
+    def hurry(self) -> None:
+        """This worker stops soon: what is paid becomes an outcome before that."""
+        self._verdicts.hurry()
 
     async def _end(self, tokens: TokenStream) -> None:
         try:
@@ -240,8 +252,6 @@ class Caller:
                 told.answered(None if bill.guessed else bill.used, heard.reason, heard.model)
             except Exception:
                 self._log.exception("call_not_told", corr_id=flight.key.corr_id)
-            if request.params.response_schema is not None and not heard.tool_calls:
-                await self._judge.check_answer(request.params.response_schema, "".join(heard.parts), heard.reason)
         return self._answer_of(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
 
     def _answer_of(self, flight: Flight, heard: Heard, bill: Bill, latency_ms: float) -> LlmAnswer:

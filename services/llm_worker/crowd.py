@@ -105,6 +105,16 @@ class Crowd:
             self._aside -= 1
 
     @contextmanager
+    def over(self, resolved: Resolved) -> Iterator[None]:
+        """Its model has answered a call: what is done about it keeps no place from others, not of that model either."""
+        self.leave(resolved)
+        try:
+            with self.aside():
+                yield
+        finally:
+            self.enter(resolved)
+
+    @contextmanager
     def at_work(self, resolved: Resolved) -> Iterator[None]:
         """A call keeps its place."""
         began_s = self._clock.monotonic_s()

@@ -90,6 +90,12 @@ class Flight:
         """Whether a run waits: then the run alone decides whether to try again."""
         return any(waiter.answer_to for waiter in self.waiters)
 
+    @property
+    def asker(self) -> str:
+        """Who takes turns with others, as far as anybody can tell: a run, or the connection of an inbox."""
+        inbox = "" if self.for_run else self.waiters[0].reply.rpartition(".")[0]
+        return inbox or self.key.run_id
+
     def cancel(self) -> bool:
         """Stop the call unless its answer is there already; False then."""
         if self.phase == "answered":

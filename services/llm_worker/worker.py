@@ -107,6 +107,7 @@ class Worker:
 
     async def drain(self, within_s: float) -> None:
         """Take no more, finish what is under way; what is not done by then goes back to the others at once."""
+        hurrying = asyncio.get_running_loop().call_later(max(0.0, within_s - CUT_S), self._caller.hurry)
         try:
             async with asyncio.timeout(within_s):
                 if self._puller is not None:
@@ -126,6 +127,8 @@ class Worker:
                 await asyncio.wait(tasks, timeout=CUT_S)
             for flight in self.flights.all():  # cut before they began
                 self._give_back(flight, 0.0)
+        finally:
+            hurrying.cancel()
 
     # -- taking in -------------------------------------------------------------------------------------------------
 
@@ -201,7 +204,7 @@ class Worker:
             # Its answer could not be kept: it is not paid for now.
             self._keeper.tell_full(flight, "the broker has no room to keep an answer; the call waits")
             self._give_back(flight, NO_ROOM_S)
-        elif self._crowd.full(flight.resolved) and not flight.cancelled:
+        elif self._caller.full(flight) and not flight.cancelled:
             self._put_off(flight)
         else:
             self._start(flight)
@@ -217,7 +220,7 @@ class Worker:
         return True
 
     def _put_off(self, flight: Flight) -> None:
-        """Too many wait for this model here: back to the broker for a while, so that other models have room."""
+        """Too many wait for the same here: back to the broker for a while, so that others have room."""
         delivered = max(waiter.delivery.delivered for waiter in flight.waiters)
         delay_s = crowd.delay_s(delivered)
         patient = crowd.waited_s(delivered) + delay_s <= self._config.queue_timeout_s

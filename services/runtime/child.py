@@ -94,12 +94,22 @@ async def start(
         start_new_session=True,
         bufsize=0,
     )
-    return Child(
-        child,
-        await _written(child.stdin) if stdin else None,
-        await _read(child.stdout, limit),
-        await _read(child.stderr, limit) if stderr else None,
-    )
+    writer, out, err = None, None, None
+    try:
+        writer = await _written(child.stdin) if stdin else None
+        out = await _read(child.stdout, limit)
+        err = await _read(child.stderr, limit) if stderr else None
+        return Child(child, writer, out, err)
+    except BaseException:  # whoever wanted it has given up: nobody else knows of it
+        child.kill()
+        child.wait()
+        for transport in (writer, out and out.transport, err and err.transport):
+            if transport is not None:
+                transport.close()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+        raise
 
 
 async def _read(pipe: IO[Any] | None, limit: int) -> _Pipe:

@@ -13,7 +13,6 @@ import signal
 import sys
 from typing import Any, Final
 
-CPU_S: Final = 2.0
 ADDRESS_SPACE_BYTES_MAX: Final = 1 << 30
 PATTERN_TRIES_MAX: Final = 10_000
 """So often a pattern may go back and try another way."""
@@ -22,14 +21,16 @@ PR_SET_PDEATHSIG: Final = 1
 
 
 def main() -> None:
-    """Serve until the pipe closes. The one argument is the folder of the library."""
-    sys.path.append(sys.argv[1])
+    """Serve until the pipe closes. Arguments: the folder of the library, seconds of a processor, niceness."""
+    folder, cpu_s, nice = sys.argv[1:]
+    sys.path.append(folder)
     import jsonschema_rs
 
+    os.nice(int(nice))
     _confine()
     _say({})
     for line in sys.stdin.buffer:
-        signal.setitimer(signal.ITIMER_PROF, CPU_S)  # nobody handles SIGPROF: it is the end
+        signal.setitimer(signal.ITIMER_PROF, float(cpu_s))  # nobody handles SIGPROF: it is the end
         _say(_verdict(jsonschema_rs, json.loads(line)))
         signal.setitimer(signal.ITIMER_PROF, 0)
 

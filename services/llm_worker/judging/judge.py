@@ -1,134 +1,131 @@
-"""The processes that judge answers: few, kept for the next question, killed when one takes too long."""
+"""Judges schemas and answers: at once what is quick, which is nearly everything; the rest beside it, a few at a time.
+
+Whoever sends a schema that asks for years of work waits behind others who do, and keeps nobody else waiting.
+"""
 
 import asyncio
-import os
-import signal
-import sys
 from contextlib import suppress
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from contracts.errors import Rejected
-from services.llm_worker.judging import child as program
-from services.runtime.child import Child, start
+from services.llm_worker.judging.lane import END_S, Kind, Lane, TooMuch, Verdict
+from services.llm_worker.judging.turns import Full
 
 FIELD: Final = "params.response_schema"
-CHILDREN_MAX: Final = 4
-START_S: Final = 30.0
+QUICK: Final = Kind(judges=2, cpu_s=0.1, nice=0, waiting_max=256)
+SLOW: Final = Kind(judges=2, cpu_s=2.0, nice=10, waiting_max=32)
+CROWD_MAX: Final = 64
+"""While more questions wait, no call is begun here whose answer is to be judged."""
 JUDGE_S: Final = 10.0
-"""Of the clock; of a processor it is `child.CPU_S`."""
-LINE_BYTES_MAX: Final = 64 << 10
+"""Of the clock, from the question to the verdict, its turn included."""
 SHOWN_CHARS_MAX: Final = 2_000
 CUT_HINT: Final = "it was cut off: raise max_tokens"
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """What a judge says: why a schema can judge nothing, or what is wrong with an answer."""
-
-    senseless: str | None = None
-    wrong: str | None = None
-
-
-_DECODE: Final = msgspec.json.Decoder(Verdict).decode
-
-
-class _Unjudged(Exception):
-    """It took too long or too much."""
+class Late(Exception):
+    """No judge had time for a question."""
 
 
 class Judge:
-    """Judges schemas and answers. `log` is structlog's."""
+    """Judges for everybody who asks; `asker` names whoever takes turns with the others. `log` is structlog's."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
-        self._places = asyncio.Semaphore(CHILDREN_MAX)
-        self._idle: list[Child] = []
-        self._ending: set[asyncio.Task[int]] = set()
+        self._quick, self._slow = Lane(QUICK), Lane(SLOW)
+        self._under_way: set[asyncio.Timeout] = set()
+        self._hurried = False
+        self._quiet = asyncio.Event()
 
-    async def check_schema(self, schema: dict[str, Any]) -> None:
-        """Raise Rejected("invalid_request") when no answer could be judged by this schema."""
+    @property
+    def crowded(self) -> bool:
+        """Whether answers that are paid already would wait for too long behind those that are here."""
+        return self._quick.turns.waiting >= CROWD_MAX
+
+    async def check_schema(self, schema: dict[str, Any], *, asker: str = "", within_s: float = JUDGE_S) -> None:
+        """Raise Rejected("invalid_request") when no answer could be judged by this schema.
+
+        Raises Rejected("provider_overloaded") when there is no time to find out: nothing is paid yet.
+        """
         try:
-            verdict = await self._ask({"schema": schema})
-        except _Unjudged:
+            verdict = await self._ask({"schema": schema}, asker, within_s)
+        except TooMuch:
             raise Rejected("invalid_request", "it takes too long to be understood", field=FIELD) from None
+        except Late:
+            raise Rejected("provider_overloaded", "too many schemas wait to be judged", field=FIELD) from None
         if verdict.senseless is not None:
             raise Rejected("invalid_request", verdict.senseless, field=FIELD)
 
-    async def check_answer(self, schema: dict[str, Any], output: str, finish_reason: str) -> None:
+    async def check_answer(
+        self, schema: dict[str, Any], output: str, finish_reason: str, *, asker: str = "", within_s: float = JUDGE_S
+    ) -> None:
         """Raise Rejected("output_invalid") when the text of an answer is no JSON, or does not keep to the schema.
 
-        The refusal shows what was answered: it is paid.
+        The same when nobody can tell in time: it is passed on as an answer only if it is known to be one. The refusal
+        shows what was answered: it is paid.
         """
         try:
-            verdict = await self._ask({"schema": schema, "output": output})
+            verdict = await self._ask({"schema": schema, "output": output}, asker, within_s)
             wrong = verdict.senseless or verdict.wrong
-        except _Unjudged:
+        except TooMuch:
             wrong = "it takes too long to be judged"
-        if wrong is None:
-            return
-        more = {"hint": CUT_HINT} if finish_reason == "length" else {}
-        message = f"the answer does not keep to response_schema: {wrong}"
-        raise Rejected("output_invalid", message, output=output[:SHOWN_CHARS_MAX], finish_reason=finish_reason, **more)
+        except Late:
+            raise _unjudged("in time", output, finish_reason) from None
+        except Rejected as error:
+            raise _unjudged(f"here: {error.detail.get('detail')}", output, finish_reason) from error
+        if wrong is not None:
+            raise _invalid(f"the answer does not keep to response_schema: {wrong}", output, finish_reason)
+
+    def hurry(self) -> None:
+        """There is no time any more, for whatever is here and whatever comes."""
+        self._hurried = True
+        for limit in self._under_way:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
-        """End all processes."""
-        while self._idle:
-            self._end(self._idle.pop())
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=JUDGE_S)
+        """Answer no more, and end all processes."""
+        self.hurry()
+        if self._under_way:
+            self._quiet.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await self._quiet.wait()
+        await self._quick.close()
+        await self._slow.close()
 
-    async def _ask(self, question: dict[str, Any]) -> Verdict:
-        async with self._places:
-            child = self._idle.pop() if self._idle else await self._started()
-            try:
-                verdict = await _answered(child, _ENCODE(question) + b"\n")
-            except (TimeoutError, OSError, msgspec.MsgspecError):
-                self._end(child)
-                self._log.warning("judge_ended", code="timeout", hint="a response_schema asked for too much")
-                raise _Unjudged from None
-            except BaseException:  # whoever asked has given up; half an answer may be under way
-                self._end(child)
-                raise
-            self._idle.append(child)
-            return verdict
-
-    async def _started(self) -> Child:
-        child = await start(_command(), limit=LINE_BYTES_MAX, stdin=True, stderr=False)
+    async def _ask(self, question: dict[str, Any], asker: str, within_s: float) -> Verdict:
+        data = _ENCODE(question) + b"\n"
         try:
-            async with asyncio.timeout(START_S):
-                _DECODE(await child.stdout.readline())
-        except (TimeoutError, msgspec.MsgspecError) as error:
-            self._end(child)
-            detail = "the judge of structured answers cannot be started"
-            raise Rejected("missing_dependency", detail=detail) from error
-        except BaseException:
-            self._end(child)
+            async with asyncio.timeout(0 if self._hurried else min(within_s, JUDGE_S)) as limit:
+                self._under_way.add(limit)
+                try:
+                    return await self._quick_or_slow(data, asker)
+                finally:
+                    self._under_way.discard(limit)
+                    if not self._under_way:
+                        self._quiet.set()
+        except (TimeoutError, Full) as error:
+            self._log.warning("not_judged", code="timeout", hint="schemas that ask for too much keep the judges busy")
+            raise Late from error
+
+    async def _quick_or_slow(self, data: bytes, asker: str) -> Verdict:
+        try:
+            return await self._quick.ask(data, asker)
+        except TooMuch:
+            pass  # the other judges have twenty times as long
+        try:
+            return await self._slow.ask(data, asker)
+        except TooMuch:
+            self._log.warning("judge_ended", code="timeout", hint="a response_schema asked for too much")
             raise
-        return child
-
-    def _end(self, child: Child) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGKILL)
-        child.close()
-        task = asyncio.create_task(child.wait(), name="judge-end")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
 
 
-def _command() -> list[str]:
-    found = find_spec("jsonschema_rs")
-    folder = str(Path(str(found.origin)).parents[1]) if found is not None else ""
-    return [sys.executable, "-I", "-S", str(program.__file__), folder]
+def _unjudged(why: str, output: str, finish_reason: str) -> Rejected:
+    return _invalid(f"the answer could not be judged by response_schema {why}", output, finish_reason)
 
 
-async def _answered(child: Child, question: bytes) -> Verdict:
-    if child.stdin is None:
-        raise OSError("it cannot be told anything")
-    async with asyncio.timeout(JUDGE_S):
-        child.stdin.write(question)
-        await child.stdin.drain()
-        return _DECODE(await child.stdout.readline())
+def _invalid(message: str, output: str, finish_reason: str) -> Rejected:
+    more = {"hint": CUT_HINT} if finish_reason == "length" else {}
+    return Rejected("output_invalid", message, output=output[:SHOWN_CHARS_MAX], finish_reason=finish_reason, **more)

@@ -139,9 +139,7 @@ class Cashier:
             # Somebody paid for it before.
             return self._done(key, self.book.ask(self._release(flight, "cached"))) if held else None
         if isinstance(answer, LlmAnswer):
-            usage, cost = answer.usage, answer.cost_usd_micros
-            bill = self._bill(flight, answer.model_used, usage.prompt_tokens, usage.completion_tokens, cost)
-            bill = _with_dispute(bill, answer.disputed)
+            bill = self._bill_of(flight, answer)
         elif flight.used is not None:
             used, model = flight.used, flight.resolved.shown
             bill = self._bill(flight, model, used.prompt_tokens, used.completion_tokens, used.cost_usd_micros)
@@ -151,6 +149,14 @@ class Cashier:
         else:
             return None
         return self._done(key, self.book.ask(bill)) if held else self.book.note(bill)
+
+    def answered(self, flight: Flight, answer: LlmAnswer) -> None:
+        """A provider has answered, and what we do with that takes a while: what was held for the call is free now.
+
+        `close` says the same again, and is heard once.
+        """
+        if self._held(flight.key):
+            self._done(flight.key, self.book.ask(self._bill_of(flight, answer))).add_done_callback(_unheard)
 
     def close_journaled(self, flight: Flight, entry: Recorded) -> Closing | None:
         """The same for a request that came again: whoever journaled its answer may have died before it wrote this."""
@@ -217,6 +223,11 @@ class Cashier:
     def _done(self, key: Key, closing: Closing) -> Closing:
         self._asked.discard(key.corr_id)
         return closing
+
+    def _bill_of(self, flight: Flight, answer: LlmAnswer) -> Pay:
+        usage, cost = answer.usage, answer.cost_usd_micros
+        bill = self._bill(flight, answer.model_used, usage.prompt_tokens, usage.completion_tokens, cost)
+        return _with_dispute(bill, answer.disputed)
 
     def _bill(self, flight: Flight, model: str, prompt: int, completion: int, cost: int | None) -> Pay:
         charge, key = charge_of(flight), flight.key

@@ -1,6 +1,7 @@
 """What people are told of the ledger: limits, calls, estimates."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from contracts.ledger import (
     ModelLimits,
     QueueAsk,
     QueueTold,
+    WorkerLimits,
 )
 from contracts.llm import LlmRequest
 from contracts.requests import Nothing
@@ -80,7 +82,7 @@ class LedgerVerbs:
 
     def hear(self, message: Message) -> None:
         """Another worker, or this one, asks how many calls wait here."""
-        told = QueueTold(self._cashier.worker_id, self._cashier.book.waiting)
+        told = QueueTold(self._cashier.worker_id, self._cashier.book.waiting, self._agreed())
         reply(self._bus, self._log, message.reply, _ENCODE(told))
 
     async def limits(self, _request: Nothing, _caller: Caller) -> LimitsView:
@@ -88,6 +90,7 @@ class LedgerVerbs:
         state, now_ms = self._cashier.book.state, self._clock.now_ms()
         limits, day = self._cashier.limits, day_of(now_ms)
         spent, held = state.spent.get(day_account(day), Spent()), state.held.get(day_account(day), Held())
+        told = await self._gathered()
         return LimitsView(
             day=day,
             limit_usd_micros=limits.usd_micros,
@@ -98,13 +101,38 @@ class LedgerVerbs:
             requests_used=self._granted(ALL, now_ms),
             concurrent=limits.concurrent,
             in_flight=state.live.get(ALL, 0),
-            queue=await self._queue(),
+            queue=sum(one.waiting for one in told),
             tokens=spent.tokens,
             calls=spent.calls,
             cost_unknown=spent.unknown,
             allow_unpriced=self._allow_unpriced,
             models=self._of_models(day, now_ms),
+            disagreeing=self._disagreeing(told),
         )
+
+    def _agreed(self) -> list[ModelLimits]:
+        """What all workers must go by alike, since the ledger is one."""
+        everything = self._cashier.limits
+        found = [ModelLimits("", everything.usd_micros, 0, 0, everything.per_minute, 0, everything.concurrent)]
+        for name in sorted(self._models.ids()):
+            resolved = self._models.resolve(name)
+            limits = self._cashier.limits_of(resolved)
+            if not limits.lifted and resolved.used == name:
+                found.append(ModelLimits(name, limits.usd_micros, 0, 0, limits.per_minute, 0, limits.concurrent))
+        return found
+
+    def _disagreeing(self, told: Sequence[QueueTold]) -> list[WorkerLimits]:
+        ours = self._agreed()
+        others = [
+            WorkerLimits(one.worker_id, one.limits) for one in told if one.limits is not None and one.limits != ours
+        ]
+        if others:
+            self._log.warning(
+                "limits_disagree",
+                workers=[one.worker_id for one in others],
+                hint="the configuration changed while some workers ran: restart all of them",
+            )
+        return others
 
     def _granted(self, model: str, now_ms: int) -> int:
         return sum(at_ms > now_ms - WINDOW_MS for at_ms in self._cashier.book.state.grants.get(model, ()))
@@ -133,9 +161,9 @@ class LedgerVerbs:
             )
         return found
 
-    async def _queue(self) -> int:
-        """How many calls wait at the limiters of all workers that answer within a moment."""
-        told: dict[str, int] = {}
+    async def _gathered(self) -> list[QueueTold]:
+        """How many calls wait at the limiters of all workers that answer within a moment, and what they go by."""
+        told: dict[str, QueueTold] = {}
         inbox = self._bus.inbox()
 
         def hear(message: Message) -> None:
@@ -143,7 +171,7 @@ class LedgerVerbs:
                 answer = _TOLD(message.data)
             except msgspec.MsgspecError:
                 return
-            told[answer.worker_id] = answer.waiting
+            told[answer.worker_id] = answer
 
         subscription = await self._bus.subscribe(inbox, hear)
         try:
@@ -151,8 +179,8 @@ class LedgerVerbs:
             await asyncio.sleep(GATHER_S)
         finally:
             await subscription.unsubscribe()
-        told[self._cashier.worker_id] = self._cashier.book.waiting
-        return sum(told.values())
+        told[self._cashier.worker_id] = QueueTold(self._cashier.worker_id, self._cashier.book.waiting)
+        return list(told.values())
 
     async def ledger(self, request: LedgerQuery, _caller: Caller) -> LedgerView:
         """Calls that fit, summed, and the newest of them. Raises bad_request."""

@@ -101,3 +101,8 @@ def test_an_estimate_names_the_refusal():
     )
     known = {**found, "cost_usd_micros": 1_000, "cost_usd_micros_max": 2_000, "refusal": None}
     assert estimate_text(known).endswith("$0.0020 at most")
+
+
+def test_workers_that_go_by_other_limits_are_named():
+    lines = limits_text({**LIMITS, "disagreeing": [{"worker_id": "w2", "limits": []}]}).splitlines()
+    assert lines[1:] == ["workers go by different limits: other ones hold at w2; restart all of them"]

@@ -8,6 +8,7 @@ import structlog
 
 from contracts.subjects import LLM_CANCEL, LLM_QUEUE
 from services.llm_worker.handlers import Handlers
+from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.views import LedgerVerbs
 from services.runtime.bus import Message
 
@@ -32,8 +33,9 @@ def asked_to_cancel(bus: Any, subject: str) -> None:
 
 
 def asked_for_the_queue(bus: Any, subject: str) -> None:
-    cashier: Any = SimpleNamespace(worker_id="w1", book=SimpleNamespace(waiting=0))
-    parts: dict[str, Any] = dict.fromkeys(("codec", "models", "resolver", "prices", "clock", "ids"))
+    cashier: Any = SimpleNamespace(worker_id="w1", book=SimpleNamespace(waiting=0), limits=Limits())
+    parts: dict[str, Any] = dict.fromkeys(("codec", "resolver", "prices", "clock", "ids"))
+    parts["models"] = SimpleNamespace(ids=list)
     verbs = LedgerVerbs(bus=bus, cashier=cashier, allow_unpriced=False, log=structlog.get_logger(), **parts)
     verbs.hear(Message(LLM_QUEUE, b'{"worker_id":"w2"}', {}, subject))
 

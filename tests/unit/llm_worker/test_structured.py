@@ -9,7 +9,7 @@ import structlog
 
 from contracts.errors import Rejected
 from services.llm_worker.config import Config
-from services.llm_worker.judging.judge import CHILDREN_MAX, FIELD, SHOWN_CHARS_MAX, Judge
+from services.llm_worker.judging.judge import FIELD, SHOWN_CHARS_MAX, SLOW, Judge
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.providers.mock import MockProvider
 from services.runtime import nats_client, provision
@@ -147,12 +147,13 @@ async def test_what_would_take_for_ever_holds_nobody_up(judge, schema, output):
 
 async def test_who_asked_and_gave_up_leaves_no_process_behind(judge):
     asking = asyncio.create_task(judge.check_answer(BRANCHES, '{"a":' * 40 + "1" + "}" * 40, "stop"))
-    await eventually(lambda: judge._places._value < CHILDREN_MAX and not asking.done())
+    await eventually(lambda: judge._slow.turns._free < SLOW.judges and not asking.done())
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     await judge.close()
-    assert not judge._ending
+    assert not judge._slow._ending
+    assert judge._slow.turns._free == SLOW.judges
 
 
 @pytest.fixture
