@@ -1,4 +1,4 @@
-"""A call in a task's name is the task's own only if the run's log asks for it; and a release is believed when proven."""
+"""A call in a task's name is its own only if the run's log asks for it; a release is believed when it is proven."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
