@@ -1,15 +1,19 @@
 """From the log to a state: the newest snapshot if there is one, and every event behind it."""
 
-from typing import Any, Generic, NamedTuple, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from contracts.codec import CommitCodec
 from services.runtime import telemetry
 from services.runtime.decider import Decider
+from services.runtime.direct_get import STORED_AT
 from services.runtime.event_store import EventStore
-from services.runtime.snapshots import Snapshots
+from services.runtime.snapshots import Kept, Snapshots
 
 S = TypeVar("S")
 E = TypeVar("E")
+
+CLOCKS_DIFFER: Final = timedelta(seconds=1)
 
 
 class Folded(NamedTuple, Generic[S]):
@@ -40,26 +44,27 @@ class Folding(Generic[S, E]):
         """The aggregate as the log has it now. Raises UnknownType or Undecodable, or Rejected nats_unavailable."""
         found = None if self._snapshots is None else await self._snapshots.load(subject)
         if found is not None:
-            folded = await self._behind(subject, *found)
+            folded = await self._behind(subject, found)
             if folded is not None:
                 return folded
         return await self._take(subject, Folded(self._decider.initial(actor_id), 0, 0), after=0)
 
-    async def _behind(self, subject: str, state: S, at_seq: int) -> Folded[S] | None:
-        """A snapshot and what came after it; None when the log has nothing where the snapshot says it was taken.
+    async def _behind(self, subject: str, kept: Kept[S]) -> Folded[S] | None:
+        """A snapshot and what came after it; None when the log is not the one that it was taken of.
 
-        Then it is a snapshot of another log: streams can be lost and begun again one by one.
+        Streams can be lost and begun again, or put back from a copy, one by one: then another commit stands at the
+        snapshot's sequence, or none; and one that was stored after the snapshot is another.
         """
-        folded = await self._take(subject, Folded(state, 0, 0), after=at_seq - 1, known=at_seq)
+        folded = await self._take(subject, Folded(kept.state, 0, 0), after=kept.seq - 1, kept=kept)
         return folded if folded.seq else None
 
-    async def _take(self, subject: str, begin: Folded[S], *, after: int, known: int = 0) -> Folded[S]:
-        """Take in what stands behind `after`, save for the commit `known`, which must come first if there is one."""
+    async def _take(self, subject: str, begin: Folded[S], *, after: int, kept: Kept[S] | None = None) -> Folded[S]:
+        """Take in what stands behind `after`, save for the commit that `kept` was taken of, which must come first."""
         evolve, decode = self._decider.evolve, self._codec.decode
         state, seq, count, trace = begin
         async for record in self._store.read(subject, after):
-            if known and not seq:
-                if record.seq != known:
+            if kept is not None and not seq:
+                if record.seq != kept.seq or _later(record.headers.get(STORED_AT, ""), kept.stored_at):
                     break
             else:
                 for event in decode(record.data).events:
@@ -67,3 +72,10 @@ class Folding(Generic[S, E]):
                     count += 1
             seq, trace = record.seq, telemetry.extract(record.headers)
         return Folded(state, seq, count, trace)
+
+
+def _later(commit_at: str, snapshot_at: str) -> bool:
+    """Whether a commit was stored after a snapshot, by more than the clocks of two brokers may differ."""
+    if not commit_at or not snapshot_at:
+        return False
+    return datetime.fromisoformat(commit_at) - datetime.fromisoformat(snapshot_at) > CLOCKS_DIFFER

@@ -7,7 +7,7 @@ nats.micro serves one endpoint serially, so the endpoints here are our own and o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import nats.errors
@@ -76,11 +76,30 @@ class _Endpoint:
         self.last_error = ""
 
 
+class _InboxesOnly:
+    """The connection as the library's discovery sees it: what asks for an answer elsewhere is not heard."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def subscribe(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Subscribe as the client does."""
+
+        async def hear(message: Msg) -> None:
+            if message.reply.startswith(INBOX):
+                await cb(message)
+
+        return await self._client.subscribe(subject, cb=hear)
+
+
 class _Discovery(Service):
     """`$SRV.PING|INFO|STATS` of our endpoints."""
 
     def __init__(self, client: Client, config: ServiceConfig, endpoints: list[_Endpoint]) -> None:
-        super().__init__(client, config)
+        super().__init__(cast(Client, _InboxesOnly(client)), config)
         self._ours = endpoints
         self._group = config.name
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from contracts import subjects
 from contracts.errors import Rejected
 from contracts.streams import SNAPSHOTS
 from services.runtime.bus import Bus
+from services.runtime.direct_get import STORED_AT
 from services.runtime.event_store import Recorded
 from services.runtime.publisher import Stored
 
@@ -17,6 +18,14 @@ HEADER_AT_SEQ: Final = "Htdag-Snapshot-Seq"
 HEADER_FORMAT: Final = "Htdag-Snapshot-Format"
 TOO_LARGE_MAX: Final = 10_000
 """How many aggregates are remembered to be too large for a snapshot."""
+
+
+class Kept(NamedTuple, Generic[S]):
+    """A snapshot: the state after the commit at `seq` (from 1). `stored_at` is the broker's stamp, "" where there is none."""
+
+    state: S
+    seq: int
+    stored_at: str = ""
 
 
 class Snapshots(Protocol[S]):
@@ -30,8 +39,8 @@ class Snapshots(Protocol[S]):
         """Keep the state after sequence `seq`. Encodes at once, stores in the background. Never raises."""
         ...
 
-    async def load(self, subject: str) -> tuple[S, int] | None:
-        """The newest snapshot of an aggregate that today's code can read, with its sequence (from 1). Never raises."""
+    async def load(self, subject: str) -> Kept[S] | None:
+        """The newest snapshot of an aggregate that today's code can read. Never raises."""
         ...
 
 
@@ -90,7 +99,7 @@ class JetStreamSnapshots(Generic[S]):
         if not stored.cancelled() and stored.exception() is not None:
             self._log(f"snapshot not kept: {stored.exception()!r}")
 
-    async def load(self, subject: str) -> tuple[S, int] | None:
+    async def load(self, subject: str) -> Kept[S] | None:
         """See Snapshots.load."""
         try:
             found = await self._bus.last_stored(SNAPSHOTS, _beside(subject))
@@ -104,7 +113,7 @@ class JetStreamSnapshots(Generic[S]):
             self._log(f"snapshot of {subject} ignored: its format is {kept_as}, not {self._format}")
             return None
         try:
-            return self._restore(found.data), _seq_of(found)
+            return Kept(self._restore(found.data), _seq_of(found), found.headers.get(STORED_AT, ""))
         except Exception as error:  # bytes that are no snapshot can break `restore` anywhere
             self._log(f"snapshot of {subject} ignored: {error!r}")
             return None

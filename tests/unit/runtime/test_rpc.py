@@ -262,6 +262,9 @@ async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve)
 
     await client.subscribe("htdag.v1.evt.executor.run.r1", cb=hear)
     await client.subscribe("_INBOX_agent.a", cb=hear)
+    for asked in ("$SRV.PING", "$SRV.INFO.executor", "$SRV.STATS"):
+        await client.publish(asked, b"", reply="htdag.v1.evt.executor.run.r1")
+        assert (await client.request(asked, timeout=5)).data
     for there in ("htdag.v1.evt.executor.run.r1", "_INBOX_agent.a"):
         await client.publish(GET, b'{"run_id":"r1"}', reply=there)
     await eventually(lambda: heard == ["_INBOX_agent.a"])

@@ -8,18 +8,21 @@ import msgspec
 import pytest
 
 from contracts import subjects
+from contracts.commit import Commit
 from contracts.errors import Rejected
 from services.runtime.actor import ActorHost
 from services.runtime.bus import Bus
 from services.runtime.clock import FixedClock
+from services.runtime.direct_get import STORED_AT
 from services.runtime.event_store import Recorded
+from services.runtime.folding import Folding
 from services.runtime.host_limits import HostLimits
 from services.runtime.ids import CountingIds
 from services.runtime.memory import MemoryEventStore
 from services.runtime.publisher import Stored
-from services.runtime.snapshots import HEADER_AT_SEQ, HEADER_FORMAT, JetStreamSnapshots
+from services.runtime.snapshots import HEADER_AT_SEQ, HEADER_FORMAT, JetStreamSnapshots, Kept
 from tests.support.eventually import eventually
-from tests.support.tally import CODEC, TALLY, Answer, Ask, Raise, Tally
+from tests.support.tally import CODEC, TALLY, Answer, Ask, Raise, Raised, Tally
 
 SUBJECT = subjects.events("executor", "tally", "t1")
 
@@ -38,6 +41,7 @@ class Shelf:
     def __init__(self, every: int = 0) -> None:
         self.kept: dict[str, tuple[bytes, int]] = {}
         self.saved: list[int] = []
+        self.stored_at = ""
         self._every = every
 
     def every(self, state: Tally) -> int:
@@ -47,9 +51,9 @@ class Shelf:
         self.kept[subject] = (dump(state), seq)
         self.saved.append(seq)
 
-    async def load(self, subject: str) -> tuple[Tally, int] | None:
+    async def load(self, subject: str) -> Kept[Tally] | None:
         found = self.kept.get(subject)
-        return None if found is None else (restore(found[0]), found[1])
+        return None if found is None else Kept(restore(found[0]), found[1], self.stored_at)
 
 
 class WatchedStore(MemoryEventStore):
@@ -179,12 +183,25 @@ def on(bus: FakeBus, lines: list[str], **options: Any) -> JetStreamSnapshots[Tal
     return JetStreamSnapshots(cast(Bus, bus), **chosen, log=lines.append)
 
 
+@pytest.mark.parametrize(("commit_at", "total"), [("10:00:02", 5), ("10:00:00", 8), ("10:00:01.5", 8), ("", 8)])
+async def test_a_snapshot_that_is_older_than_its_commit_is_of_another_log(commit_at: str, total: int) -> None:
+    """A log that was put back from a copy and grew again has another commit at the same place."""
+    store, shelf = MemoryEventStore(), Shelf()
+    stamp = {STORED_AT: f"2026-11-29T{commit_at}Z"} if commit_at else {}
+    commit = Commit(at="2026-11-29T10:00:00.000Z", by="", cause="c", corr="", events=[Raised(5)])
+    seq = await store.append(SUBJECT, [CODEC.encode(commit)], expect=0, msg_id="m", headers=stamp)
+    shelf.save(SUBJECT, seq, Tally(total=8))
+    shelf.stored_at = "2026-11-29T10:00:00.5Z"
+    folded = await Folding(TALLY, CODEC, store, shelf).fold("t1", SUBJECT)
+    assert (folded.state.total, folded.seq) == (total, seq)
+
+
 async def test_what_is_saved_is_loaded() -> None:
     lines: list[str] = []
     snapshots = on(FakeBus(), lines)
     assert await snapshots.load(SUBJECT) is None
     snapshots.save(SUBJECT, 7, Tally(total=3))
-    assert await snapshots.load(SUBJECT) == (Tally(total=3), 7)
+    assert await snapshots.load(SUBJECT) == Kept(Tally(total=3), 7)
     assert lines == []
 
 
