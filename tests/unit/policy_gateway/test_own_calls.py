@@ -62,7 +62,7 @@ async def code(me: Caller, tool: str, args: Any, call: CallOf = CALL, role: str 
     return said["error"]["code"] if "error" in said else ""
 
 
-@pytest.mark.law("I18")
+@pytest.mark.law("I6")
 async def test_the_release_of_one_exact_call_lets_no_other_through(one: Gateway, me: Caller) -> None:
     """Given a released tool node, when others name its task, then its own call runs, once, and nothing else."""
     task = spec(ToolNode("shell", SLEEP))
@@ -81,7 +81,7 @@ async def test_the_release_of_one_exact_call_lets_no_other_through(one: Gateway,
     assert refused.count("call_not_requested") == 6
 
 
-@pytest.mark.law("I18")
+@pytest.mark.law("I6")
 async def test_not_even_the_runs_log_gives_a_tool_node_another_call(one: Gateway, me: Caller) -> None:
     """Given a log that asks for more in a released node's name, then only what reads the same again is believed."""
     task = spec(ToolNode("shell", SLEEP))
