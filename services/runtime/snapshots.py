@@ -21,7 +21,7 @@ TOO_LARGE_MAX: Final = 10_000
 
 
 class Kept(NamedTuple, Generic[S]):
-    """A snapshot: the state after the commit at `seq` (from 1). `stored_at` is the broker's stamp, "" where there is none."""
+    """A state after the commit at `seq` (from 1). `stored_at` is the stamp of its broker, "" where there is none."""
 
     state: S
     seq: int

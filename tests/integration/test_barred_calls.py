@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from contracts.policy import SecurityRaised, ToolCall, ToolDecided
+from contracts.policy import CallOf, SecurityRaised, ToolCall, ToolDecided
 from contracts.run import RunCreated, TasksAdded, TaskStarted
 from contracts.task import AgentNode, TaskSpec
 from services.executor.run.effects import CallTool
@@ -31,6 +31,13 @@ def barred(call: int, tool: str = "fs", within_s: float = 20.0, *, is_barred: bo
     return CallTool("a", 1, call, "coder", tool, READ, {}, deadline_ms, for_model=True, barred=is_barred)
 
 
+async def asked(me: Caller, *effects: CallTool) -> None:
+    """The run's log asks for these calls, as it does before the executor sends them."""
+    for effect in effects:
+        task = CallOf("r1", effect.task_id, effect.attempt, effect.call)
+        await me.asks_for(effect.tool, ToolCall(effect.args, effect.opts, task, barred=effect.barred), task)
+
+
 @pytest.mark.parametrize(
     ("node", "allowed"),
     [(AgentNode(tools=["lua"]), ["lua"]), (AgentNode(tools=["fs", "lua"]), ["lua"]), (AgentNode(), [])],
@@ -42,8 +49,9 @@ async def test_who_hammers_at_tools_that_a_task_lacks_is_seen(
     async with caller(nats_server) as me, gateway(nats_server, tmp_path) as one:
         created = RunCreated(run_id="r1", deadline_at_ms=FAR_MS)
         await me.run_is("r1", created, TasksAdded([TaskSpec(id="a", node=node)]), TaskStarted("a", 1, FAR_MS))
-        desk = desk_of(me)
-        results = await asyncio.gather(*(desk.call("r1", barred(number)) for number in range(1, BURST_COUNT + 1)))
+        desk, calls = desk_of(me), [barred(number) for number in range(1, BURST_COUNT + 1)]
+        await asked(me, *calls)
+        results = await asyncio.gather(*(desk.call("r1", call) for call in calls))
         errors = [result.error or {} for result in results]
         assert {(error["code"], error["rule"]) for error in errors} == {("forbidden_tool", "task.tools")}
         assert all(error["tools"] == allowed for error in errors)
@@ -60,6 +68,7 @@ async def test_who_hammers_at_tools_that_a_task_lacks_is_seen(
 async def test_the_same_refusal_asked_again_is_one_entry(nats_server: NatsServer, tmp_path: Path) -> None:
     async with caller(nats_server) as me, gateway(nats_server, tmp_path):
         await me.task_runs()
+        await asked(me, barred(1))
         first, second = [await desk_of(me).call("r1", barred(1)) for _ in range(2)]
         assert first.error == second.error
         assert len(await me.audit()) == 1
@@ -83,6 +92,7 @@ async def test_without_a_gateway_a_refusal_ends_by_its_own_deadline(nats_server:
 async def test_refusals_do_not_wait_for_the_tools_of_others(nats_server: NatsServer, tmp_path: Path) -> None:
     async with caller(nats_server) as me, gateway(nats_server, tmp_path) as one:
         await me.task_runs()
+        await asked(me, barred(1, is_barred=False), barred(2))
         one.tool.hold = asyncio.Event()
         desk = desk_of(me, at_once=1)
         long = asyncio.create_task(desk.call("r1", barred(1, is_barred=False)))

@@ -1,4 +1,4 @@
-"""A call in a task's name is its own only if the run's log asks for it; a release is believed when it is proven."""
+"""A call in a task's name is the task's only if its run's log asks for it; a release is believed when it is proven."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import AgentNode, Node, TaskSpec, ToolNode
 from tests.support.grants import KEY, PUBLIC, signed
 from tests.support.nats_server import NatsServer
-from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, Caller, Gateway, gateway
+from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, Caller, Gateway, caller, gateway
 
 WRITE = {"write": "/code/a", "content": "evil"}
 SLEEP = {"cmd": ["python", "sleep.py"]}
@@ -26,7 +26,7 @@ STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
 @pytest.fixture
-async def strict(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
+async def one(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Gateway]:
     """A gateway that knows identity's key."""
     async with gateway(nats_server, tmp_path / "home", approval_keys=[PUBLIC], admin_calls=False) as made:
         yield made
@@ -63,33 +63,33 @@ async def code(me: Caller, tool: str, args: Any, call: CallOf = CALL, role: str 
 
 
 @pytest.mark.law("I6")
-async def test_the_release_of_one_exact_call_lets_no_other_through(strict: Gateway, me: Caller) -> None:
+async def test_the_release_of_one_exact_call_lets_no_other_through(one: Gateway, me: Caller) -> None:
     """Given a released tool node, when others name its task, then its own call runs, once, and nothing else."""
     task = spec(ToolNode("shell", SLEEP))
     await begins(me, task, asks(1, "shell", SLEEP), release=approved(task))
     assert await code(me, "shell", {"cmd": ["touch", "evil"]}) == "conflict"
-    assert await code(me, "fs", WRITE) == "forbidden_tool" or await code(me, "fs", WRITE) == "conflict"
+    assert await code(me, "fs", WRITE) == "conflict"
     for number in (2, 3, 7):
         other = CallOf("r1", "a", 1, number)
         assert await code(me, "shell", {"cmd": ["touch", "evil"]}, other) == "call_not_requested"
         assert await code(me, "shell", SLEEP, other) == "call_not_requested"
     assert await code(me, "shell", SLEEP, opts={"timeout": 1}) == "conflict"
-    assert strict.tool.calls == []
+    assert one.tool.calls == []
     assert await code(me, "shell", SLEEP) == ""
-    assert len(strict.tool.calls) == 1
+    assert len(one.tool.calls) == 1
     refused = [entry.code for entry in await me.audit() if isinstance(entry, ToolDecided) and entry.verdict == "deny"]
     assert refused.count("call_not_requested") == 6
 
 
 @pytest.mark.law("I6")
-async def test_not_even_the_runs_log_gives_a_tool_node_another_call(strict: Gateway, me: Caller) -> None:
+async def test_not_even_the_runs_log_gives_a_tool_node_another_call(one: Gateway, me: Caller) -> None:
     """Given a log that asks for more in a released node's name, then only what reads the same again is believed."""
     task = spec(ToolNode("shell", SLEEP))
     touch = {"cmd": ["touch", "evil"]}
     await begins(me, task, asks(1, "shell", touch), asks(2, "shell", SLEEP), release=approved(task))
     assert await code(me, "shell", touch) == "call_not_requested"
     assert await code(me, "shell", SLEEP, SECOND) == "call_not_requested"
-    assert strict.tool.calls == []
+    assert one.tool.calls == []
 
 
 async def test_a_read_that_was_interrupted_is_made_again(one: Gateway, me: Caller) -> None:
@@ -138,18 +138,18 @@ OTHER = spec(ToolNode("fs", WRITE))
     ],
 )  # fmt: skip
 async def test_a_release_is_believed_by_identitys_signature_alone(
-    strict: Gateway, me: Caller, release: TaskApproved | None, expected: str
+    one: Gateway, me: Caller, release: TaskApproved | None, expected: str
 ) -> None:
     """Given a run's log that says released, then an admin call runs only if identity signed just this node for it."""
     await begins(me, spec(NODE), asks(1, "fs", READ), release=release)
     assert await code(me, "fs", READ) == expected
-    assert len(strict.tool.calls) == (not expected)
+    assert len(one.tool.calls) == (not expected)
 
 
 @pytest.mark.law("I6")
 @pytest.mark.parametrize(("approvers", "expected"), [(["Aka "], ""), (["bea"], "approval_not_genuine")])
 async def test_who_may_not_release_a_task_has_not(
-    strict: Gateway, me: Caller, approvers: list[str], expected: str
+    one: Gateway, me: Caller, approvers: list[str], expected: str
 ) -> None:
     task = spec(NODE, approvers=approvers)
     await begins(me, task, asks(1, "fs", READ), release=approved(task))
@@ -157,19 +157,20 @@ async def test_who_may_not_release_a_task_has_not(
 
 
 @pytest.mark.law("I6")
-async def test_a_node_that_is_exchanged_behind_its_release_is_not_released(strict: Gateway, me: Caller) -> None:
+async def test_a_node_that_is_exchanged_behind_its_release_is_not_released(one: Gateway, me: Caller) -> None:
     await begins(me, spec(NODE), asks(1, "fs", READ), release=approved(spec(NODE)))
     assert await code(me, "fs", READ) == ""
     touch = spec(ToolNode("fs", WRITE))
     forged = (TasksAdded([touch]), approved(spec(NODE)), TaskStarted("a", 1, FAR_MS), asks(1, "fs", WRITE))
     await me.run_is("r1", *forged)
     assert await code(me, "fs", WRITE) == "approval_stale"
-    assert len(strict.tool.calls) == 1
+    assert len(one.tool.calls) == 1
 
 
 @pytest.mark.law("I6")
-async def test_a_release_that_nobody_can_verify_lets_nothing_happen(one: Gateway, me: Caller) -> None:
+async def test_a_release_that_nobody_can_verify_lets_nothing_happen(nats_server: NatsServer, tmp_path: Path) -> None:
     """Given no known key and no identity to ask, then a signed release is not believed yet."""
-    await begins(me, spec(NODE), asks(1, "fs", READ), release=approved(spec(NODE)))
-    assert await code(me, "fs", READ) == "no_responders"
-    assert one.tool.calls == []
+    async with caller(nats_server) as me, gateway(nats_server, tmp_path / "home") as keyless:
+        await begins(me, spec(NODE), asks(1, "fs", READ), release=approved(spec(NODE)))
+        assert await code(me, "fs", READ) == "service_unavailable"
+        assert keyless.tool.calls == []
