@@ -13,7 +13,7 @@ from services.llm_worker.providers.anthropic_events import ANSWER_TOOL, Answer, 
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.protocol import Call, Piece
-from services.llm_worker.providers.raw import heard
+from services.llm_worker.providers.raw import heard, once
 from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class AnthropicProvider:
         structured = call.request.params.response_schema is not None
         chooses = structured and bool(call.request.params.tools)
         answer = Answer(structured=structured, chooses=chooses, kept=of_output(call))
-        asked = client.messages.with_streaming_response.create(**arguments(call), stream=True)
+        asked = client.messages.with_streaming_response.create(**arguments(call), stream=True, extra_headers=once(call))
         try:
             async with heard(asked, anthropic.AsyncStream, Event) as events:
                 async for event in events:

@@ -12,7 +12,7 @@ from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.openai_chunks import Chunk, JoinedCalls, used
 from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, ToolCalls, Unseen
-from services.llm_worker.providers.raw import heard
+from services.llm_worker.providers.raw import heard, once
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OpenAiProvider:
         bound_wire(call)
         config = call.resolved.config
         client = self._client(config.base_url, self._key_of(call.resolved) or NO_KEY)
-        asked = client.chat.completions.with_streaming_response.create(**_arguments(call))
+        asked = client.chat.completions.with_streaming_response.create(**_arguments(call), extra_headers=once(call))
         try:
             async with heard(asked, openai.AsyncStream, Chunk) as chunks:
                 async for piece in _pieces(chunks, self._name, call):

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from services.llm_worker.providers.protocol import Call
+
 T = TypeVar("T")
+
+
+def once(call: Call) -> dict[str, str]:
+    """The header by which a provider that honours it bills a call once, also when another worker takes it over."""
+    return {"Idempotency-Key": call.request.corr_id}
 
 
 @asynccontextmanager

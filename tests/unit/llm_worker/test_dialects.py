@@ -214,6 +214,16 @@ async def test_a_stream_that_is_torn_off_is_an_unreachable_provider_and_one_too_
             assert (await outcome(crew, code))["error"]["code"] == code
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_a_provider_is_told_which_call_it_is_so_that_it_can_bill_it_once(bus, kind):
+    """So does whoever takes it over from a worker that was killed: the call keeps its name."""
+    asked: list[bytes] = []
+    async with answering(503, "{}", asked=asked) as url, crew_of(bus, over_http(kind, url)) as crew:
+        await outcome(crew, "call-7")
+    assert asked
+    assert all(b"\r\nidempotency-key: call-7\r\n" in one for one in asked)
+
+
 async def test_calls_under_one_number_are_told_apart_by_their_ids(bus):
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
