@@ -26,6 +26,12 @@ async def test_a_secret_is_on_only_when_a_code_confirmed_it(hall: Hall):
     assert (await hall.post("/auth/mfa/setup/", None, bearer)).body["code"] == "mfa_already_enabled"
 
 
+async def test_a_code_confirms_nothing_where_no_set_up_is_under_way(hall: Hall):
+    bearer = await hall.set_password()
+    told = await hall.post("/auth/mfa/verify/", {"code": "123456"}, bearer)
+    assert (told.status, told.body["code"]) == (409, "mfa_not_set_up")
+
+
 async def test_nothing_is_done_for_who_is_not_signed_in(hall: Hall):
     await hall.enrol()
     for path in ("/auth/mfa/setup/", "/auth/mfa/verify/"):
