@@ -142,7 +142,6 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
     StreamSpec(
         name=CONVERSATIONS,
         owner="identity",
-        # A day is longer than anybody holds a code back: see `services.identity.conversations`.
         meaning="who is about to prove being whom, between two turns, and of which gates a session spoke; never a code",
         config={
             "subjects": [f"{ROOT}.conversation.*"],
@@ -152,6 +151,7 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             "retention": "limits",
             "discard": "old",
             "allow_direct": True,
+            # Longer than anybody holds a code back: see `services.identity.conversations`.
             "max_age": DAY,
             "max_msgs": 100_000,
             "max_msgs_per_subject": 1,

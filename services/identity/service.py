@@ -64,9 +64,10 @@ async def build(app: App) -> None:
     clock = _clock(app, config)
     store = JetStreamEventStore(app.bus, EVENTS_IDENTITY)
     directory = Directory(store)
-    beginning = await _beginning(app, directory)
+    log = await app.bus.api(f"STREAM.INFO.{EVENTS_IDENTITY}")
+    beginning = await _beginning(app, directory, log["state"]["first_seq"])
     sealer = await _sealer(app, config, directory)
-    users = _users(app, "user", EVENTS_IDENTITY, clock, await _snapshots(app))
+    users = _users(app, "user", EVENTS_IDENTITY, clock, _snapshots(app, log["created"]))
     shadows = _users(app, "shadow", IDENTITY_SHADOWS, clock)
     accounts = Accounts(
         users=users, shadows=shadows, directory=directory, sealer=sealer, clock=clock, metrics=app.metrics, log=app.log
@@ -136,11 +137,10 @@ def _clock(app: App, config: Config) -> Clock:
     return clock
 
 
-async def _beginning(app: App, directory: Directory) -> Beginning:
+async def _beginning(app: App, directory: Directory, first_seq: int) -> Beginning:
     """Refuse to go on over a log that was emptied or cut."""
-    state = (await app.bus.api(f"STREAM.INFO.{EVENTS_IDENTITY}"))["state"]
     accounts = bool(await directory.entries())
-    beginning = Beginning(app.home / "keys", accounts=accounts, first_seq=state["first_seq"])
+    beginning = Beginning(app.home / "keys", accounts=accounts, first_seq=first_seq)
     beginning.check()
     return beginning
 
@@ -170,16 +170,14 @@ def _users(
     )  # fmt: skip
 
 
-async def _snapshots(app: App) -> JetStreamSnapshots[User]:
-    """Snapshots of this log and no other: one that was begun anew counts from 1 again, with other secrets."""
-    created = (await app.bus.api(f"STREAM.INFO.{EVENTS_IDENTITY}"))["created"]
+def _snapshots(app: App, created: str) -> JetStreamSnapshots[User]:
+    """Snapshots of the log that was created then and no other: one begun anew has other secrets, and counts from 1."""
     return JetStreamSnapshots(
         app.bus,
         format_id=f"{snapshot.FORMAT} {created}",
         dump=snapshot.dump,
         restore=snapshot.restore,
         bytes_max=app.bus.payload_max // 2,
-        every=lambda _: SNAPSHOT_EVERY,
         log=lambda text: app.log.warning("snapshot", detail=text),
     )
 

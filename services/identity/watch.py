@@ -48,7 +48,7 @@ class Watch:
         self._host, self._book, self._proofs, self._accounts = host, book, proofs, accounts
         self._clock, self._ids, self._metrics, self._log = clock, ids, metrics, log
         self._owed_at_s = self._keys_at_s = clock.monotonic_s()
-        self._keys_seen = 0
+        self._version_seen = 0
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -88,7 +88,7 @@ class Watch:
         """After a rotation, seal everything anew, so that the old keys can be dropped."""
         sealer = self._accounts.sealer
         version = sealer.version
-        if version == self._keys_seen:
+        if version == self._version_seen:
             return
         done = 0
         for entry in await self._accounts.directory.entries():
@@ -106,6 +106,6 @@ class Watch:
             )
             await self._accounts.users.ask(user_id, command, by="identity")
             done += 1
-        self._keys_seen = version
+        self._version_seen = version
         if done:
             self._log.info("secrets_rewrapped", count=done)
