@@ -1,8 +1,5 @@
 """The ledger is one, so workers that were told different limits are shown to whoever asks for them."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 import structlog
 
 from contracts.ledger import ModelLimits, WorkerLimits
@@ -14,26 +11,15 @@ from services.llm_worker.ledger.views import LedgerVerbs
 from services.llm_worker.models import ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.resolving import Resolver
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from services.runtime.ids import CountingIds
 from services.runtime.rpc import Caller
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 HIGH, LOW = LimitsConfig(usd_per_day=100), LimitsConfig(usd_per_day=0.6)
 ONE_MODEL = {"narrow": ModelConfig(provider="mock", concurrent=2)}
 ANYBODY = Caller("anybody", "", "", "", {})
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 async def worker(bus: Bus, worker_id: str, config: Config) -> LedgerVerbs:

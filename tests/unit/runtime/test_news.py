@@ -55,13 +55,21 @@ def shared_host(store: MemoryEventStore, observer: Conflicts) -> ActorHost[Any, 
     )  # fmt: skip
 
 
+async def written_by_one(
+    store: CountingStore, observer: Conflicts, commits: int, last: int = 1
+) -> list[ActorHost[Any, Any, Any]]:
+    """Two hosts on one log that the first has written; the second has only appended the last commit."""
+    one, other = shared_host(store, observer), shared_host(store, observer)
+    for number in range(commits):
+        await one.ask("t1", Raise(1), message_id=f"a{number}")
+    await other.ask("t1", Raise(last), message_id="b")
+    store.read_commits = 0
+    return [one, other]
+
+
 async def test_who_did_not_write_last_reads_only_what_is_new_and_loses_no_race() -> None:
     store, observer = CountingStore(), Conflicts()
-    one, other = shared_host(store, observer), shared_host(store, observer)
-    for number in range(100):
-        await one.ask("t1", Raise(1), message_id=f"a{number}")
-    await other.ask("t1", Raise(1), message_id="b")
-    store.read_commits = 0
+    one, other = await written_by_one(store, observer, 100)
     for number in range(20):
         await (one, other)[number % 2].ask("t1", Raise(1), message_id=f"c{number}")
     assert (await one.read("t1"))[0].total == 121
@@ -73,11 +81,7 @@ async def test_who_did_not_write_last_reads_only_what_is_new_and_loses_no_race()
 
 async def test_a_read_takes_in_what_is_new_and_does_not_fold_again() -> None:
     store, observer = CountingStore(), Conflicts()
-    one, other = shared_host(store, observer), shared_host(store, observer)
-    for number in range(50):
-        await one.ask("t1", Raise(1), message_id=f"a{number}")
-    await other.ask("t1", Raise(2), message_id="b")
-    store.read_commits = 0
+    one, _ = await written_by_one(store, observer, 50, last=2)
     state, seq = await one.read("t1")
     assert (state.total, seq, store.read_commits) == (52, 51, 2)
 
