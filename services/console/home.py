@@ -57,9 +57,11 @@ class Home:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.nats_conf = root / "nats" / "server.conf"
         self.nats_store = root / "nats" / "store"
         self.keys = root / "keys"
+        # Among the keys: it holds the operator's password and everybody's public key, and is no part of the store.
+        self.nats_conf = self.keys / "nats.conf"
+        self.nats_conf_of_old = root / "nats" / "server.conf"
         self.logs = root / "logs"
         self.run = root / "run"
         # Not in `run`: there every service removes the files of processes that are gone.

@@ -67,7 +67,7 @@ def home_rights(home: Home) -> Finding:
         return Finding("home", "note", f"{home.root} does not exist yet", "`htdag up` makes it")
     if not os.access(home.root, os.W_OK):
         return Finding("home", "fail", f"{home.root} cannot be written", "choose another --home, or give the rights")
-    private = [*home.keys.glob("*"), home.nats_conf, home.instance_file]
+    private = [*home.keys.glob("*"), home.instance_file]
     loose = [path for path in private if path.is_file() and stat.S_IMODE(path.stat().st_mode) & 0o077]
     if loose:
         return Finding("home", "fail", f"others can read {loose[0]}", f"chmod 600 {' '.join(map(str, loose))}")

@@ -52,7 +52,8 @@ def prepare(home: Home, *, port: int, sync: Sync) -> EmbeddedBroker:
     chosen = free_port() if port == 0 else claim_port(port)
     operator = home.secret(OPERATOR)
     write_private(home.nats_conf, server_conf(chosen, home.nats_store, sync, operator, public_keys(home.keys)))
-    (home.keys / PASSWORD_OF_OLD).unlink(missing_ok=True)
+    for of_old in (home.keys / PASSWORD_OF_OLD, home.nats_conf_of_old):
+        of_old.unlink(missing_ok=True)
     return EmbeddedBroker(program, home.nats_conf, chosen, url_of(OPERATOR, operator, chosen), home.keys)
 
 

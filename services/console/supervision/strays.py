@@ -20,8 +20,9 @@ def strays(home: Home) -> list[Process]:
     What an operator started in another way is none of them.
     """
     services, brokers = [], []
+    configurations = {str(home.nats_conf), str(home.nats_conf_of_old)}
     for pid, words in _command_lines():
-        if str(home.nats_conf) in words and "-c" in words:
+        if "-c" in words and not configurations.isdisjoint(words):
             brokers.append(identify(pid))
         elif _is_ours(words) and _started_for(pid) == home.root:
             services.append(identify(pid))

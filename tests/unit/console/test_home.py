@@ -106,8 +106,10 @@ def test_a_taken_port_is_refused():
 def test_a_home_of_an_older_version_gets_keys_and_loses_the_password_of_all_services(home):
     password = home.secret("operator")
     home.secret("services")
+    home.nats_conf_of_old.write_text("password")
     broker = prepare(home, port=0, sync="always")
     assert not (home.keys / "services").exists()
+    assert [path.name for path in home.nats_store.parent.iterdir()] == ["store"]  # nothing else stands at the store
     assert password in broker.operator_url
     conf = home.nats_conf.read_text()
     for user in USERS:
