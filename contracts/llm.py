@@ -61,7 +61,11 @@ class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One completion request. The same `corr_id` is the same paid call; without one a new id is given."""
+    """One completion request. The same `corr_id` is the same paid call; without one a new id is given.
+
+    `attempt` says which attempt of its node asks, and comes back with the answer. It makes no call another one: asked
+    again under the same `corr_id` the recorded answer comes byte for byte, with the attempt that was answered then.
+    """
 
     input: LlmInput
     run_id: str = ""
@@ -70,6 +74,7 @@ class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     model_id: str = ""
     params: LlmParams = shown(LlmParams())
     replay_of: str = ""
+    attempt: int = 1
 
 
 class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +89,7 @@ class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float = LLM_TEMPERATURE_DEFAULT
     max_tokens: int = LLM_OUTPUT_TOKENS_DEFAULT
     timeout_ms: int = LLM_TIMEOUT_DEFAULT_MS
+    attempt: int = 1
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -117,7 +123,7 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
     With `output_ref`, `output` is only the beginning of it. `cached` says that the answer of the call `cached_from` was
     taken; `replay_of` names the call that this one repeats, at its own price. `disputed` is what the provider reported
-    and could not have used: it stands in no sum.
+    and could not have used: it stands in no sum. `attempt` is that of the request that was called for.
     """
 
     run_id: str
@@ -136,6 +142,7 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_from: str = ""
     replay_of: str = ""
     disputed: Disputed | None = None
+    attempt: int = shown(1)
 
 
 class LlmError(msgspec.Struct, frozen=True):
@@ -146,6 +153,7 @@ class LlmError(msgspec.Struct, frozen=True):
     corr_id: str
     model_id: str
     error: dict[str, Any]
+    attempt: int = 1
 
 
 class LlmToken(msgspec.Struct, frozen=True):
