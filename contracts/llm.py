@@ -210,7 +210,10 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker of the pool as its heartbeats show it; `dead` after 3 missed beats, `silent`: no answer now."""
+    """A worker of the pool: `dead` 3 missed beats after its last one, whoever is asked.
+
+    The load is what it answers now; of one that is `silent` what its last beat said.
+    """
 
     worker_id: str
     status: Literal["up", "draining", "down", "dead"]
