@@ -29,7 +29,8 @@ def shown(default: Any) -> Any:
 class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
 
-    With `cache`, the recorded answer of the same question to the same model will do: it costs nothing.
+    With `cache`, the recorded answer of the same question to the same model will do: it costs nothing, and
+    no limit or budget keeps it back.
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
     `allow_unpriced` lets a model without a known price answer although money is limited: only its tokens are counted.
     """
