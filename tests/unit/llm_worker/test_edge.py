@@ -31,7 +31,7 @@ async def edge(bus: Bus) -> Edge:
         config=Config(),
         ids=CountingIds(),
         log=log,
-        reused=crew.worker._cashier.reused,
+        reused=crew.cashier.reused,
     )
     await edge.start()
     return edge
