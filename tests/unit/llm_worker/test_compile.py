@@ -50,7 +50,7 @@ def test_the_attempt_is_optional_in_and_always_stored():
 
 
 def test_a_refusal_says_the_attempt_as_far_as_it_makes_sense():
-    for told, attempt in ((3, 3), (0, 1), ("second", 1), (True, 1), (None, 1)):
+    for told, attempt in ((3, 3), (0, 1), ("second", 1), (True, 1), (None, 1), (10**40, 1)):
         body = json.dumps({"attempt": told, "corr_id": "c"}).encode()
         assert refusal(body, Rejected("bad_json"), model_id="m").attempt == attempt
 
@@ -79,6 +79,8 @@ def test_unknown_fields_are_accepted():
         ({"input": {"messages": MESSAGES}, "attempt": 1_000_001}, "attempt"),
         ({"input": {"messages": MESSAGES}, "attempt": "second"}, "attempt"),
         ({"input": {"messages": MESSAGES}, "attempt": True}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": 1.5}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": 10**40}, "attempt"),
     ],
 )
 def test_an_invalid_field_is_named(body, field):
