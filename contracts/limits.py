@@ -47,6 +47,8 @@ TOOL_ASK_AGAIN_S: Final = 10.0
 """A tool call without an answer is asked for again under the same ids."""
 
 LLM_MESSAGES_MAX: Final = 1_000
+LLM_ATTEMPT_MAX: Final = 1_000_000
+"""More than any task comes to: attempts that were not counted and resumed runs count on."""
 LLM_OUTPUT_TOKENS_DEFAULT: Final = 4_000
 LLM_OUTPUT_TOKENS_MAX: Final = 200_000
 LLM_TEMPERATURE_DEFAULT: Final = 0.7

@@ -29,7 +29,8 @@ def shown(default: Any) -> Any:
 class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parameters of one call. `timeout_ms` bounds the call at the provider, from the moment it has a slot there.
 
-    With `cache`, the recorded answer of the same question to the same model will do: it costs nothing.
+    With `cache`, the recorded answer of the same question to the same model will do: it costs nothing, and
+    no limit or budget keeps it back.
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
     `allow_unpriced` lets a model without a known price answer although money is limited: only its tokens are counted.
     """
@@ -61,7 +62,11 @@ class LlmInput(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One completion request. The same `corr_id` is the same paid call; without one a new id is given."""
+    """One completion request. The same `corr_id` is the same paid call; without one a new id is given.
+
+    `attempt` says which attempt of its node asks, and comes back with the answer. It makes no call another one: asked
+    again under the same `corr_id` the recorded answer comes byte for byte, with the attempt that was answered then.
+    """
 
     input: LlmInput
     run_id: str = ""
@@ -70,6 +75,7 @@ class LlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     model_id: str = ""
     params: LlmParams = shown(LlmParams())
     replay_of: str = ""
+    attempt: int = 1
 
 
 class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,6 +90,7 @@ class LegacyLlmRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     temperature: float = LLM_TEMPERATURE_DEFAULT
     max_tokens: int = LLM_OUTPUT_TOKENS_DEFAULT
     timeout_ms: int = LLM_TIMEOUT_DEFAULT_MS
+    attempt: int = 1
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -117,7 +124,7 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
     With `output_ref`, `output` is only the beginning of it. `cached` says that the answer of the call `cached_from` was
     taken; `replay_of` names the call that this one repeats, at its own price. `disputed` is what the provider reported
-    and could not have used: it stands in no sum.
+    and could not have used: it stands in no sum. `attempt` is that of the request that was called for.
     """
 
     run_id: str
@@ -136,6 +143,7 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_from: str = ""
     replay_of: str = ""
     disputed: Disputed | None = None
+    attempt: int = shown(1)
 
 
 class LlmError(msgspec.Struct, frozen=True):
@@ -146,6 +154,7 @@ class LlmError(msgspec.Struct, frozen=True):
     corr_id: str
     model_id: str
     error: dict[str, Any]
+    attempt: int = 1
 
 
 class LlmToken(msgspec.Struct, frozen=True):
@@ -202,7 +211,10 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker of the pool as its heartbeats show it; `dead` after 3 missed beats, `silent`: no answer now."""
+    """A worker of the pool: `dead` 3 missed beats after its last one, whoever is asked.
+
+    The load is what it answers now; of one that is `silent` what its last beat said.
+    """
 
     worker_id: str
     status: Literal["up", "draining", "down", "dead"]

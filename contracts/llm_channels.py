@@ -34,7 +34,7 @@ _REQUEST_EXAMPLE: Final = (
 _ANSWER_EXAMPLE: Final = (
     '{"run_id":"run-123","node_id":"task-1","corr_id":"c1","model_id":"smollm2","model_used":"smollm2",'
     '"output":"Hello!","tool_calls":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11},'
-    '"cost_usd_micros":0,"finish_reason":"stop","latency_ms":180.5}'
+    '"cost_usd_micros":0,"finish_reason":"stop","latency_ms":180.5,"attempt":1}'
 )
 _HEALTH_EXAMPLE: Final = (
     '{"worker_id":"w1","at":"2026-11-20T17:00:00.000Z","status":"up","models":["smollm2"],"in_flight":0}'

@@ -36,7 +36,11 @@ class RunAudit(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class RunResult(msgspec.Struct, frozen=True, omit_defaults=False):
-    """What a run produced: counts, the result per completed task, and the mutations that were really used."""
+    """What a run produced: counts, the result per completed task, and what it learned.
+
+    `mutations_proposed` are changes that somebody thought of; one stands in `mutations_applied` only when a later
+    request was made with it. Both are empty while there is no evolution.
+    """
 
     run_id: str
     status: RunState
@@ -45,3 +49,4 @@ class RunResult(msgspec.Struct, frozen=True, omit_defaults=False):
     results: dict[str, Any]
     mutations_applied: list[Any]
     error: dict[str, Any] | None = None
+    mutations_proposed: list[Any] = []

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _OPTIONS: Final[Mapping[str, str]] = {
-    "evolve": "evolution is not part of this version; mutations_applied stays empty",
+    "evolve": "evolution is not part of this version; mutations_proposed and mutations_applied stay empty",
     "use_rag": "use_rag has no effect in this version",
     "use_quality_templates": "use_quality_templates has no effect in this version",
     "integrate_sparc": "integrate_sparc has no effect in this version",

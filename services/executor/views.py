@@ -119,6 +119,7 @@ def result_of_run(run: Run) -> RunResult:
         completed=run.completed_count,
         failed=run.failed_count,
         results={task_id: task.result for task_id, task in run.tasks.items() if task.status == "completed"},
+        mutations_proposed=[],
         mutations_applied=[],
         error=run.error,
     )

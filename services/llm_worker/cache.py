@@ -67,6 +67,7 @@ class Cache:
             cached_from=answer.cached_from or answer.corr_id,
             replay_of=request.replay_of,
             disputed=None,
+            attempt=request.attempt,
         )
 
     async def keep(self, request: LlmRequest, resolved: Resolved) -> None:

@@ -271,6 +271,7 @@ class Caller:
             latency_ms=latency_ms,
             replay_of=request.replay_of,
             disputed=bill.disputed,
+            attempt=request.attempt,
         )
 
     async def _used_in_vain(self, flight: Flight, heard: Heard, error: BaseException) -> None:
@@ -321,7 +322,7 @@ class Caller:
             wire["usage"] = msgspec.to_builtins(Usage(used.prompt_tokens, used.completion_tokens, total))
             wire["usage_estimated"] = flight.used_guessed
             wire["cost_usd_micros"] = used.cost_usd_micros
-        return LlmError(*flight.key, flight.request.model_id, wire)
+        return flight.error(wire)
 
     def _on_token(self, flight: Flight) -> Callable[[bool], None]:
         model = flight.resolved.shown

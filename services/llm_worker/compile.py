@@ -11,6 +11,7 @@ from contracts.errors import Rejected
 from contracts.limits import (
     ID_CHARS_MAX,
     JSON_DEPTH_MAX,
+    LLM_ATTEMPT_MAX,
     LLM_MESSAGES_MAX,
     LLM_OUTPUT_TOKENS_MAX,
     LLM_TIMEOUT_MAX_MS,
@@ -56,6 +57,7 @@ class _Logged(msgspec.Struct, frozen=True, omit_defaults=True):
     run_id: str
     node_id: str
     corr_id: str
+    attempt: int
     model_id: str
     input: LlmInput
     params: _LoggedParams
@@ -81,7 +83,7 @@ def encode_logged(request: LlmRequest) -> bytes:
         p.allow_unpriced,
     )
     r = request
-    return _ENCODE(_Logged(r.run_id, r.node_id, r.corr_id, r.model_id, r.input, params, r.replay_of))
+    return _ENCODE(_Logged(r.run_id, r.node_id, r.corr_id, r.attempt, r.model_id, r.input, params, r.replay_of))
 
 
 def compile_request(
@@ -106,12 +108,14 @@ def compile_legacy(data: bytes, *, new_id: Callable[[], str], bytes_max: int, me
     params = LlmParams(
         stream=old.stream, temperature=old.temperature, max_tokens=old.max_tokens, timeout_ms=old.timeout_ms
     )
-    request = LlmRequest(LlmInput(old.messages), old.run_id, old.node_id, old.corr_id, old.model, params)
+    request = LlmRequest(
+        LlmInput(old.messages), old.run_id, old.node_id, old.corr_id, old.model, params, attempt=old.attempt
+    )
     return _complete(request, old.model, new_id, message_id)
 
 
 def refusal(data: bytes, error: Rejected, *, model_id: str) -> LlmError:
-    """The answer to a request that was refused: its ids as far as they can be read."""
+    """The answer to a request that was refused: its ids and attempt as far as they can be read."""
     try:
         body = _DECODE_ANY(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -119,7 +123,10 @@ def refusal(data: bytes, error: Rejected, *, model_id: str) -> LlmError:
     run_id, node_id, corr_id = (
         value if isinstance(value := body.get(name), str) else "" for name in ("run_id", "node_id", "corr_id")
     )
-    return LlmError(run_id, node_id, corr_id, model_id, error.to_wire())
+    attempt = body.get("attempt")
+    if not isinstance(attempt, int) or isinstance(attempt, bool) or not 1 <= attempt <= LLM_ATTEMPT_MAX:
+        attempt = 1
+    return LlmError(run_id, node_id, corr_id, model_id, error.to_wire(), attempt)
 
 
 def adhoc_run(corr_id: str) -> str:
@@ -139,7 +146,7 @@ def _complete(request: LlmRequest, model_id: str, new_id: Callable[[], str], mes
     node_id = request.node_id or ADHOC_NODE
     if (run_id, node_id, corr_id, model_id) == (request.run_id, request.node_id, request.corr_id, request.model_id):
         return request
-    return LlmRequest(request.input, run_id, node_id, corr_id, model_id, request.params, request.replay_of)
+    return msgspec.structs.replace(request, run_id=run_id, node_id=node_id, corr_id=corr_id, model_id=model_id)
 
 
 def check_request(request: LlmRequest) -> None:
@@ -150,6 +157,7 @@ def check_request(request: LlmRequest) -> None:
         check_id(request.node_id, "node_id")
     if request.replay_of and not CORR_ID.match(request.replay_of):
         raise Rejected("bad_id", "replay_of is malformed", field="replay_of")
+    _check_range("attempt", request.attempt, 1, LLM_ATTEMPT_MAX)
     _check_messages(request.input.messages)
     params = request.params
     _check_range("params.temperature", params.temperature, 0.0, TEMPERATURE_MAX)

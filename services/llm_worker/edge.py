@@ -56,6 +56,7 @@ class _Refusal(msgspec.Struct, frozen=True):
     corr_id: str
     model_id: str
     error: dict[str, Any]
+    attempt: int
 
 
 class Edge:
@@ -234,14 +235,15 @@ class Edge:
 
     def _refuse(self, message: Message, error: Rejected, model_id: str, request: LlmRequest | None = None) -> None:
         if request is not None:
-            answer = LlmError(request.run_id, request.node_id, request.corr_id, model_id, error.to_wire())
+            key = (request.run_id, request.node_id, request.corr_id)
+            answer = LlmError(*key, model_id, error.to_wire(), request.attempt)
         else:
             answer = compiler.refusal(message.data, error, model_id=model_id)
             if not answer.corr_id:  # always out, also where none came in or none could be read
                 corr_id = message.headers.get("Nats-Msg-Id") or self._ids.new()
-                answer = LlmError(answer.run_id, answer.node_id, corr_id, answer.model_id, answer.error)
+                answer = msgspec.structs.replace(answer, corr_id=corr_id)
         self._log.info("llm_refused", code=error.code, model=model_id, corr_id=answer.corr_id)
-        data = _ENCODE(_Refusal(False, answer.run_id, answer.node_id, answer.corr_id, answer.model_id, answer.error))
+        data = _ENCODE(_Refusal(False, *msgspec.structs.astuple(answer)))
         if message.reply:
             reply(self._bus, self._log, message.reply, data)
         elif ID.match(answer.run_id) and ID.match(answer.node_id):

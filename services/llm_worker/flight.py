@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from contracts.commit import HEADER_REPLY
-from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmRequest
+from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmError, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
@@ -75,6 +75,10 @@ class Flight:
     def request_seq(self) -> int:
         """Where the request that began this call is stored."""
         return self.waiters[0].delivery.seq
+
+    def error(self, wire: dict[str, Any]) -> LlmError:
+        """The outcome of this call as a failure; `wire` is the error as it is told."""
+        return LlmError(*self.key, self.request.model_id, wire, self.request.attempt)
 
     def expired(self, now_ms: int) -> bool:
         """Whether everybody who asked has given up: then the call is not worth its price."""

@@ -1,13 +1,14 @@
 """Heartbeats on `llm.health`, and who is alive as the beats of all workers show it.
 
-The newest beat of each worker is kept in a stream too: one that died is known to those that came after it.
+The newest beat of each worker is kept in a stream too: one that died is known to those that came after it. Who is dead
+is counted from its last beat, which all have heard; what it answers to the roll is heard only by who called it.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -103,26 +104,35 @@ class Heart:
         )
 
 
-class Registry:
-    """Every worker that was heard of lately. Time is of this process: clocks elsewhere may differ.
+class Roll(NamedTuple):
+    """Who answered one call of the roll, and with what; and who should have, and was silent."""
 
-    Only how long ago somebody spoke whom this process has never heard is reckoned by the clock of whoever it was.
+    answers: Mapping[str, LlmHealth]
+    silent: Collection[str]
+
+
+NOT_CALLED: Final = Roll({}, ())
+
+
+class Registry:
+    """The last beat of every worker that was heard of lately. Time is of this process: clocks elsewhere may differ.
+
+    Only how long ago somebody beat whom this process has never heard is reckoned by the clock of whoever it was.
     """
 
     def __init__(self, *, clock: Clock, every_s: float) -> None:
-        self._clock, self._every_s = clock, every_s
-        self._heard: OrderedDict[str, tuple[LlmHealth, float]] = OrderedDict()
+        self._clock, self._dead_after_s = clock, every_s * HEARTBEATS_MISSED_MAX
+        self._beats: OrderedDict[str, tuple[LlmHealth, float]] = OrderedDict()
 
     def take(self, message: Message) -> None:
         """One beat; what is no beat of ours is not counted."""
-        try:
-            health = _DECODE(message.data)
-        except msgspec.MsgspecError:
+        health = health_of(message.data)
+        if health is None:
             return
-        self._heard.pop(health.worker_id, None)
-        self._heard[health.worker_id] = (health, self._clock.monotonic_s())
-        if len(self._heard) > WORKERS_REMEMBERED_MAX:
-            self._heard.popitem(last=False)
+        self._beats.pop(health.worker_id, None)
+        self._beats[health.worker_id] = (health, self._clock.monotonic_s())
+        if len(self._beats) > WORKERS_REMEMBERED_MAX:
+            self._beats.popitem(last=False)
 
     def recall(self, data: bytes) -> None:
         """One beat from before this process began; what it has heard itself counts more."""
@@ -131,45 +141,63 @@ class Registry:
             ago_s = max(0.0, self._clock.now_ms() / 1000 - datetime.fromisoformat(health.at).timestamp())
         except (msgspec.MsgspecError, ValueError):
             return
-        if len(self._heard) < WORKERS_REMEMBERED_MAX:
-            self._heard.setdefault(health.worker_id, (health, self._clock.monotonic_s() - ago_s))
+        self._know(health, self._clock.monotonic_s() - ago_s)
 
-    def silent_since(self, asked_s: float) -> set[str]:
-        """Who should be there and was not heard since then."""
-        limit_s = self._every_s * HEARTBEATS_MISSED_MAX
+    def meet(self, health: LlmHealth) -> None:
+        """Somebody answers the roll: who was not known by a beat is known from now on, for others nothing changes."""
+        self._know(health, self._clock.monotonic_s())
+
+    def expected(self) -> set[str]:
+        """Who should answer the roll: by their beats they live."""
+        now_s = self._clock.monotonic_s()
         return {
             health.worker_id
-            for health, heard_s in self._heard.values()
-            if health.status != "down" and heard_s < asked_s and self._clock.monotonic_s() - heard_s < limit_s
+            for health, heard_s in self._beats.values()
+            if health.status != "down" and not self._is_overdue(heard_s, now_s)
         }
 
-    @property
-    def now_s(self) -> float:
-        """The clock by which it is noted when somebody was heard."""
-        return self._clock.monotonic_s()
+    def views(self, roll: Roll = NOT_CALLED) -> list[WorkerView]:
+        """All workers, those that beat last first; `dead` after three missed beats without a goodbye.
 
-    def views(self, quiet: Collection[str] = ()) -> list[WorkerView]:
-        """All workers, those that were heard last first; `dead` after three missed beats without a goodbye."""
-        now_s, limit_s = self._clock.monotonic_s(), self._every_s * HEARTBEATS_MISSED_MAX
+        Whoever answered the roll is as it said just now, and not dead; of others all workers know the same: their beat.
+        """
+        now_s = self._clock.monotonic_s()
         views = []
-        for health, heard_s in sorted(reversed(self._heard.values()), key=lambda heard: -heard[1]):
-            silent = health.status != "down" and now_s - heard_s >= limit_s
-            if (silent or health.status == "down") and now_s - heard_s >= GONE_REMEMBERED_S:
+        for beat, heard_s in sorted(reversed(self._beats.values()), key=lambda heard: -heard[1]):
+            health = roll.answers.get(beat.worker_id, beat)
+            overdue = beat.worker_id not in roll.answers and self._is_overdue(heard_s, now_s)
+            dead = overdue and health.status != "down"
+            if (dead or health.status == "down") and now_s - heard_s >= GONE_REMEMBERED_S:
                 continue
             views.append(
                 WorkerView(
                     worker_id=health.worker_id,
-                    status="dead" if silent else health.status,
-                    last_beat_at=health.at,
+                    status="dead" if dead else health.status,
+                    last_beat_at=beat.at,
                     models=health.models,
-                    in_flight=0 if silent else health.in_flight,
-                    waiting=0 if silent else health.waiting,
-                    wait_ms=0 if silent else health.wait_ms,
-                    limited=0 if silent else health.limited,
-                    silent=health.worker_id in quiet,
+                    in_flight=0 if dead else health.in_flight,
+                    waiting=0 if dead else health.waiting,
+                    wait_ms=0 if dead else health.wait_ms,
+                    limited=0 if dead else health.limited,
+                    silent=health.worker_id in roll.silent,
                 )
             )
         return views
+
+    def _know(self, health: LlmHealth, heard_s: float) -> None:
+        if len(self._beats) < WORKERS_REMEMBERED_MAX:
+            self._beats.setdefault(health.worker_id, (health, heard_s))
+
+    def _is_overdue(self, heard_s: float, now_s: float) -> bool:
+        return now_s - heard_s >= self._dead_after_s
+
+
+def health_of(data: bytes) -> LlmHealth | None:
+    """What a worker says of itself, or None when `data` is nothing of that kind."""
+    try:
+        return _DECODE(data)
+    except msgspec.MsgspecError:
+        return None
 
 
 async def recall_the_gone(bus: Bus, registry: Registry, log: Any) -> None:
@@ -182,14 +210,17 @@ async def recall_the_gone(bus: Bus, registry: Registry, log: Any) -> None:
         log.warning("workers_not_recalled", code=error.code)
 
 
-async def call_the_roll(bus: Bus, registry: Registry) -> set[str]:
-    """Learn at once who is there, and how busy: every worker answers to an inbox of ours. Returns who did not."""
-    inbox = bus.inbox()
-    asked_s, all_there = registry.now_s, asyncio.Event()
+async def call_the_roll(bus: Bus, registry: Registry) -> Roll:
+    """Learn at once who is there, and how busy: every worker answers to an inbox of ours."""
+    inbox, answers, all_there = bus.inbox(), dict[str, LlmHealth](), asyncio.Event()
 
     def take(message: Message) -> None:
-        registry.take(message)
-        if not registry.silent_since(asked_s):
+        health = health_of(message.data)
+        if health is None or len(answers) >= WORKERS_REMEMBERED_MAX:
+            return
+        answers[health.worker_id] = health
+        registry.meet(health)
+        if not registry.expected() - answers.keys():
             all_there.set()
 
     subscription = await bus.subscribe(inbox, take)
@@ -197,13 +228,12 @@ async def call_the_roll(bus: Bus, registry: Registry) -> set[str]:
         await bus.flush()
         bus.publish(LLM_ROLL, b"", reply=inbox)
         await asyncio.sleep(ROLL_S)
-        if not registry.silent_since(asked_s):
-            return set()
-        try:
-            async with asyncio.timeout(SILENT_S):
-                await all_there.wait()
-        except TimeoutError:
-            return registry.silent_since(asked_s)
-        return set()
+        if registry.expected() - answers.keys():
+            try:
+                async with asyncio.timeout(SILENT_S):
+                    await all_there.wait()
+            except TimeoutError:
+                return Roll(answers, registry.expected() - answers.keys())
+        return Roll(answers, ())
     finally:
         await subscription.unsubscribe()

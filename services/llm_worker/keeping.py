@@ -57,7 +57,7 @@ class Keeper:
 
     def tell_full(self, flight: Flight, message: str) -> None:
         """Whoever waits at an inbox hears it now and nothing more; the same corr_id gets the answer once it is kept."""
-        error = LlmError(*flight.key, flight.request.model_id, Rejected("storage_full", message).to_wire())
+        error = flight.error(Rejected("storage_full", message).to_wire())
         for number, waiter in enumerate(flight.waiters):
             if waiter.reply:
                 reply(self._bus, self._log, waiter.reply, _ENCODE(error))

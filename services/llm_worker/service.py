@@ -25,6 +25,7 @@ from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.replaying import Replaying
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
+from services.llm_worker.unasked import show_unasked
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
 
@@ -41,7 +42,9 @@ async def build(app: App) -> None:
     environ = dict(os.environ)
     models = ModelTable(config, environ)
     models.check()
-    providers = ProviderTable(config, models, environ, ForeignProvider(app.bus, app.instance))
+    show_unasked(app.metrics, models)
+    providers = ProviderTable(config, models, environ)
+    providers.put("nats", ForeignProvider(app.bus, app.instance))
     app.on_stop(providers.close)
     journal, resolver = Journal(app.bus), Resolver(models)
     ledger = await open_ledger(app, config, Prices())

@@ -231,7 +231,7 @@ class Worker:
 
     def _start(self, flight: Flight, error: dict[str, Any] | None = None) -> None:
         """Call, or answer with an error that is certain already."""
-        answer = None if error is None else LlmError(*flight.key, flight.request.model_id, error)
+        answer = None if error is None else flight.error(error)
         if answer is None:
             self._crowd.enter(flight.resolved)  # now, so that the next one of the same batch sees it
         flight.task = asyncio.create_task(self._work(flight, answer), name="llm-call")
@@ -244,7 +244,7 @@ class Worker:
             _ = self._spawn(self._put_aside(delivery, error, answer))
             return
         key = Key(answer.run_id, answer.node_id, corr_id)
-        answer = LlmError(*key, model_id, answer.error)
+        answer = LlmError(*key, model_id, answer.error, answer.attempt)
         waiter = Waiter.of(delivery, key.run_id)
         if self.flights.of(corr_id) is not None:
             # The call of this id is under way: its answer alone belongs into the journal and to the run.

@@ -1,5 +1,6 @@
 """Old versions are lifted, unknown types stop an aggregate and are skipped by a projection."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.codec import CommitCodec, Undecodable, UnknownType, tag_of
 from contracts.commit import Commit
 from contracts.epic import EpicEvent
-from contracts.llm import LlmInput, LlmRequest
+from contracts.llm import LegacyLlmRequest, LlmAnswer, LlmError, LlmInput, LlmRequest
 from contracts.run import AgentsSpawned, LlmRequested, RunEvent, TaskStarted
 from contracts.strategy import StrategyEvent
 
@@ -151,6 +152,21 @@ def test_a_stored_request_shows_what_nobody_asked_for() -> None:
     assert msgspec.json.decode(msgspec.json.encode(event))["request"]["params"] == params
     old = msgspec.json.decode(b'{"input":{"messages":[]},"params":{"max_tokens":5}}', type=LlmRequest)
     assert msgspec.json.decode(msgspec.json.encode(old))["params"] == {**params, "max_tokens": 5}
+
+
+@pytest.mark.parametrize("message", [LlmRequest, LegacyLlmRequest, LlmAnswer, LlmError])
+def test_what_was_stored_before_attempts_were_named_was_the_first(message: Any) -> None:
+    stored = (Path(__file__).parent / "golden" / f"{message.__name__}.json").read_bytes()
+    assert b"attempt" not in stored
+    assert msgspec.json.decode(stored, type=message).attempt == 1
+
+
+@pytest.mark.parametrize("message", [LlmAnswer, LlmError])
+def test_every_answer_says_which_attempt_it_answers_also_the_first(message: Any) -> None:
+    first = msgspec.json.decode(
+        (Path(__file__).parent / "golden" / f"{message.__name__}.json").read_bytes(), type=message
+    )
+    assert msgspec.to_builtins(first)["attempt"] == 1
 
 
 def test_the_fallback_says_that_there_is_no_strategy() -> None:

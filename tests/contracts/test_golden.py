@@ -1,7 +1,8 @@
 """The bytes of every message are frozen: what was written once is read for ever.
 
 `golden/<name>.json` holds one message as it was first released, every field set. When a field is added, the old file
-stays and `golden/<name>+<n>.json` with the new field is put beside it. When a meaning changes, a new tag `….v2` comes
+stays and `golden/<name>+<n>.json` with the new field is put beside it; a field that is always written out may appear in
+what is written of an old one, and nothing else may change. When a meaning changes, a new tag `….v2` comes
 with an upcaster, and the file of `….v1` stays.
 """
 
@@ -49,6 +50,23 @@ def name_in(path: Path) -> str:
     return path.stem.split("+")[0]
 
 
+def without_later_fields(written: bytes, message: type[Any], old: bytes) -> bytes:
+    """What is written now, without fields that came after `old` and are always written out, their default too."""
+    omits, there = message.__struct_config__.omit_defaults, msgspec.json.decode(old)
+    later = {
+        field.encode_name
+        for field in structs.fields(message)
+        if not field.required
+        and field.encode_name not in there
+        and (not omits or field.default_factory is not msgspec.NODEFAULT)
+    }
+    if not later:
+        return written
+    return msgspec.json.encode(
+        {name: value for name, value in msgspec.json.decode(written).items() if name not in later}
+    )
+
+
 @pytest.mark.parametrize("message", MESSAGES, ids=name_of)
 def test_every_message_has_golden_bytes(message: type[Any]) -> None:
     files = golden_files(name_of(message))
@@ -62,7 +80,8 @@ def test_every_message_has_golden_bytes(message: type[Any]) -> None:
 def test_golden_bytes_are_read_and_written_as_ever(message: type[Any]) -> None:
     for path in golden_files(name_of(message)):
         data = path.read_bytes().rstrip(b"\n")
-        assert msgspec.json.encode(msgspec.json.decode(data, type=message)) == data, path.name
+        written = msgspec.json.encode(msgspec.json.decode(data, type=message))
+        assert without_later_fields(written, message, data) == data, path.name
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=name_of)

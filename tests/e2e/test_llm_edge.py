@@ -104,7 +104,7 @@ async def test_the_first_and_only_reply_is_the_answer_and_the_journal_shows_it_o
     answer = inbox.bodies[0]
     assert answer["finish_reason"] == "stop"
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + answer["usage"]["completion_tokens"]
-    assert {"run_id", "node_id", "corr_id", "model_id", "model_used", "output", "tool_calls"} <= set(answer)
+    assert {"run_id", "node_id", "corr_id", "attempt", "model_id", "model_used", "output", "tool_calls"} <= set(answer)
     again = await publish_with_inbox(client, "llm.req.mock", body)
     await eventually(lambda: again.messages)
     assert again.messages[0].data == inbox.messages[0].data == journal.messages[0].data
@@ -266,7 +266,7 @@ async def test_the_same_call_under_another_name_gets_the_same_answer(start, clie
     first = await publish_with_inbox(client, "llm.req.mock:delay=300ms", slow)
     while_it_runs = await publish_with_inbox(client, "llm.req.mock:delay=300ms", {**slow, "run_id": "r2"})
     await eventually(lambda: first.messages and while_it_runs.messages, timeout_s=10)
-    later = await ask(client, "llm.req.mock:delay=300ms", {**slow, "node_id": "n9"})
+    later = await ask(client, "llm.req.mock:delay=300ms", {**slow, "node_id": "n9", "attempt": 2})
     assert later == first.bodies[0] == while_it_runs.bodies[0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
@@ -90,6 +91,43 @@ async def test_a_worker_that_was_killed_is_told_alike_by_those_that_knew_it_and_
         return len(found) == 4 and sum(status == "dead" for _, status in found) == 2
 
     assert await eventually(two_are_dead, timeout_s=20)
+
+
+@pytest.mark.timeout(120)
+async def test_all_workers_call_a_killed_one_dead_at_the_same_moment(start, client):
+    """Also the one that called the roll, and had its answer, just before it was killed."""
+    beats = {"HTDAG_LLM_WORKER__HEARTBEAT_S": "3"}
+    others = [await start(**beats) for _ in range(2)]
+    known = {worker["worker_id"] for worker in await listed(client)}
+    beating: asyncio.Queue[str] = asyncio.Queue()
+
+    async def heard(message: Msg) -> None:
+        beating.put_nowait(json.loads(message.data)["worker_id"])
+
+    victim = await start(**beats)
+    await client.subscribe("llm.health", cb=heard)
+    while (name := await asyncio.wait_for(beating.get(), 10)) in known:
+        pass
+    now_s = asyncio.get_running_loop().time
+    beat_s = now_s()
+    told: list[str] = []
+
+    async def ask_whoever() -> None:
+        views = {worker["worker_id"]: worker["status"] for worker in await listed(client)}
+        told.append(views[name])
+
+    await eventually(lambda: now_s() > beat_s + 2.3)
+    await ask_whoever()
+    victim.kill()
+    asking = []
+    while now_s() < beat_s + 13:
+        asking.append(asyncio.create_task(ask_whoever()))
+        await asyncio.wait(asking[-1:], timeout=0.1)
+    await asyncio.gather(*asking)
+    assert set(told[-10:]) == {"dead"}
+    # Two answers that cross on their way may change places; nothing else.
+    assert told.count("up") - 2 <= told.index("dead")
+    assert not any(other.dead for other in others)
 
 
 async def test_waiting_calls_are_seen_and_a_draining_worker_ends_its_call(start, client):

@@ -84,6 +84,33 @@ async def test_an_epic_spends_its_budget_and_not_a_cent_more_and_goes_on_when_it
     await agree(bus, 100_000, 10)  # nothing was repeated
 
 
+async def test_a_recorded_answer_costs_no_budget_and_needs_none(bus):
+    """What is left is less than one call may use: it is enough for answers that were paid, and for nothing else."""
+    params = {"max_tokens": 30, "cache": True}
+
+    def asking_for(prompt: str, after: str = "") -> dict[str, Any]:
+        node = {"type": "llm", "model": "mock:tokens=30,price=0.01/call", "prompt": prompt, "bare": True}
+        return {"max_attempts": 1, "depends_on": [after] if after else [], "node": {**node, "params": params}}
+
+    tasks = [
+        {"id": "paid", **asking_for("Name a colour")},
+        {"id": "recorded", **asking_for("Name a colour", "paid")},
+        {"id": "again", **asking_for("Name a colour", "recorded")},
+        {"id": "new", **asking_for("Name a shape", "again")},
+    ]
+    await call(bus, "planner.epic.create", title="Tight", epic_id="tight", budget_usd_micros=15_000, budget_tokens=60)
+    await call(bus, "planner.task.enqueue", epic_id="tight", tasks=tasks)
+    assert await ended(bus, "epic-tight") == {"completed": 3, "epic_budget_exceeded": 1}
+    run = await call(bus, "executor.run.get", run_id="epic-tight")
+    used = {task["id"]: (task.get("tokens", 0), task.get("cost_usd_micros", 0)) for task in run["tasks"]}
+    assert used == {"paid": (run["tokens"], 10_000), "recorded": (0, 0), "again": (0, 0), "new": (0, 0)}
+    ledger = await call(bus, "llm-worker.llm.ledger", epic_id="tight")
+    assert [row["task_id"] for row in ledger["rows"] if row["status"] == "paid"] == ["paid"]
+    assert (ledger["tokens"], ledger["cost_usd_micros"], ledger["reserved"]) == (run["tokens"], 10_000, 0)
+    result = await call(bus, "executor.run.result", run_id="epic-tight")
+    assert result["results"]["paid"] == result["results"]["recorded"] == result["results"]["again"]
+
+
 async def agree(bus: Bus, micros: int, calls: int) -> None:
     """Ledger, run, tasks, epic and limits say the same."""
     ledger = await call(bus, "llm-worker.llm.ledger", epic_id="ep-1")

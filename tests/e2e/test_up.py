@@ -93,6 +93,7 @@ async def test_what_is_killed_comes_back_and_all_killed_can_be_started_again(ins
     assert instance("ps").code == 3
     instance.up("--only", "planner,executor")
     assert instance("runs", "result", "r1", "--json").document["results"] == {"a": 1}
+    assert "mutations_proposed []  mutations_applied []" in instance("runs", "result", "r1").out
 
 
 async def test_when_the_supervisor_alone_is_killed_up_ends_the_orphans_first(instance):

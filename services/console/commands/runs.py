@@ -298,7 +298,7 @@ async def _summary(common: Common, summary: Any) -> None:
 def _outcome_text(outcome: dict[str, Any]) -> str:
     head = (
         f"run {outcome['run_id']}  {outcome['status']}  completed {outcome['completed']}  failed {outcome['failed']}  "
-        f"mutations_applied {outcome['mutations_applied']}"
+        f"mutations_proposed {outcome.get('mutations_proposed', [])}  mutations_applied {outcome['mutations_applied']}"
     )
     error = [error_text(outcome["error"])] if outcome.get("error") else []
     bodies = [f"\n== {task}\n{_result_text(value)}" for task, value in outcome["results"].items()]

@@ -202,6 +202,7 @@ def _requested(
         corr_id=corr_id(run.run_id, task_id, attempt, step),
         model_id=model,
         params=params,
+        attempt=attempt,
     )
     return LlmRequested(task_id, attempt, step, request, now_ms + params.timeout_ms + LLM_TIMEOUT_GRACE_MS)
 

@@ -16,11 +16,9 @@ from services.runtime import held_secrets
 
 
 class ProviderTable:
-    """One adapter per kind. `environ` is what a command line provider may pass on; `foreign` needs the broker."""
+    """One adapter per kind. `environ` is what a command line provider may pass on."""
 
-    def __init__(
-        self, config: Config, models: ModelTable, environ: Mapping[str, str], foreign: Provider | None = None
-    ) -> None:
+    def __init__(self, config: Config, models: ModelTable, environ: Mapping[str, str]) -> None:
         def key_of(resolved: Resolved) -> str:
             return models.key_of(resolved.config)
 
@@ -34,9 +32,11 @@ class ProviderTable:
             "cli": DescribedTools(CliProvider(key_of, environ)),
             "mock": MockProvider(),
         }
-        if foreign is not None:
-            self._by_kind["nats"] = foreign
         self._slots: dict[str, asyncio.Semaphore] = {}
+
+    def put(self, kind: str, adapter: Provider) -> None:
+        """Calls of this kind go to `adapter` from now on; `nats` has none until one with a connection is put."""
+        self._by_kind[kind] = adapter
 
     def of(self, resolved: Resolved) -> Provider:
         """The adapter of a model."""

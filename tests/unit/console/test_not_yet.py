@@ -12,7 +12,7 @@ def test_each_option_without_effect_is_named():
     wishes = {"evolve": True, "use_rag": True, "integrate_sparc": False, "parallel": 4}
     said = notes(wishes)
     assert said == [
-        "evolution is not part of this version; mutations_applied stays empty",
+        "evolution is not part of this version; mutations_proposed and mutations_applied stay empty",
         "use_rag has no effect in this version",
     ]
     assert notes({field.name: True for field in msgspec.structs.fields(RunOptions) if "use" in field.name})

@@ -228,7 +228,7 @@ def test_when_a_model_fails_no_more_tools_are_asked_for_and_none_is_waited_for()
 def test_a_second_attempt_begins_its_conversation_and_its_numbers_anew():
     spec = working().after(wants("r1.a.1.llm-1", "fs"), gave("a", 1), no_answer("r1.a.1.llm-1.2", "provider_error"))
     spec.later(60_000).after(TakeTime())
-    assert asked(spec)[-1].request.corr_id == "r1.a.2.llm-1"
+    assert (asked(spec)[-1].request.corr_id, asked(spec)[-1].request.attempt) == ("r1.a.2.llm-1", 2)
     assert [message["role"] for message in messages(spec)] == ["system", "user"]
     spec.after(wants("r1.a.2.llm-1", "fs"))
     assert (called(spec)[-1].attempt, called(spec)[-1].call) == (2, 1)

@@ -1,5 +1,6 @@
 """What queries show of a run."""
 
+import msgspec
 import pytest
 
 from contracts.errors import Rejected
@@ -38,7 +39,8 @@ def test_the_result_of_a_run_holds_what_completed():
     spec = run().after(start(noop("a"), noop("b"), noop("c", "b")), done("a", value={"n": 1}), broke("b", "lua_error"))
     result = views.result_of_run(spec.state)
     assert (result.status, result.completed, result.failed) == ("failed", 1, 1)
-    assert (result.results, result.mutations_applied) == ({"a": {"n": 1}}, [])
+    assert (result.results, result.mutations_proposed, result.mutations_applied) == ({"a": {"n": 1}}, [], [])
+    assert {"mutations_proposed", "mutations_applied"} <= msgspec.to_builtins(result).keys()
     assert result.error["task_id"] == "b"
 
 

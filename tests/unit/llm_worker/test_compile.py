@@ -42,6 +42,19 @@ def test_what_is_journaled_reads_back_as_the_same_request():
     assert msgspec.json.decode(encode_logged(request), type=LlmRequest) == request
 
 
+def test_the_attempt_is_optional_in_and_always_stored():
+    for body, attempt in (({"input": {"messages": MESSAGES}}, 1), ({"input": {"messages": MESSAGES}, "attempt": 3}, 3)):
+        request = compiled(body)
+        assert (request.attempt, json.loads(encode_logged(request))["attempt"]) == (attempt, attempt)
+        assert msgspec.json.decode(encode_logged(request), type=LlmRequest) == request
+
+
+def test_a_refusal_says_the_attempt_as_far_as_it_makes_sense():
+    for told, attempt in ((3, 3), (0, 1), ("second", 1), (True, 1), (None, 1), (10**40, 1)):
+        body = json.dumps({"attempt": told, "corr_id": "c"}).encode()
+        assert refusal(body, Rejected("bad_json"), model_id="m").attempt == attempt
+
+
 def test_unknown_fields_are_accepted():
     assert compiled({"input": {"messages": MESSAGES, "y": 1}, "x": 1, "params": {"z": 2}}).corr_id == "new-1"
 
@@ -62,6 +75,12 @@ def test_unknown_fields_are_accepted():
         ({"input": {"messages": MESSAGES}, "params": {"top_p": -0.1}}, "params.top_p"),
         ({"input": {"messages": MESSAGES}, "params": {"stream": "yes"}}, "params.stream"),
         ({"input": {"messages": MESSAGES * 1001}}, "input.messages"),
+        ({"input": {"messages": MESSAGES}, "attempt": 0}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": 1_000_001}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": "second"}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": True}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": 1.5}, "attempt"),
+        ({"input": {"messages": MESSAGES}, "attempt": 10**40}, "attempt"),
     ],
 )
 def test_an_invalid_field_is_named(body, field):

@@ -31,7 +31,7 @@ async def edge(bus: Bus) -> Edge:
         config=Config(),
         ids=CountingIds(),
         log=log,
-        reused=crew.worker._cashier.reused,
+        reused=crew.cashier.reused,
     )
     await edge.start()
     return edge
@@ -124,3 +124,16 @@ async def test_the_deadline_of_an_asker_goes_with_the_request(bus, edge, deadlin
         await eventually(answered)
         answer = await bus.last("HTDAG_LLM_RESP", "htdag.v1.llm.resp.adhoc-late.call")
         assert msgspec.json.decode(answer.data)["error"]["code"] == "timeout"
+
+
+async def test_a_refusal_at_the_edge_says_the_attempt_and_a_call_by_the_old_path_has_one(bus, edge):
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    edge.take(Message("llm.req.mock", b'{"attempt": 2, "input": {"messages": []}}', {}, inbox))
+    edge.take(Message("llm.req.mock", b'{"attempt": 0, "input": {"messages": [{"role": "user"}]}}', {}, inbox))
+    edge.take(Message("ai.llm.request", b'{"model": "mock", "messages": [], "attempt": 3}', {}, inbox))
+    old = msgspec.json.encode({**INPUT, "model": "mock", "attempt": 4})
+    edge.take_legacy(Message("ai.llm.request", old, {}, inbox))
+    await eventually(lambda: len(heard) == 4)
+    assert [msgspec.json.decode(message.data)["attempt"] for message in heard] == [2, 1, 3, 4]

@@ -14,6 +14,7 @@ from contracts.errors import Rejected
 from contracts.ledger import LlmPaid, LlmReserved
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.ledger.opening import CODEC
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.anthropic import AnthropicProvider
 from services.llm_worker.providers.bounds import BYTES_AROUND, BYTES_PER_TOKEN, of_output
@@ -56,7 +57,7 @@ class Stranger:
 
 async def crew_with(bus: Bus, stranger: Stranger) -> Crew:
     crew = Crew(bus, Config(limits=LIMITED, models={"m": MODEL}))
-    crew.providers._by_kind["openai"] = stranger
+    crew.providers.put("openai", stranger)
     await crew.breakers.start()
     await crew.worker.start()
     return crew
@@ -73,7 +74,7 @@ async def facts(crew: Crew) -> tuple[LlmReserved, LlmPaid]:
     async def both() -> list[Any] | None:
         found: list[Any] = []
         async for record in crew.bus.history("HTDAG_EVT_LLM_WORKER", "htdag.v1.evt.llm-worker.ledger.all", 0):
-            found += crew.book._codec.decode(record.data).events
+            found += CODEC.decode(record.data).events
         return found if len(found) == 2 else None
 
     # The ledger's state is ahead of its log until the commit is acknowledged.

@@ -37,6 +37,40 @@ async def test_a_broken_request_of_the_same_id_does_not_drive_out_the_call_under
     assert (await answered(crew, "c"))["output"] == "done"
 
 
+async def test_whatever_becomes_of_a_call_its_attempt_stands_in_the_answer(crew, bus):
+    crew.gate.open.set()
+    crew.gate.failing["mock:fail"] = "provider_rejected"
+    await crew.ask("good", attempt=2)
+    await crew.ask("fails", model="mock:fail", attempt=3)
+    await crew.ask("refused", attempt=4, input={"messages": []})
+    await crew.ask("unnamed")
+    attempts = {corr_id: (await answered(crew, corr_id))["attempt"] for corr_id in ("good", "fails", "refused")}
+    assert attempts == {"good": 2, "fails": 3, "refused": 4}
+    assert (await answered(crew, "unnamed"))["attempt"] == 1
+
+
+async def test_the_same_corr_id_is_the_same_call_whatever_attempt_says(crew, bus):
+    heard: list[Message] = []
+    inbox = bus.inbox()
+    await bus.subscribe(inbox, heard.append)
+    crew.gate.open.set()
+    await crew.ask("c", headers={"Htdag-Reply-To": inbox})
+    await eventually(lambda: heard)
+    await crew.ask("c", headers={"Htdag-Reply-To": inbox}, attempt=2)
+    await eventually(lambda: len(heard) == 2)
+    assert heard[1].data == heard[0].data
+    assert (crew.gate.calls, (await answered(crew, "c"))["attempt"]) == (["c"], 1)
+
+
+async def test_a_recorded_answer_has_the_attempt_of_whoever_asked(crew, bus):
+    crew.gate.open.set()
+    await crew.ask("first", params={"cache": True})
+    await answered(crew, "first")
+    await crew.ask("later", params={"cache": True}, attempt=5)
+    later = await answered(crew, "later")
+    assert (later["cached_from"], later["attempt"]) == ("first", 5)
+
+
 HOSTILE = ["a b", "htdag.v1.cmd.executor.run.r.cancel", "llm.req.mock", "$JS.API.STREAM.DELETE.X", "a.>", "x" * 5000]
 
 
