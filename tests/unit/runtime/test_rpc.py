@@ -252,7 +252,8 @@ async def test_draining_answers_what_was_taken_and_takes_no_more(client, serve):
     assert [answer["value"] for answer in await asyncio.gather(*taken)] == ["answered"] * 50
 
 
-async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve):
+@pytest.mark.parametrize("elsewhere", ["htdag.v1.evt.executor.run.r1", "_INBOXES.x", "_INBOX"])
+async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve, elsewhere):
     """Whoever may only ask would have us say it where we alone may write, for instance in our own log."""
     served = await serve(echo)
     heard: list[str] = []
@@ -260,16 +261,16 @@ async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve)
     async def hear(message: Any) -> None:
         heard.append(message.subject)
 
-    await client.subscribe("htdag.v1.evt.executor.run.r1", cb=hear)
+    await client.subscribe(elsewhere, cb=hear)
     await client.subscribe("_INBOX_agent.a", cb=hear)
     for asked in ("$SRV.PING", "$SRV.INFO.executor", "$SRV.STATS"):
-        await client.publish(asked, b"", reply="htdag.v1.evt.executor.run.r1")
+        await client.publish(asked, b"", reply=elsewhere)
         assert (await client.request(asked, timeout=5)).data
-    for there in ("htdag.v1.evt.executor.run.r1", "_INBOX_agent.a"):
+    for there in (elsewhere, "_INBOX_agent.a"):
         await client.publish(GET, b'{"run_id":"r1"}', reply=there)
     await eventually(lambda: heard == ["_INBOX_agent.a"])
     told = [fields for event, fields in served._log if event == "reply_not_inbox"]
-    assert told == [{"verb": "run.get", "reply": "htdag.v1.evt.executor.run.r1"}]
+    assert told == [{"verb": "run.get", "reply": elsewhere}]
 
 
 async def test_no_request_is_lost_when_one_of_two_replicas_drains(client, serve):
