@@ -123,7 +123,7 @@ async def test_a_failure_and_an_acceptance_survive_a_kill_between_judgement_and_
     process = await hall.start(fault="actor.after_commit:1")
     await hall.ask("login.converse", session="s", text="Aka")
     hall.bus.publish("htdag.v1.identity.login.converse", b'{"session":"s","text":"%s"}' % hall.code().encode())
-    await asyncio.to_thread(process._process.wait, 10)
+    await process.ended()
     await hall.start()
     assert (await hall.login("Aka", hall.code()))["code"] == "code_reused"
     status = await hall.ask("user.status", name="aka")

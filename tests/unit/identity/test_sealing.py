@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from contracts.errors import Rejected
-from services.identity import sealing
-from services.identity.sealing import DROPPED_MAX, KeyFile, Sealer, write_private
+from services.identity import key_file
+from services.identity.key_file import DROPPED_MAX, KeyFile
+from services.identity.own_files import write_private
+from services.identity.sealing import Sealer
 from services.runtime.signatures import signature_ok
 
 
@@ -125,7 +127,7 @@ def test_of_many_who_rotate_at_once_each_adds_a_key(file):
 
 
 def test_whoever_waits_too_long_for_others_to_change_the_file_is_told(file, monkeypatch):
-    monkeypatch.setattr(sealing, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(key_file, "LOCK_WAIT_S", 0.0)
     with file.changing(), pytest.raises(Rejected, match="is being changed"), KeyFile(file.path).changing():
         pytest.fail("two at once")
 
