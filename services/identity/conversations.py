@@ -52,9 +52,10 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def asker_of(caller: Caller) -> str:
-    """The connection that a request came over, as a digest: its client takes all its answers in one inbox.
+    """The connection that a request came over, as far as its reply subject tells; a digest.
 
-    The inbox of a client has a name that nobody else can guess; only the last token is that of the request.
+    A client takes all its answers in one inbox, of which only the last token is that of the request. Its name cannot
+    be guessed, but whoever overheard it can give it as theirs: by itself this proves nothing (`Talk.is_alone_with`).
     """
     return sha256(caller.reply.rpartition(".")[0].encode()).hexdigest()
 

@@ -133,7 +133,7 @@ class ActorHost(Generic[C, S, E]):
                 newest = await self._store.last(actor.subject)
                 if actor.loaded and not actor.turning and actor.seq == (newest.seq if newest else 0):
                     return actor.state, actor.seq
-        elif self._news is not None and await self._news.is_none(self._subject(actor_id)):
+        elif self._news is not None and await self._news.never_written(self._subject(actor_id)):
             return self._decider.initial(actor_id), 0
         return (await self._fold(actor_id))[:2]
 

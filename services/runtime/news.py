@@ -26,8 +26,8 @@ class News(Generic[S, E]):
     def __init__(self, store: EventStore, folding: Folding[S, E]) -> None:
         self._store, self._folding = store, folding
 
-    async def is_none(self, subject: str) -> bool:
-        """Whether there is nothing about an aggregate: as short a look as at one that is known."""
+    async def never_written(self, subject: str) -> bool:
+        """Whether the log has nothing of an aggregate: as short a look as at one in memory, so that time tells nothing."""
         return await self._store.last(subject) is None
 
     async def take_in(self, actor: Actor[Any, S, E]) -> bool:

@@ -87,7 +87,7 @@ class Owners:
 
     def _hear(self, message: Message) -> None:
         if not is_inbox(message.reply):
-            return
+            return  # no gateway asks so, and whoever does must not have us speak elsewhere
         task = asyncio.get_running_loop().create_task(self._answer(message), name="call-owner")
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
