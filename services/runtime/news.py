@@ -27,7 +27,10 @@ class News(Generic[S, E]):
         self._store, self._folding = store, folding
 
     async def never_written(self, subject: str) -> bool:
-        """Whether the log has nothing of an aggregate: as short a look as at one in memory, so that time tells nothing."""
+        """Whether the log has nothing of an aggregate.
+
+        As short a look as at one in memory, so that the time that an answer takes does not tell which it was.
+        """
         return await self._store.last(subject) is None
 
     async def take_in(self, actor: Actor[Any, S, E]) -> bool:
