@@ -14,11 +14,22 @@ FOREIGN: Final = "foreign-worker"
 """A worker in any language that serves models for llm-worker."""
 AGENT_PREFIX: Final = "agent-"
 INBOX: Final = "_INBOX"
+_INBOX_OF: Final = f"{INBOX}_"
 
 
 def inbox(user: str) -> str:
     """The prefix of a user's reply subjects: nobody but that user hears them."""
-    return INBOX if user == OPERATOR else f"{INBOX}_{user}"
+    return INBOX if user == OPERATOR else f"{_INBOX_OF}{user}"
+
+
+def is_inbox(subject: str) -> bool:
+    """Whether a message there can only reach somebody's inbox: by its first token, as the broker's lists have it.
+
+    Whoever answers asks this of every reply subject: a stranger chose it, and elsewhere the answer would be said in
+    the name of the service that gives it, where that service alone may write.
+    """
+    prefix, _, rest = subject.partition(".")
+    return bool(rest) and (prefix == INBOX or (prefix.startswith(_INBOX_OF) and prefix != _INBOX_OF))
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):

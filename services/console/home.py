@@ -12,7 +12,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from services.console.processes import Process, alive
-from services.runtime.private_files import replace_private
+from services.runtime.private_files import private_umask, replace_private
 
 Mode = Literal["foreground", "background"]
 
@@ -129,21 +129,23 @@ class Home:
     def lock(self, *, of_running: bool = False) -> Iterator[None]:
         """Be the only `up` of this home; raises Rejected("already_running").
 
-        `of_running`: the instance itself may run, and is worked on.
+        `of_running`: the instance itself may run, and is worked on. Whatever is made in the block, also by programs
+        that are started in it, is for this user alone: supervisord makes its log before it has a umask of its own.
         """
-        self.prepare()
-        descriptor = os.open(self.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with private_umask():
+            self.prepare()
+            descriptor = os.open(self.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Rejected("already_running", home=str(self.root)) from error
-            record = None if of_running else self.record()
-            if record is not None and record.running and record.supervisor.pid != os.getpid():
-                raise Rejected("already_running", home=str(self.root), pid=record.supervisor.pid)
-            yield
-        finally:
-            os.close(descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise Rejected("already_running", home=str(self.root)) from error
+                record = None if of_running else self.record()
+                if record is not None and record.running and record.supervisor.pid != os.getpid():
+                    raise Rejected("already_running", home=str(self.root), pid=record.supervisor.pid)
+                yield
+            finally:
+                os.close(descriptor)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.identity import BEGAN_FILE, BEGIN_ANEW_FILE
-from services.identity.sealing import write_private
+from services.identity.own_files import write_private
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Two turns: "Who are you?" -> a name -> always "Enter your code." -> one text for every failure, a code beside it."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from contracts.errors import CATALOGUE, Rejected
@@ -75,8 +76,8 @@ def told(session: str, verdict: Verdict) -> Said:
     )
 
 
-def refused(session: str, error: Rejected, gates: list[GateRef] | None = None) -> Said:
+def refused(session: str, error: Rejected, gates: Sequence[GateRef] = ()) -> Said:
     """The answer when a gate, not a proof, is what stands in the way; `say` may then help."""
-    shown = [{"approval_id": gate.approval_id, "digest": gate.digest} for gate in gates or []]
+    shown = [{"approval_id": gate.approval_id, "digest": gate.digest} for gate in gates]
     say = REFUSAL if CATALOGUE[error.code].error_class == "identity" else error.message
     return Said(session=session, state="refused", say=say, code=error.code, gates=shown)

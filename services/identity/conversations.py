@@ -5,7 +5,7 @@ Sessions have names that others may know: of two who speak in one at the same mo
 session remembers whether more than one set of gates was spoken of in it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
@@ -28,7 +28,6 @@ from services.runtime.rpc import Caller
 SESSION_CHARS_MAX: Final = 128
 TURN_MS: Final = 600_000
 """So long a name waits for its code; then the next text is a name again."""
-
 
 Spoken = Literal["login", "approval", "deny"]
 """What a conversation is for."""
@@ -53,15 +52,16 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def asker_of(caller: Caller) -> str:
-    """The connection that a request came over, as a digest: its client takes all its answers in one inbox.
+    """The connection that a request came over, as far as its reply subject tells; a digest.
 
-    The inbox of a client has a name that nobody else can guess; only the last token is that of the request.
+    A client takes all its answers in one inbox, of which only the last token is that of the request. Its name cannot
+    be guessed, but whoever overheard it can give it as theirs: by itself this proves nothing (`Talk.is_alone_with`).
     """
     return sha256(caller.reply.rpartition(".")[0].encode()).hexdigest()
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A session as it is stored. `gates` is which ones were spoken of first, `mixed` whether others were, too."""
+    """A session as it is stored; see Talk."""
 
     turn: Turn | None = None
     gates: str = ""
@@ -69,14 +69,32 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Talk(NamedTuple):
-    """A session as it was found: the turn that waits for its code, if one does, and what is remembered of gates."""
+    """A session as it was found. `turn` is the one that waits for its code, if one does.
+
+    `gates` are those that were spoken of first, as one digest, "" when none were; `mixed` says that others were, too.
+    """
 
     purpose: Spoken
     session: str
-    turn: Turn | None
-    gates: str
-    mixed: bool
-    seq: int
+    seq: int = 0
+    turn: Turn | None = None
+    gates: str = ""
+    mixed: bool = False
+
+    def is_alone_with(self, caller: Caller) -> bool:
+        """Whether nobody else can have begun another conversation in it since the name was said.
+
+        That is: it came over the same connection, as far as a reply subject tells, and the session never spoke of
+        other gates. Anybody who knows its name may speak in it.
+        """
+        return not self.mixed and self.turn is not None and self.turn.asker == asker_of(caller)
+
+    def speaking_of(self, gates: Iterable[GateRef]) -> "Talk":
+        """The same session once these gates were spoken of in it; none change nothing."""
+        these = _digest({gate.approval_id for gate in gates})
+        if not these:
+            return self
+        return self._replace(gates=self.gates or these, mixed=self.mixed or self.gates not in ("", these))
 
 
 _DECODE: Final = msgspec.json.Decoder(_Kept).decode
@@ -100,33 +118,33 @@ class Conversations:
 
     async def recall(self, purpose: Spoken, session: str) -> Talk:
         """What is known of a session."""
-        subject = _subject(purpose, session)
-        found = await self._store.last(subject)
+        found = await self._store.last(_subject(purpose, session))
         if found is None:
-            return Talk(purpose, session, None, "", False, 0)
-        kept = _DECODE(found.data)
+            return Talk(purpose, session)
+        try:
+            kept = _DECODE(found.data)
+        except msgspec.MsgspecError:
+            # An older version wrote it: whoever speaks begins with a name, and of which gates it spoke nobody knows.
+            kept = _Kept(mixed=True)
         late = self._clock.now_ms() - _ms(found.headers[STORED_AT]) > TURN_MS
-        return Talk(purpose, session, None if late else kept.turn, kept.gates, kept.mixed, found.seq)
+        return Talk(purpose, session, found.seq, None if late else kept.turn, kept.gates, kept.mixed)
 
     async def begin(self, talk: Talk, turn: Turn) -> None:
         """Keep the first turn. Raises conflict when somebody else spoke in this session at this moment."""
-        gates = _those(gate.approval_id for gate in turn.gates)
-        mixed = talk.mixed or talk.gates not in ("", gates)
         try:
-            await self._put(talk, _Kept(turn, talk.gates or gates, mixed))
+            await self._put(talk.speaking_of(turn.gates)._replace(turn=turn))
         except Conflict as error:
             raise Rejected("conflict", "somebody else speaks in this session") from error
 
     async def end(self, talk: Talk, said: Iterable[GateRef] = ()) -> None:
         """The conversation is over; the next text in this session is a name again. `said` are gates said at its end."""
-        gates = _those(gate.approval_id for gate in said)
         try:
-            await self._put(talk, _Kept(None, talk.gates, talk.mixed or gates not in ("", talk.gates)))
+            await self._put(talk.speaking_of(said)._replace(turn=None))
         except Conflict:
             return  # somebody speaks in it already, and what is remembered of it was taken over
 
-    async def _put(self, talk: Talk, kept: _Kept) -> None:
-        subject = _subject(talk.purpose, talk.session)
+    async def _put(self, talk: Talk) -> None:
+        subject, kept = _subject(talk.purpose, talk.session), _Kept(talk.turn, talk.gates, talk.mixed)
         await self._store.append(subject, (_ENCODE(kept),), expect=talk.seq, msg_id=self._ids.new(), headers={})
 
 
@@ -134,10 +152,9 @@ def _ms(stored_at: str) -> float:
     return datetime.fromisoformat(stored_at).timestamp() * 1000
 
 
-def _those(gates: Iterable[str]) -> str:
+def _digest(names: Collection[str]) -> str:
     """A set of gates in few bytes; "" for none."""
-    names = sorted(set(gates))
-    return sha256("\n".join(names).encode()).hexdigest() if names else ""
+    return sha256("\n".join(sorted(names)).encode()).hexdigest() if names else ""
 
 
 def _subject(purpose: str, session: str) -> str:

@@ -7,7 +7,7 @@ log in the same commit as the code's acceptance, so a crash in between loses not
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,7 @@ from contracts.approval import (
 from contracts.errors import Rejected
 from contracts.identity import ASK_CODE, ASK_NAME, GateRef, Said
 from contracts.subjects import check_id
-from services.identity.accounts import Accounts, Verdict
+from services.identity.accounts import Accounts
 from services.identity.approval.decider import ApprovalCommand, NoteRefusal, check_answerable
 from services.identity.approval.state import Approval
 from services.identity.conversation import checked_text, is_agent, refused, told
@@ -37,6 +37,17 @@ from services.runtime.rpc import Caller
 
 ApprovalHost = ActorHost[ApprovalCommand, Approval, ApprovalEvent]
 Answer = Literal["approval", "deny"]
+REASON_CHARS_MAX: Final = 1_000
+
+
+class _Heard(NamedTuple):
+    """One turn as somebody said it. `gates` are those that were named in it: with a code none need be."""
+
+    purpose: Answer
+    text: str
+    gates: list[GateRef]
+    reason: str
+    caller: Caller
 
 
 class Gates:
@@ -51,28 +62,32 @@ class Gates:
     async def converse(self, request: ApprovalConverse, caller: Caller) -> Said:
         """One turn of releasing gates."""
         named = [GateRef(request.approval_id, request.digest)] if request.approval_id is not None else []
-        return await self._turn("approval", request.session, request.text, [*named, *request.gates], "", caller)
+        heard = _Heard("approval", request.text, [*named, *request.gates], "", caller)
+        return await self._turn(request.session, heard)
 
     async def deny(self, request: ApprovalDeny, caller: Caller) -> Said:
         """One turn of denying gates."""
         named = [GateRef(request.approval_id)] if request.approval_id is not None else []
-        gates = [*named, *request.gates]
-        return await self._turn("deny", request.session, request.text, gates, request.reason, caller)
+        reason = request.reason[:REASON_CHARS_MAX]
+        return await self._turn(request.session, _Heard("deny", request.text, [*named, *request.gates], reason, caller))
 
-    async def _turn(
-        self, purpose: Answer, session: str, text: str, gates: list[GateRef], reason: str, caller: Caller
-    ) -> Said:
-        session, text = self._conversations.session(session), checked_text(text)
-        talk = await self._conversations.recall(purpose, session)
-        if talk.turn is not None:
-            await self._conversations.end(talk, gates)
-            return await self._answer(purpose, talk, talk.turn, text, gates, reason, caller)
-        shown = _checked(gates)
+    async def _turn(self, asked: str, heard: _Heard) -> Said:
+        session = self._conversations.session(asked)
+        checked_text(heard.text)
+        talk = await self._conversations.recall(heard.purpose, session)
+        if talk.turn is None:
+            return await self._take_name(talk, heard)
+        await self._conversations.end(talk, heard.gates)
+        return await self._take_code(talk, talk.turn, heard)
+
+    async def _take_name(self, talk: Talk, heard: _Heard) -> Said:
+        """The first turn: which gates it is about, and who is going to prove being whom."""
+        session, text, shown = talk.session, heard.text, _checked(heard.gates)
         try:
             requests = await self._open(shown)
         except Rejected as error:
             if not text.strip():
-                return refused(session, error, gates)
+                return refused(session, error, heard.gates)
             # The name's turn always ends in "Enter your code."; the answer to the code says what is wrong.
             requests, barred = [], error.code
         else:
@@ -81,56 +96,48 @@ class Gates:
         if not text.strip():
             return Said(session=session, state="await_name", say=ASK_NAME, gates=_shown(requests, "open"))
         claim = await self._accounts.claim(text)
-        begun = Turn(claim.actor_id, claim.shadow, shown, barred, asker_of(caller))
+        begun = Turn(claim.actor_id, claim.shadow, shown, barred, asker_of(heard.caller))
         await self._conversations.begin(talk, begun)
         return Said(session=session, state="await_code", say=ASK_CODE, gates=_shown(requests, "open"))
 
-    async def _answer(
-        self, purpose: Answer, talk: Talk, turn: Turn, text: str, said: Sequence[GateRef], reason: str, caller: Caller
-    ) -> Said:
-        session = talk.session
+    async def _take_code(self, talk: Talk, turn: Turn, heard: _Heard) -> Said:
+        """The second turn: whether a code may be given here at all, then the code, then what it was given for."""
+        session, caller = talk.session, heard.caller
         try:
             if is_agent(caller) or await self._accounts.kind_of(turn.claim) == "agent":
                 await self._note(turn, "agent_cannot_approve", caller)
                 raise Rejected("agent_cannot_approve")
-            _check_same(turn, said, alone=not talk.mixed and turn.asker == asker_of(caller))
+            _check_same(turn, heard.gates, alone=talk.is_alone_with(caller))
             requests = await self._open(turn.gates)
             if turn.barred:
                 await self._note(turn, turn.barred, caller)
                 raise Rejected(turn.barred)
         except Rejected as error:
             return refused(session, error, turn.gates)
-        verdict = await self._accounts.judge(turn.claim, text, purpose, caller, gates=turn.gates, reason=reason[:1_000])
+        verdict = await self._accounts.judge(
+            turn.claim, heard.text, heard.purpose, caller, gates=turn.gates, reason=heard.reason
+        )
         if not verdict.accepted:
             return told(session, verdict)
-        return await self._carry_out(purpose, session, verdict, requests, turn.gates, reason[:1_000])
+        proof = Proof(heard.purpose, verdict.user_id, "human", verdict.step, verdict.at_ms, turn.gates, heard.reason)
+        return await self._carry_out(proof, told(session, verdict), requests)
 
-    async def _carry_out(
-        self, purpose: Answer, session: str, verdict: Verdict, requests: Sequence[ApprovalRequested],
-        gates: list[GateRef], reason: str,
-    ) -> Said:  # fmt: skip
-        proof = Proof(purpose, verdict.user_id, "human", verdict.step, verdict.at_ms, gates, reason)
-        outcomes = await asyncio.gather(*(self._proofs.apply(proof, gate) for gate in gates))
-        shown = _shown(requests, "granted" if purpose == "approval" else "denied")
+    async def _carry_out(self, proof: Proof, said: Said, requests: Sequence[ApprovalRequested]) -> Said:
+        """Answer each gate that was proved for; `said` is the answer to the code, and is completed here."""
+        outcomes = await asyncio.gather(*(self._proofs.apply(proof, gate) for gate in proof.gates))
+        shown = _shown(requests, "granted" if proof.purpose == "approval" else "denied")
         failed = [error for error in outcomes if error is not None]
         for entry, error in zip(shown, outcomes, strict=True):
             if error is not None:
                 entry |= {"status": "refused", "code": error.code}
-        if len(failed) == len(gates):
-            return refused(session, failed[0], gates)
+        if len(failed) == len(proof.gates):
+            return refused(said.session, failed[0], proof.gates)
         done = [one for one, error in zip(requests, outcomes, strict=True) if not error]
         # By the task, not by its title: that is words of whoever made the plan.
         names = ", ".join(one.task_id for one in done)
-        word = "released" if purpose == "approval" else "denied"
-        said = told(session, verdict)
-        return Said(
-            session=session,
-            state="confirmed",
-            say=f"{said.say}. {names} {word}",
-            user=said.user,
-            kind=said.kind,
-            code=failed[0].code if failed else None,
-            gates=shown,
+        word = "released" if proof.purpose == "approval" else "denied"
+        return msgspec.structs.replace(
+            said, say=f"{said.say}. {names} {word}", code=failed[0].code if failed else None, gates=shown
         )
 
     async def _open(self, gates: Sequence[GateRef]) -> list[ApprovalRequested]:
@@ -157,10 +164,9 @@ def _checked(gates: Sequence[GateRef]) -> list[GateRef]:
 
 
 def _check_same(turn: Turn, said: Sequence[GateRef], *, alone: bool) -> None:
-    """What is said with the code must be what was shown with the name.
+    """Raise approval_stale unless what is said with the code is what was shown with the name.
 
-    It may go unsaid only where nobody else can have begun another conversation: over the same connection, as far as a
-    reply subject tells, in a session that never spoke of other gates. Anybody who knows its name may speak in it.
+    It may go unsaid only when whoever was shown it is `alone` in the session.
     """
     if not said and not alone:
         text = "the name was said over another connection, or the session spoke of other gates: say them with the code"

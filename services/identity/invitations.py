@@ -10,7 +10,7 @@ from services.identity.account.decider import CreateUser, InviteUser
 from services.identity.account.state import User
 from services.identity.accounts import Accounts
 from services.identity.names import checked_name, key_of
-from services.identity.sealing import write_private
+from services.identity.own_files import write_private
 from services.runtime.clock import Clock, rfc3339
 from services.runtime.rpc import Caller
 

@@ -26,6 +26,7 @@ from services.identity.handlers.approvals import ApprovalHandlers
 from services.identity.handlers.users import UserHandlers
 from services.identity.invitations import Invitations
 from services.identity.key_check import check_keys
+from services.identity.key_file import KEY_FILE, KeyFile
 from services.identity.local.desk import Desk
 from services.identity.local.server import LocalServer
 from services.identity.local.sessions import Sessions
@@ -35,7 +36,7 @@ from services.identity.names import key_of
 from services.identity.observer import CommitObserver
 from services.identity.passwords import Passwords
 from services.identity.proofs import USER_CODEC, Proofs
-from services.identity.sealing import KEY_FILE, KeyFile, Sealer
+from services.identity.sealing import Sealer
 from services.identity.watch import Follow, Watch
 from services.runtime.actor import ActorHost
 from services.runtime.app import App

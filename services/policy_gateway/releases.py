@@ -23,6 +23,8 @@ PROVEN_MAX: Final = 4_096
 
 
 class _Added(msgspec.Struct, frozen=True):
+    """An event, as far as it adds tasks; which of them is wanted is seen by its id alone, before it is decoded."""
+
     tasks: list[msgspec.Raw] = []
 
 
@@ -47,13 +49,13 @@ class Releases:
         self._proven: OrderedDict[tuple[object, ...], None] = OrderedDict()
 
     async def check(self, call: CallOf, bound: Bound) -> None:
-        """Refuse an attempt that no human released as it stands now.
+        """Refuse an attempt that no human released as it stands now. `bound` is what RunFacts says of the call.
 
         Raises Rejected: approval_required, approval_stale, approval_not_genuine, or what the bus raises while neither
         the log nor identity's key can be read.
         """
-        release = bound.release
-        if release is None or release.attempt != call.attempt:
+        release = bound.release  # of this attempt, or there is none
+        if release is None:
             raise Rejected("approval_required")
         name = (call.run_id, call.task_id, release, bound.added_seq, bound.workspace)
         if name in self._proven:

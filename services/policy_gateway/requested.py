@@ -4,7 +4,7 @@ Whoever may write to the gateway can name any task. What the executor decided st
 call that is not there, or is another one there, is not the task's. Of each only a digest is kept.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from contracts.approval import action_digest
 from contracts.errors import Rejected
@@ -21,11 +21,18 @@ def digest_of(tool: str, args: Any, opts: Any) -> str:
     return action_digest([tool, args, opts])
 
 
+class _Asked(NamedTuple):
+    """One request, as far as a call must be the same."""
+
+    digest: str
+    barred: bool
+
+
 class Requested:
     """The open requests of one run, by task and number. Those of a task belong to its attempt that is under way."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[int, tuple[str, bool]]] = {}
+        self._open: dict[str, dict[int, _Asked]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -41,13 +48,13 @@ class Requested:
             return
         calls = self._open.setdefault(asked.task_id, {})
         if asked.call not in calls:  # the first one counts: it may have been carried out
-            calls[asked.call] = (digest, asked.barred)
+            calls[asked.call] = _Asked(digest, asked.barred)
             self._count += 1
 
     def answered(self, task_id: str, call: int) -> None:
         """Nobody asks for this one any more."""
-        calls = self._open.get(task_id, {})
-        self._count -= calls.pop(call, None) is not None
+        if self._open.get(task_id, {}).pop(call, None) is not None:
+            self._count -= 1
 
     def drop(self, task_id: str) -> None:
         """The attempt of a task is over, or another one begins."""
@@ -62,7 +69,6 @@ class Requested:
         found = self._open.get(call.task_id, {}).get(call.call)
         if found is None:
             return Rejected("call_not_requested", run_id=call.run_id, task_id=call.task_id, requested=call.call)
-        digest, barred = found
-        if (action_digest([tool, asked.args, asked.opts]), asked.barred) != (digest, barred):
+        if found != _Asked(action_digest([tool, asked.args, asked.opts]), asked.barred):
             return Rejected("conflict", OTHER, run_id=call.run_id, task_id=call.task_id, requested=call.call)
         return None

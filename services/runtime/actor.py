@@ -74,7 +74,7 @@ class ActorHost(Generic[C, S, E]):
         self._recent = Recent(self._limits.ended_max, self._limits.ended_weight_max)
         self._time_type = type(decider.time_command(clock.now_ms())) if decider.time_command else None
         self._folding = Folding(decider, codec, store, snapshots)
-        self._news = News(decider, codec, store) if shared else None
+        self._news = News(store, self._folding) if shared else None
         self._writer = CommitWriter(service, codec, store, self._limits.commit_bytes_max)
 
     # -- the three ways in -----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class ActorHost(Generic[C, S, E]):
                 newest = await self._store.last(actor.subject)
                 if actor.loaded and not actor.turning and actor.seq == (newest.seq if newest else 0):
                     return actor.state, actor.seq
-        elif self._news is not None and await self._news.is_none(self._subject(actor_id)):
+        elif self._news is not None and await self._news.never_written(self._subject(actor_id)):
             return self._decider.initial(actor_id), 0
         return (await self._fold(actor_id))[:2]
 

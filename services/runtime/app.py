@@ -28,6 +28,7 @@ from services.runtime.ids import Ids, RandomIds
 from services.runtime.lifecycle import Lifecycle, Phase
 from services.runtime.metrics import Metrics
 from services.runtime.own_streams import OwnStreams
+from services.runtime.private_files import UMASK
 from services.runtime.redaction import masked
 from services.runtime.rpc import Handler, Rpc
 
@@ -39,7 +40,6 @@ STREAMS: Final = "streams"
 STORAGE: Final = "storage"
 """The check of `/readyz` that fails when the broker has stopped writing streams."""
 REFUSED_LOGINS_MAX: Final = 5
-PRIVATE: Final = 0o077
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
 
 Build = Callable[["App"], Awaitable[None]]
@@ -273,7 +273,7 @@ def run_service(name: str, build: Build, *, config: Config, clock: Clock | None 
 
     What is wrong before it can live (configuration, a port in use) is one line in the log and its own exit code.
     """
-    os.umask(PRIVATE)
+    os.umask(UMASK)
     faults.arm_from_environment(os.environ.get("HTDAG_FAULT"))
     with asyncio.Runner(loop_factory=event_loop.factory()) as runner:
         code = runner.run(_serve(name, build, config, clock))

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 import msgspec
 
 from contracts.errors import Rejected
+from services.runtime.environment import SECTION_OF
 from services.runtime.redaction import HIDDEN, masked_tree
 from services.runtime.secret_names import secret_name
 
@@ -26,19 +27,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
 """A value that is never shown."""
 
-SECTIONS: Final = (
-    "core",
-    "broker",
-    "planner",
-    "executor",
-    "llm_worker",
-    "policy",
-    "identity",
-    "evolution",
-    "console",
-    "bench",
-)
-"""Every section there is; a file or a variable that names another one is refused."""
+SECTIONS: Final = ("core", *SECTION_OF.values())
+"""Every section that somebody reads; a file or a variable that names another one is refused."""
 
 HTTP_PORT_BASE: Final = 9464
 _HTTP_ORDER: Final = ("planner", "executor", "evolution", "identity", "policy-gateway", "llm-worker", "console")

@@ -7,7 +7,7 @@ from contracts.codec import CommitCodec
 from services.runtime import telemetry
 from services.runtime.decider import Decider
 from services.runtime.direct_get import STORED_AT
-from services.runtime.event_store import EventStore
+from services.runtime.event_store import EventStore, Recorded
 from services.runtime.snapshots import Kept, Snapshots
 
 S = TypeVar("S")
@@ -38,7 +38,15 @@ class Folding(Generic[S, E]):
         store: EventStore,
         snapshots: Snapshots[S] | None,
     ) -> None:
-        self._decider, self._codec, self._store, self._snapshots = decider, codec, store, snapshots
+        self._initial, self._evolve, self._decode = decider.initial, decider.evolve, codec.decode
+        self._store, self._snapshots = store, snapshots
+
+    def take(self, state: S, record: Recorded) -> tuple[S, int]:
+        """The state after one commit, and how many events it was. Raises UnknownType or Undecodable before any."""
+        evolve, events = self._evolve, self._decode(record.data).events
+        for event in events:
+            state = evolve(state, event)
+        return state, len(events)
 
     async def fold(self, actor_id: str, subject: str) -> Folded[S]:
         """The aggregate as the log has it now. Raises UnknownType or Undecodable, or Rejected nats_unavailable."""
@@ -47,7 +55,7 @@ class Folding(Generic[S, E]):
             folded = await self._behind(subject, found)
             if folded is not None:
                 return folded
-        return await self._take(subject, Folded(self._decider.initial(actor_id), 0, 0), after=0)
+        return await self._read(subject, Folded(self._initial(actor_id), 0, 0), after=0)
 
     async def _behind(self, subject: str, kept: Kept[S]) -> Folded[S] | None:
         """A snapshot and what came after it; None when the log is not the one that it was taken of.
@@ -55,21 +63,19 @@ class Folding(Generic[S, E]):
         Streams can be lost and begun again, or put back from a copy, one by one: then another commit stands at the
         snapshot's sequence, or none; and one that was stored after the snapshot is another.
         """
-        folded = await self._take(subject, Folded(kept.state, 0, 0), after=kept.seq - 1, kept=kept)
+        folded = await self._read(subject, Folded(kept.state, 0, 0), after=kept.seq - 1, kept=kept)
         return folded if folded.seq else None
 
-    async def _take(self, subject: str, begin: Folded[S], *, after: int, kept: Kept[S] | None = None) -> Folded[S]:
+    async def _read(self, subject: str, begin: Folded[S], *, after: int, kept: Kept[S] | None = None) -> Folded[S]:
         """Take in what stands behind `after`, save for the commit that `kept` was taken of, which must come first."""
-        evolve, decode = self._decider.evolve, self._codec.decode
         state, seq, count, trace = begin
         async for record in self._store.read(subject, after):
             if kept is not None and not seq:
                 if record.seq != kept.seq or _later(record.headers.get(STORED_AT, ""), kept.stored_at):
                     break
             else:
-                for event in decode(record.data).events:
-                    state = evolve(state, event)
-                    count += 1
+                state, events = self.take(state, record)
+                count += events
             seq, trace = record.seq, telemetry.extract(record.headers)
         return Folded(state, seq, count, trace)
 

@@ -32,8 +32,8 @@ class Grants:
     def __init__(self, bus: Asking, clock: Clock, trusted: Sequence[str] = ()) -> None:
         self._bus, self._clock = bus, clock
         self._pinned = frozenset(key.strip().lower() for key in trusted)
-        self._asked: str | None = None
-        self._asked_s = float("-inf")
+        self._identitys: str | None = None
+        self._asked_at_s = float("-inf")
 
     async def check(self, answer: TakeApproval) -> None:
         """Refuse a release that identity did not sign. What releases nothing needs no signature.
@@ -61,7 +61,7 @@ class Grants:
         if self._pinned:
             return self._pinned
         now_s = self._clock.monotonic_s()
-        if self._asked is None or (self._asked != wanted and now_s - self._asked_s >= ASK_AGAIN_S):
+        if self._identitys is None or (self._identitys != wanted and now_s - self._asked_at_s >= ASK_AGAIN_S):
             found: ApprovalKey = await self._bus.call(KEY, {}, into=ApprovalKey, timeout_s=ASK_S)
-            self._asked, self._asked_s = found.key.lower(), now_s
-        return frozenset((self._asked,))
+            self._identitys, self._asked_at_s = found.key.lower(), now_s
+        return frozenset((self._identitys,))

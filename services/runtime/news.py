@@ -8,10 +8,9 @@ nothing but the state may concern us.
 
 from typing import Any, Final, Generic, TypeVar
 
-from contracts.codec import CommitCodec
 from services.runtime import telemetry
-from services.runtime.decider import Decider
 from services.runtime.event_store import EventStore, Recorded
+from services.runtime.folding import Folding
 from services.runtime.mailbox import Actor
 
 S = TypeVar("S")
@@ -22,13 +21,16 @@ COMMITS_MAX: Final = 1_000
 
 
 class News(Generic[S, E]):
-    """Brings actors up to date with the log."""
+    """Brings actors up to date with the log, of which `folding` makes states."""
 
-    def __init__(self, decider: Decider[Any, S, E], codec: CommitCodec[E], store: EventStore) -> None:
-        self._decider, self._codec, self._store = decider, codec, store
+    def __init__(self, store: EventStore, folding: Folding[S, E]) -> None:
+        self._store, self._folding = store, folding
 
-    async def is_none(self, subject: str) -> bool:
-        """Whether there is nothing about an aggregate: as short a look as at one that is known."""
+    async def never_written(self, subject: str) -> bool:
+        """Whether the log has nothing of an aggregate.
+
+        As short a look as at one in memory, so that the time that an answer takes does not tell which it was.
+        """
         return await self._store.last(subject) is None
 
     async def take_in(self, actor: Actor[Any, S, E]) -> bool:
@@ -36,7 +38,7 @@ class News(Generic[S, E]):
         news = await self._behind(actor.subject, actor.seq)
         if news is None:
             return False
-        self._evolve(actor, news)
+        self._catch_up(actor, news)
         return True
 
     async def bring_up_to_date(self, actor: Actor[Any, S, E]) -> bool:
@@ -46,7 +48,7 @@ class News(Generic[S, E]):
         if news is None or not actor.loaded or actor.turning:
             return False
         if actor.seq == seq:
-            self._evolve(actor, news)
+            self._catch_up(actor, news)
         return not news or actor.seq >= news[-1].seq
 
     async def _behind(self, subject: str, seq: int) -> list[Recorded] | None:
@@ -65,10 +67,9 @@ class News(Generic[S, E]):
             return None
         return found[1:] if seq else found
 
-    def _evolve(self, actor: Actor[Any, S, E], news: list[Recorded]) -> None:
+    def _catch_up(self, actor: Actor[Any, S, E], news: list[Recorded]) -> None:
         for record in news:
-            for event in self._codec.decode(record.data).events:
-                actor.state = self._decider.evolve(actor.state, event)
-                actor.events_unsnapped += 1
+            actor.state, events = self._folding.take(actor.state, record)
             actor.seq = record.seq
+            actor.events_unsnapped += events
             actor.trace = telemetry.extract(record.headers) or actor.trace

@@ -9,6 +9,20 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+UMASK: Final = 0o077
+"""What a process hides from others of all that it makes, if it may make only private files."""
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    """Whatever this process makes meanwhile is private, and whatever the programs make that it starts meanwhile."""
+    before = os.umask(UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def replace_private(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from nats.micro.service import EndpointInfo, EndpointStats, Service, ServiceConf
 from contracts import reply
 from contracts.commit import HEADER_BY, HEADER_CORRELATION
 from contracts.errors import CATALOGUE, Rejected, failure
-from contracts.rights import INBOX
+from contracts.rights import is_inbox
 from contracts.verbs import BY_SUBJECT, VerbSpec, verbs_of
 from services.runtime import intake, telemetry
 from services.runtime.clock import Clock
@@ -89,7 +89,7 @@ class _InboxesOnly:
         """Subscribe as the client does."""
 
         async def hear(message: Msg) -> None:
-            if message.reply.startswith(INBOX):
+            if is_inbox(message.reply):
                 await cb(message)
 
         return await self._client.subscribe(subject, cb=hear)
@@ -211,7 +211,7 @@ class Rpc:
             if redirected(message.headers or {}, message.reply):
                 self._log.error("request_redirected", verb=endpoint.name)
                 return
-            if message.reply and not message.reply.startswith(INBOX):
+            if message.reply and not is_inbox(message.reply):
                 # What may be asked by the least of all keys would be said in our name where we alone may write.
                 endpoint.requests += 1
                 self._count(endpoint, 0, "reply_not_inbox")

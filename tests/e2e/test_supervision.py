@@ -46,6 +46,34 @@ def test_supervisord_never_gives_a_program_up():
     assert all(program.getint("startsecs") >= 1 for program in programs)
 
 
+@pytest.fixture
+def hiding_nothing():
+    """A shell in which every file that is made is everybody's to write."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def for_others(home: Path) -> list[str]:
+    """What anybody but the user could read or write in a home, were it not for its own folder."""
+    return [str(path) for path in home.rglob("*") if path.stat().st_mode & 0o077]
+
+
+def test_under_supervisord_all_files_are_the_users_alone(instance, hiding_nothing):
+    instance.up("--only", "planner")
+    assert (instance.home / "logs" / "supervisord.log").exists()
+    assert for_others(instance.home) == []
+
+
+async def test_in_the_foreground_all_files_are_the_users_alone(instance, hiding_nothing):
+    with instance.start("up", "--port", "0", "--only", "planner") as process:
+        await eventually(lambda: instance("ps").code == 0, timeout_s=40, interval_s=0.5)
+        found = for_others(instance.home)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert found == []
+
+
 async def test_a_service_that_is_killed_at_each_start_comes_back(instance):
     instance.up("--only", "executor")
     supervisor = Supervisor(Home(instance.home))

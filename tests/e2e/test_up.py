@@ -180,6 +180,7 @@ def test_a_service_that_cannot_start_is_named_and_nothing_stays(tmp_path):
     [
         ("HTDAG_CORE__DRAIN_S", "abc", "core.drain_s"),
         ("HTDAG_CORE__FOO", "1", "core.foo"),
+        ("HTDAG_BROKER__HOST", "192.0.2.1", "HTDAG_BROKER__HOST is unknown"),
         ("HTDAG_EXECUTOR__LUA_CHILDREN", "x", "executor.lua_children"),
         ("HTDAG_LLM_WORKER__FOO", "1", "llm_worker.foo"),
         ("HTDAG_LLM_WORKER__ALIASES", '{"a": "nope"}', "nope"),

@@ -95,6 +95,11 @@ class ServiceProcess:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(STOP_TIMEOUT_S)
 
+    async def ended(self) -> int:
+        """Wait until it ends by itself; its exit code."""
+        assert self._process is not None
+        return await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
+
     def tail(self) -> str:
         """The end of its log."""
         return self.log_path.read_text(errors="replace")[-4000:] if self.log_path.exists() else ""

@@ -225,8 +225,8 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
     """
     import importlib
 
-    sealing: Any = importlib.import_module("services.identity.sealing")
-    file = sealing.KeyFile(common.place.keys / local_identity.KEY_FILE)
+    key_file: Any = importlib.import_module("services.identity.key_file")
+    file = key_file.KeyFile(common.place.keys / local_identity.KEY_FILE)
     if drop_old:
         with file.changing():
             await _all_rewrapped(common)

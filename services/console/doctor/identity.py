@@ -38,9 +38,10 @@ def keys(home: Home) -> Finding:
     if began is None and not path.exists():
         mend = f"the first start of identity makes it; where there were accounts, put {path} back from its copy first"
         return Finding("identity keys", "note", "there is no key file here", mend)
+    key_file: Any = importlib.import_module("services.identity.key_file")
     sealing: Any = importlib.import_module("services.identity.sealing")
     try:
-        public_key = sealing.Sealer(sealing.KeyFile(path)).public_key
+        public_key = sealing.Sealer(key_file.KeyFile(path)).public_key
     except Rejected as error:
         return Finding("identity keys", "fail", error.message, str(error.detail.get("hint") or error.kind.hint))
     if began is not None and began.public_key not in ("", public_key):

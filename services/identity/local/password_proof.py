@@ -31,7 +31,6 @@ class PasswordProof:
 
         `user` is who `name` names, None when that is nobody.
         """
-        # Without the right keys all names are answered alike, and nothing is judged.
         self._accounts.sealer.check()
         if user is not None and user.kind == "agent":
             raise Rejected("not_for_agents")

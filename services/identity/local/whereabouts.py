@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.identity.sealing import write_private
+from services.identity.own_files import write_private
 
 
 class LocalFile(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from contracts import reply as envelope
 from contracts.commit import HEADER_BY, HEADER_CORRELATION
 from contracts.errors import Rejected
 from contracts.policy import ToolCall
-from contracts.rights import INBOX
+from contracts.rights import is_inbox
 from contracts.subjects import TOOL_CALLS, TOOL_CALLS_OF_TASKS, ToolSubject, parse_tool_call
 from contracts.tools import TOOLS
 from services.policy_gateway.calls.answers import Answer, failed
@@ -93,7 +93,7 @@ class Door:
             self._log.error("call_redirected", subject=message.subject)
             self._unjudged.count("redirected")
             return
-        if not message.reply.startswith(INBOX):
+        if not is_inbox(message.reply):
             # Nobody could be told what came of it, and what it did would be anybody's.
             self._log.warning("reply_not_inbox", subject=message.subject, reply=message.reply[:200])
             self._unjudged.count("reply_not_inbox")

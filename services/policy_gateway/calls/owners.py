@@ -9,7 +9,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.policy import CallAsk, CallOf, CallStanding
-from contracts.rights import INBOX
+from contracts.rights import is_inbox
 from contracts.subjects import ID, tool_owner
 from services.runtime.bus import Bus, Message
 
@@ -86,8 +86,8 @@ class Owners:
         return None
 
     def _hear(self, message: Message) -> None:
-        if not message.reply.startswith(INBOX):
-            return
+        if not is_inbox(message.reply):
+            return  # no gateway asks so, and whoever does must not have us speak elsewhere
         task = asyncio.get_running_loop().create_task(self._answer(message), name="call-owner")
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)

@@ -9,7 +9,8 @@ from services.console.doctor.forgeries import MEND
 from services.console.home import Home
 from services.console.supervision.broker import prepare
 from services.identity.beginning import Beginning
-from services.identity.sealing import KeyFile, Sealer
+from services.identity.key_file import KeyFile
+from services.identity.sealing import Sealer
 
 LOCK = ".identity.lock"
 ONCE = ("identity", "identity-began", "audit-ed25519", "audit-ed25519.pub", "set-up-links/aka", "agents/planner-1")

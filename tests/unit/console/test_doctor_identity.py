@@ -7,7 +7,8 @@ import pytest
 from services.console.doctor import identity
 from services.console.home import Home
 from services.identity.beginning import Beginning
-from services.identity.sealing import KeyFile, Sealer
+from services.identity.key_file import KeyFile
+from services.identity.sealing import Sealer
 
 
 def home_of(folder: Path) -> Home:

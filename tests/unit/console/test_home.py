@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -50,6 +51,19 @@ def test_a_recycled_pid_is_not_ours(home):
     with pytest.raises(Rejected) as refused:
         home.running()
     assert refused.value.code == "not_running"
+
+
+def test_whatever_is_made_while_an_instance_is_worked_on_is_for_the_user_alone(tmp_path):
+    """Given a shell that hides nothing, then neither we nor what we start leave anything for others."""
+    home = Home(tmp_path / "h")
+    before = os.umask(0)
+    try:
+        with home.lock():
+            subprocess.run(["touch", str(home.logs / "supervisord.log")], check=True)
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    assert [str(path) for path in home.root.rglob("*") if path.stat().st_mode & 0o077] == []
 
 
 def test_only_one_up_at_a_time(home):

@@ -1,10 +1,11 @@
-"""An identity on a real broker, with a clock of its own."""
+"""An identity on a real broker, with a clock of its own; and a key file alone."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from services.identity.key_file import KeyFile
 from services.runtime import nats_client
 from services.runtime.bus import Bus
 from tests.support.nats_server import NatsServer
@@ -21,3 +22,10 @@ async def hall(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Hall]:
     await made.bus.close()
     for process in made.processes:
         process.kill()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> KeyFile:
+    made = KeyFile(tmp_path / "keys" / "identity")
+    made.create()
+    return made

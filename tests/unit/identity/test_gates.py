@@ -1,6 +1,5 @@
 """Approval gates on a real broker: requested by the durable mailbox, released by a fresh code, answered once."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -260,7 +259,7 @@ async def test_an_acceptance_that_was_not_carried_out_is_carried_out_at_the_next
     await hall.ask("approval.converse", session="s", text="Aka", approval_id="apr-7")
     body = msgspec.json.encode({"session": "s", "text": hall.code(), "approval_id": "apr-7"})
     hall.bus.publish("htdag.v1.identity.approval.converse", body)
-    await asyncio.to_thread(process._process.wait, 10)
+    await process.ended()
     hall.later(3600)  # it was proved in time, however long we were away
     await hall.start()
     await eventually(lambda: _is(hall, "apr-7", "granted"))
@@ -275,7 +274,7 @@ async def test_an_answer_that_was_not_stored_is_stored_at_the_next_start(hall: H
     hall.later(2)
     process = hall.processes[0]
     process.start(fault="actor.after_commit:1")
-    await asyncio.to_thread(process._process.wait, 20)
+    await process.ended()
     assert await hall.answers() == []
     await hall.start()
     assert [answer["outcome"] for answer in await answered(hall)] == ["expired"]

@@ -6,7 +6,8 @@ import json
 import socket
 from pathlib import Path
 
-from services.identity.sealing import KeyFile, write_private
+from services.identity.key_file import KeyFile
+from services.identity.own_files import write_private
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall, Told
 
@@ -160,8 +161,7 @@ async def test_a_lost_key_file_is_not_replaced(hall: Hall):
     (hall.home / "keys" / "identity").unlink()
     process = hall.processes[0]
     process.start()
-    assert process._process is not None
-    assert process._process.wait(20) == 78
+    assert await process.ended() == 78
     assert "is lost" in process.tail()
 
 

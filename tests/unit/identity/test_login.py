@@ -1,10 +1,13 @@
 """The conversation over NATS, on a real broker, with a clock that the test moves."""
 
 import asyncio
+from hashlib import sha256
+
+import pytest
 
 from contracts.identity import REFUSAL
-from contracts.streams import SNAPSHOTS
-from contracts.subjects import snapshot
+from contracts.streams import CONVERSATIONS, SNAPSHOTS
+from contracts.subjects import conversation, snapshot
 from contracts.verbs import verbs_of
 from tests.unit.identity.desk import Hall
 
@@ -54,6 +57,20 @@ async def test_a_session_is_forgotten_after_its_answer(hall: Hall):
     assert (await hall.ask("login.converse", session="s", text=hall.wrong()))["state"] == "refused"
     again = await hall.ask("login.converse", session="s", text=hall.code())
     assert again["state"] == "await_code", "the next text is a name"
+
+
+@pytest.mark.parametrize(
+    "kept", [b"", b'{"account":"aka"}', b'{"account":"aka","gates":[{"approval_id":"apr-1"}]}'], ids=len
+)
+@pytest.mark.parametrize("purpose", ["login", "approval"])
+async def test_a_session_that_an_older_identity_kept_begins_with_a_name(hall: Hall, purpose: str, kept: bytes):
+    await hall.enrol()
+    digest = await hall.request("apr-1")
+    subject = conversation(sha256(f"{purpose}\ns".encode()).hexdigest())
+    await hall.bus.store(subject, kept, stream=CONVERSATIONS, msg_id="old")
+    gate = {} if purpose == "login" else {"approval_id": "apr-1", "digest": digest}
+    for text, state in (("Aka", "await_code"), (hall.code(), "confirmed")):
+        assert (await hall.ask(f"{purpose}.converse", session="s", text=text, **gate))["state"] == state
 
 
 async def test_two_replicas_under_two_hundred_attempts_judge_five_and_accept_one(hall: Hall, tmp_path):
@@ -106,7 +123,7 @@ async def test_a_failure_and_an_acceptance_survive_a_kill_between_judgement_and_
     process = await hall.start(fault="actor.after_commit:1")
     await hall.ask("login.converse", session="s", text="Aka")
     hall.bus.publish("htdag.v1.identity.login.converse", b'{"session":"s","text":"%s"}' % hall.code().encode())
-    await asyncio.to_thread(process._process.wait, 10)
+    await process.ended()
     await hall.start()
     assert (await hall.login("Aka", hall.code()))["code"] == "code_reused"
     status = await hall.ask("user.status", name="aka")

@@ -9,8 +9,9 @@ from contracts.identity import AttemptAccepted, GateRef
 from contracts.subjects import events
 from services.identity.approval.decider import APPROVAL
 from services.identity.approval_book import APPROVAL_CODEC, ApprovalBook
+from services.identity.key_file import KeyFile
 from services.identity.proofs import USER_CODEC, Finished, Proofs
-from services.identity.sealing import KeyFile, Sealer
+from services.identity.sealing import Sealer
 from services.runtime.actor import ActorHost
 from services.runtime.clock import FixedClock
 from services.runtime.event_store import Recorded

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from contracts.reply import RemoteRejected
-from services.identity.sealing import KeyFile, write_private
+from services.identity.key_file import KeyFile
+from services.identity.own_files import write_private
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall
 

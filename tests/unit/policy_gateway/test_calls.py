@@ -211,9 +211,10 @@ async def test_refusals_in_a_burst_raise_one_alarm(one: Gateway, me: Caller) -> 
     assert [(event.kind, event.by, event.count) for event in raised] == [("denial_burst", "eve", 10)]
 
 
-async def test_an_answer_goes_to_inboxes_only(one: Gateway, me: Caller) -> None:
+@pytest.mark.parametrize("elsewhere", ["$JS.API.STREAM.PURGE.HTDAG_EVT_POLICY_GATEWAY", "_INBOXES.x"])
+async def test_an_answer_goes_to_inboxes_only(one: Gateway, me: Caller, elsewhere: str) -> None:
     body = msgspec.json.encode({"args": READ})
-    me.bus.publish("htdag.v1.tool.coder.fs", body, reply="$JS.API.STREAM.PURGE.HTDAG_EVT_POLICY_GATEWAY")
+    me.bus.publish("htdag.v1.tool.coder.fs", body, reply=elsewhere)
     assert (await me.call("coder", "fs", {"read": "/code/b"}))["ok"]
     assert len(one.tool.calls) == 1
 

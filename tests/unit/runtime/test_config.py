@@ -108,6 +108,17 @@ def test_refuses_an_unknown_variable(load):
         load(HTDAG_PLANNER__DEPT="3").section("planner", Planner)
 
 
+@pytest.mark.parametrize("section", ["broker", "console", "evolution", "bench"])
+def test_refuses_a_section_that_nobody_reads(load, tmp_path, section):
+    """Given a wish that no service would ever look at, then it is not taken in silence."""
+    with pytest.raises(Rejected, match=f"HTDAG_{section.upper()}__HOST is unknown") as refusal:
+        load(**{f"HTDAG_{section.upper()}__HOST": "192.0.2.1"})
+    assert refusal.value.code == "bad_config"
+    (tmp_path / "htdag.toml").write_text(f'[{section}]\nhost = "192.0.2.1"\n')
+    with pytest.raises(Rejected, match=f"{section} is unknown"):
+        load()
+
+
 @pytest.mark.parametrize("text", ["[core\n", 'core = "x"\n', "[core]\nhttp_port = 70000\n", '[core]\ndrain_s = "x"\n'])
 def test_refuses_a_file_that_is_wrong(load, tmp_path, text):
     (tmp_path / "htdag.toml").write_text(text)

@@ -46,7 +46,7 @@ def test_secrets_go_to_whom_they_are_for(service: str) -> None:
 
 def test_every_service_is_known_by_its_section() -> None:
     assert set(SECTION_OF) == set(SERVICES)
-    assert set(SECTION_OF.values()) <= set(SECTIONS)
+    assert set(SECTIONS) == {"core", *SECTION_OF.values()}
     for name, package in SERVICES.items():
         config = importlib.import_module(f"{package}.config")
         assert SECTION_OF[name] == getattr(config, "SECTION", package.rpartition(".")[2])

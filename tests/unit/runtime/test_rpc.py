@@ -40,13 +40,23 @@ async def client(nats_server):
 
 
 @pytest.fixture
-async def serve(nats_server):
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def serve(nats_server, lines, metrics):
     """Start an Rpc of the executor with one handler for `run.get`."""
     started: list[tuple[Rpc, Any]] = []
 
     async def serve(handler) -> Rpc:
         connection = await nats.connect(nats_server.url)
-        served = Rpc(connection, service="executor", version="0.1.0", metrics=Metrics(), log=Lines(),
+        served = Rpc(connection, service="executor", version="0.1.0", metrics=metrics, log=lines,
                      clock=SystemClock(), ids=CountingIds(), metadata={"instance": "executor-1"})  # fmt: skip
         served.handle("run", "get", handler)
         await served.start()
@@ -68,13 +78,13 @@ async def echo(request: RunRef, caller: Caller) -> dict[str, str]:
     return {"run_id": request.run_id, "by": caller.by, "corr": caller.corr, "id": caller.message_id}
 
 
-async def test_a_reply_is_the_value_in_its_envelope(client, serve):
-    served = await serve(echo)
+async def test_a_reply_is_the_value_in_its_envelope(client, serve, metrics):
+    await serve(echo)
     assert await ask(client) == {
         "ok": True, "value": {"run_id": "r1", "by": "anonymous", "corr": "id-1", "id": "id-1"},
     }  # fmt: skip
     await eventually(
-        lambda: served._metrics.value("htdag_requests_total", service="executor", verb="run.get", outcome="ok") == 1
+        lambda: metrics.value("htdag_requests_total", service="executor", verb="run.get", outcome="ok") == 1
     )
 
 
@@ -97,13 +107,13 @@ async def test_trace_context_reaches_the_handler(client, serve):
     [(b"{", "bad_json", None), (b"[]", "bad_request", ""), (b'{"run_id":1}', "bad_request", "run_id"),
      (b"", "bad_request", "run_id")],
 )  # fmt: skip
-async def test_a_wrong_body_is_refused_before_the_handler(client, serve, body, code, field):
-    served = await serve(echo)
+async def test_a_wrong_body_is_refused_before_the_handler(client, serve, body, code, field, metrics):
+    await serve(echo)
     error = (await ask(client, body))["error"]
     assert (error["code"], error.get("field")) == (code, field)
     assert error["class"] == "bad_request"
     await eventually(
-        lambda: served._metrics.value("htdag_requests_total", service="executor", verb="run.get", outcome=code) == 1
+        lambda: metrics.value("htdag_requests_total", service="executor", verb="run.get", outcome=code) == 1
     )
 
 
@@ -129,17 +139,17 @@ async def test_the_refusal_of_another_service_is_passed_on(client, serve):
 
 
 @pytest.mark.parametrize("broken", [ValueError("the password is hunter2"), TimeoutError("inner"), object()])
-async def test_a_bug_shows_the_caller_an_id_and_the_log_the_rest(client, serve, broken):
+async def test_a_bug_shows_the_caller_an_id_and_the_log_the_rest(client, serve, broken, lines):
     async def handler(request: RunRef, caller: Caller) -> Any:
         if isinstance(broken, Exception):
             raise broken
         return broken  # cannot be encoded
 
-    served = await serve(handler)
+    await serve(handler)
     error = (await ask(client))["error"]
     assert (error["code"], error["class"]) == ("internal", "internal")
     assert "hunter2" not in str(error)
-    ((event, fields),) = served._log
+    ((event, fields),) = lines
     assert (event, fields["error_id"], fields["verb"]) == ("request_failed", error["id"], "run.get")
 
 
@@ -252,24 +262,25 @@ async def test_draining_answers_what_was_taken_and_takes_no_more(client, serve):
     assert [answer["value"] for answer in await asyncio.gather(*taken)] == ["answered"] * 50
 
 
-async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve):
+@pytest.mark.parametrize("elsewhere", ["htdag.v1.evt.executor.run.r1", "_INBOXES.x", "_INBOX"])
+async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve, elsewhere, lines):
     """Whoever may only ask would have us say it where we alone may write, for instance in our own log."""
-    served = await serve(echo)
+    await serve(echo)
     heard: list[str] = []
 
     async def hear(message: Any) -> None:
         heard.append(message.subject)
 
-    await client.subscribe("htdag.v1.evt.executor.run.r1", cb=hear)
+    await client.subscribe(elsewhere, cb=hear)
     await client.subscribe("_INBOX_agent.a", cb=hear)
     for asked in ("$SRV.PING", "$SRV.INFO.executor", "$SRV.STATS"):
-        await client.publish(asked, b"", reply="htdag.v1.evt.executor.run.r1")
+        await client.publish(asked, b"", reply=elsewhere)
         assert (await client.request(asked, timeout=5)).data
-    for there in ("htdag.v1.evt.executor.run.r1", "_INBOX_agent.a"):
+    for there in (elsewhere, "_INBOX_agent.a"):
         await client.publish(GET, b'{"run_id":"r1"}', reply=there)
     await eventually(lambda: heard == ["_INBOX_agent.a"])
-    told = [fields for event, fields in served._log if event == "reply_not_inbox"]
-    assert told == [{"verb": "run.get", "reply": "htdag.v1.evt.executor.run.r1"}]
+    told = [fields for event, fields in lines if event == "reply_not_inbox"]
+    assert told == [{"verb": "run.get", "reply": elsewhere}]
 
 
 async def test_no_request_is_lost_when_one_of_two_replicas_drains(client, serve):
