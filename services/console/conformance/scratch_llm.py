@@ -1,0 +1,50 @@
+"""On the scratch instance: models of nobody's price, that are asked too often, or that say too much."""
+
+from typing import Any, Final
+
+import msgspec
+
+from contracts.foreign import ForeignAnswer
+from contracts.subjects import LLM_REQUEST_EDGE, llm_serve
+from services.console.conformance.scenario import Scenario, Sight
+from services.console.conformance.scratch import ANSWER_S, FOREIGN, HURRIED, Scratch
+from services.console.conformance.serving import serving
+
+HURRY_MS: Final = 500
+FLOOD_CHARS: Final = 100_000
+_DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+
+async def _answer(scratch: Scratch, model: str, **params: Any) -> Any:
+    """The error that a model's answer holds; None when it holds none."""
+    body = {"input": {"messages": [{"role": "user", "content": "Hello"}]}, "params": params}
+    answer = await scratch.bus.request(f"{LLM_REQUEST_EDGE}.{model}", _ENCODE(body), timeout_s=ANSWER_S)
+    return _DECODE(answer.data).get("error")
+
+
+async def _hurry(scratch: Scratch, sight: Sight) -> None:
+    await _answer(scratch, HURRIED)
+    again = _answer(scratch, HURRIED, timeout_ms=HURRY_MS)
+    await sight.refused("rate_limit_exceeded", again, f"{LLM_REQUEST_EDGE}.{HURRIED}, twice")
+
+
+async def _unpriced(scratch: Scratch, sight: Sight) -> None:
+    run_id = "conformance-unpriced"
+    node = {"type": "llm", "model": FOREIGN, "prompt": "Hello"}
+    view = await scratch.run(run_id, [{"id": "a", "node": node, "max_attempts": 1, "budget_usd_micros": 1}])
+    sight.error("price_unknown", view["tasks"][0].get("error"), f"task a of the run {run_id}")
+
+
+async def _flood(scratch: Scratch, sight: Sight) -> None:
+    """A foreign worker says far more than it was asked for."""
+    answer = _ENCODE(ForeignAnswer("x" * FLOOD_CHARS))
+    async with serving(scratch.bus, llm_serve(FOREIGN), answer):
+        await sight.refused("provider_overran", _answer(scratch, FOREIGN, max_tokens=1), llm_serve(FOREIGN))
+
+
+LLM: Final = (
+    Scenario(("rate_limit_exceeded",), _hurry),
+    Scenario(("price_unknown",), _unpriced),
+    Scenario(("provider_overran",), _flood),
+)
