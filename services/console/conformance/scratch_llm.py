@@ -9,6 +9,7 @@ from contracts.subjects import LLM_REQUEST_EDGE, llm_serve
 from services.console.conformance.scenario import Scenario, Sight
 from services.console.conformance.scratch import ANSWER_S, FOREIGN, HURRIED, Scratch
 from services.console.conformance.serving import serving
+from services.console.model_edge import ask_model
 
 HURRY_MS: Final = 500
 FLOOD_CHARS: Final = 100_000
@@ -19,7 +20,7 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 async def _answer(scratch: Scratch, model: str, **params: Any) -> Any:
     """The error that a model's answer holds; None when it holds none."""
     body = {"input": {"messages": [{"role": "user", "content": "Hello"}]}, "params": params}
-    answer = await scratch.bus.request(f"{LLM_REQUEST_EDGE}.{model}", _ENCODE(body), timeout_s=ANSWER_S)
+    answer = await ask_model(scratch.bus, model, body, timeout_s=ANSWER_S)
     return _DECODE(answer.data).get("error")
 
 

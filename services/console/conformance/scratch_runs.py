@@ -1,5 +1,6 @@
 """On the scratch instance: runs whose strategy, agents or budgets lead nowhere."""
 
+import asyncio
 from typing import Any, Final
 
 from contracts.limits import TOOL_ROUNDS_PER_ATTEMPT_MAX
@@ -12,6 +13,8 @@ NEVER_GOOD: Final = {
     "agent_spawning": "return {agents = {{role = 'coder', model = 'mock'}}}",
     "completion": "return {status = 'needs_rework', required_fixes = {'all of it'}}",
 }
+SLOW: Final = "local n = 0 for i = 1, 2e7 do n = n + i end return {subtasks = {}, n = n}"
+CROWD: Final = 20
 GARBAGE: Final = "conformance.garbage"
 PRICED: Final = {"type": "llm", "model": "mock:price=0.01/call", "prompt": "Hello"}
 
@@ -49,6 +52,21 @@ async def _poor_epic(scratch: Scratch, sight: Sight) -> None:
     await _alone(scratch, sight, "epic_budget_exceeded", PRICED, epic_id="conformance-poor")
 
 
+async def _crowd(scratch: Scratch, sight: Sight) -> None:
+    """More trials of strategies at once than may wait for their turn."""
+    name = "conformance-slow"
+    await scratch.ask("planner.strategy.put", {"name": name, "scripts": {"decomposition": SLOW}, "pattern": name})
+    trial = {"name": name, "stage": "decomposition"}
+    asked = [asyncio.create_task(scratch.ask("planner.strategy.try", trial)) for _ in range(CROWD)]
+    try:
+        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        await sight.refused("mailbox_full", next(iter(done)), f"planner strategy.try, {CROWD} at once")
+    finally:
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
+
+
 async def _garbage(scratch: Scratch, sight: Sight) -> None:
     """Somebody answers a request verb with what is no reply of htdag."""
     async with serving(scratch.bus, GARBAGE, b"this is no reply"):
@@ -59,5 +77,6 @@ RUNS: Final = (
     Scenario(("no_agents", "rework_exhausted"), _strategies),
     Scenario(("tool_limit_exceeded",), _tools_without_end),
     Scenario(("epic_budget_exceeded",), _poor_epic),
+    Scenario(("mailbox_full",), _crowd),
     Scenario(("internal",), _garbage),
 )
