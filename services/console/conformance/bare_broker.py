@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -26,7 +27,10 @@ from services.runtime.jetstream import JetStreamEventStore
 
 EXECUTOR: Final = "executor"
 ROOM: Final = "1MB"
-PART_BYTES: Final = 1_200_000
+PART_BYTES: Final = 400_000
+PARTS_TOO_MANY: Final = 8
+Room = Literal["little", "none"]
+"""How much its JetStream has; none is no JetStream at all."""
 _JETSTREAM: Final = re.compile(r"^jetstream \{\n(.*?)^\}\n", re.M | re.S)
 
 
@@ -63,7 +67,7 @@ class BareBroker:
 
 
 @asynccontextmanager
-async def bare_broker(jetstream: Literal["little", "none"]) -> AsyncIterator[BareBroker]:
+async def bare_broker(room: Room) -> AsyncIterator[BareBroker]:
     """Start one in a folder that is removed, and kill it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="htdag-conformance-"))
     home = Home(folder)
@@ -71,8 +75,8 @@ async def bare_broker(jetstream: Literal["little", "none"]) -> AsyncIterator[Bar
         home.prepare()
         broker = prepare(home, port=0, sync="1s")
         text = broker.conf.read_text(encoding="utf-8")
-        room = rf"jetstream {{\n  max_file_store: {ROOM}\n\1}}\n" if jetstream == "little" else ""
-        broker.conf.write_text(_JETSTREAM.sub(room, text), encoding="utf-8")
+        jetstream = rf"jetstream {{\n  max_file_store: {ROOM}\n\1}}\n" if room == "little" else ""
+        broker.conf.write_text(_JETSTREAM.sub(jetstream, text), encoding="utf-8")
         child = Child(broker_spec(home, broker), lambda: None)
         async with child_running(child):
             await until(lambda: _answers(broker.url))
@@ -100,6 +104,14 @@ async def _answers(url: str) -> bool:
     return True
 
 
+async def _fill(store: JetStreamEventStore, subject: str) -> None:
+    """Append what no compression makes smaller, until there is no room for it."""
+    last = 0
+    for number in range(PARTS_TOO_MANY):
+        parts = (secrets.token_bytes(PART_BYTES),)
+        last = await store.append(subject, parts, expect=last, msg_id=f"conformance-{number}", headers={})
+
+
 async def _streams(broker: BareBroker, sight: Sight) -> None:
     subject = events(EXECUTOR, "run", "conformance")
     async with broker.bus_of(EXECUTOR) as executor, broker.bus_of(BOOTSTRAP) as bootstrap:
@@ -110,8 +122,7 @@ async def _streams(broker: BareBroker, sight: Sight) -> None:
         await sight.refused("stream_differs", provision.apply(bootstrap), f"making {EVENTS_PLANNER}")
         spec = next(spec for spec in STREAMS if spec.name == EVENTS_EXECUTOR)
         await bootstrap.api(f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.config})
-        full = store.append(subject, (b"x" * PART_BYTES,), expect=0, msg_id="conformance", headers={})
-        await sight.refused("storage_full", full, f"an append beyond {ROOM}")
+        await sight.refused("storage_full", _fill(store, subject), f"appends beyond {ROOM}")
 
 
 async def _credentials(broker: BareBroker, sight: Sight) -> None:
@@ -123,8 +134,8 @@ async def _without_jetstream(broker: BareBroker, sight: Sight) -> None:
         await sight.refused("jetstream_unavailable", provision.apply(bus), "making streams")
 
 
-LITTLE: Final = (
+FULL: Final = (
     Scenario(("stream_missing", "stream_differs", "storage_full"), _streams),
     Scenario(("nats_denied",), _credentials),
 )
-NONE: Final = (Scenario(("jetstream_unavailable",), _without_jetstream),)
+WITHOUT_JETSTREAM: Final = (Scenario(("jetstream_unavailable",), _without_jetstream),)

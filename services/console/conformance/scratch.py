@@ -99,7 +99,8 @@ class Scratch:
             view: dict[str, Any] = await self.ask("executor.run.get", {"run_id": run_id})
             return None if view["status"] == "running" else view
 
-        return await until(look)
+        view: dict[str, Any] = await until(look)
+        return view
 
     @asynccontextmanager
     async def as_user(self, user: str) -> AsyncIterator[Bus]:

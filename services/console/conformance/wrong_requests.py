@@ -116,21 +116,38 @@ def _lua(source: str) -> dict[str, Any]:
     return {"type": "lua", "src": source}
 
 
-FAILING: Final = (
-    _task("lua_syntax", _lua("return {")),
-    _task("lua_error", _lua("error('no')")),
-    _task("lua_restricted", _lua("return os.execute('true')")),
-    _task("lua_memory", _lua("return string.rep('x', 1024 * 1024 * 1024)")),
-    _task("lua_bad_result", _lua("return print")),
-    _task("no_responders", {"type": "nats", "subject": "conformance.nobody"}),
-    _task("budget_exceeded", {"type": "llm", "model": "mock:price=0.01/call", "prompt": "Hello"}, budget_usd_micros=1),
-    _task("approval_expired", {"type": "approval", "title": "nobody answers"}, timeout_ms=1_500),
-)
-"""Tasks of one run."""
+GARBLED: Final = "conformance.garbled"
+"""Below this somebody answers what is no JSON."""
+CHILD: Final = "child"
+CIRCUIT_OPEN: Final = "circuit_open"
+
+
+def failing(garbled: str) -> list[dict[str, Any]]:
+    """Tasks of one run, each of which fails under its id. `garbled` is a subject where what is no JSON is answered."""
+    priced = {"type": "llm", "model": "mock:price=0.01/call", "prompt": "Hello"}
+    return [
+        _task("lua_syntax", _lua("return {")),
+        _task("lua_error", _lua("error('no')")),
+        _task("lua_restricted", _lua("return os.execute('true')")),
+        _task("lua_memory", _lua("return string.rep('x', 1024 * 1024 * 1024)")),
+        _task("lua_bad_result", _lua("return print")),
+        _task("lua_timeout", {**_lua("while true do end"), "timeout_ms": 300}),
+        _task("no_responders", {"type": "nats", "subject": "conformance.nobody"}),
+        _task("bad_reply", {"type": "nats", "subject": garbled}),
+        _task("budget_exceeded", priced, budget_usd_micros=1),
+        _task("approval_expired", {"type": "approval", "title": "nobody answers"}, timeout_ms=1_500),
+        _task("child_failed", {"type": "group"}),
+        _task(CHILD, _lua("error('no')"), parent="child_failed"),
+    ]
+
+
+def failing_codes() -> list[str]:
+    """What the tasks of that run fail under."""
+    return [str(task["id"]) for task in failing(GARBLED) if task["id"] != CHILD]
 
 
 def after_run(run_id: str) -> tuple[Wrong, ...]:
-    """What is wrong to ask of the run of `FAILING` when it is over."""
+    """What is wrong to ask of the run of `failing` when it is over."""
 
     def call(number: int) -> dict[str, Any]:
         return {"run_id": run_id, "task_id": "lua_error", "attempt": 1, "call": number}
