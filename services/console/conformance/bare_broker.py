@@ -29,8 +29,8 @@ EXECUTOR: Final = "executor"
 ROOM: Final = "1MB"
 PART_BYTES: Final = 400_000
 PARTS_TOO_MANY: Final = 8
-Room = Literal["little", "none"]
-"""How much its JetStream has; none is no JetStream at all."""
+Room = Literal["little room", "no JetStream"]
+"""What it is short of."""
 _JETSTREAM: Final = re.compile(r"^jetstream \{\n(.*?)^\}\n", re.M | re.S)
 
 
@@ -75,7 +75,7 @@ async def bare_broker(room: Room) -> AsyncIterator[BareBroker]:
         home.prepare()
         broker = prepare(home, port=0, sync="1s")
         text = broker.conf.read_text(encoding="utf-8")
-        jetstream = rf"jetstream {{\n  max_file_store: {ROOM}\n\1}}\n" if room == "little" else ""
+        jetstream = rf"jetstream {{\n  max_file_store: {ROOM}\n\1}}\n" if room == "little room" else ""
         broker.conf.write_text(_JETSTREAM.sub(jetstream, text), encoding="utf-8")
         child = Child(broker_spec(home, broker), lambda: None)
         async with child_running(child):

@@ -37,7 +37,7 @@ WHOLE_S: Final = 240.0
 SIDE_BY_SIDE: Final[Sequence[Sequence[Scenario[Any]]]] = ((*PEOPLE, *GATES), (*RUNS, *LLM), TOOLS)
 """On the scratch instance. Whoever moves its clock goes one after another."""
 SCRATCH: Final = (*(scenario for line in SIDE_BY_SIDE for scenario in line), *ENDS)
-BROKERS: Final[dict[Room, Sequence[Scenario[Any]]]] = {"little": FULL, "none": WITHOUT_JETSTREAM}
+BROKERS: Final[dict[Room, Sequence[Scenario[Any]]]] = {"little room": FULL, "no JetStream": WITHOUT_JETSTREAM}
 HERE: Final[Sequence[Scenario[Any]]] = (*CONSOLE, *SERVICES)
 
 Note = Callable[[str], None]
@@ -72,9 +72,12 @@ class ErrorAnswers:
         work = [self._part("the running instance", self._instance.points()), self._part("this process", _here())]
         if scratch:
             work.append(self._part("a scratch instance", _scratch()))
-            work += [self._part(f"a broker with {room} JetStream", _broker(room)) for room in BROKERS]
-        async with asyncio.timeout(WHOLE_S), asyncio.TaskGroup() as group:
-            parts = [group.create_task(one) for one in work]
+            work += [self._part(f"a broker with {room}", _broker(room)) for room in BROKERS]
+        try:
+            async with asyncio.timeout(WHOLE_S), asyncio.TaskGroup() as group:
+                parts = [group.create_task(one) for one in work]
+        except TimeoutError:
+            raise Rejected("timeout", f"not everything was answered within {WHOLE_S:g} s") from None
         found: dict[str, Point] = {}
         for point in (point for part in parts for point in part.result()):
             if point.name not in found or point.outcome == "fail":

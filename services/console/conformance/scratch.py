@@ -43,10 +43,8 @@ class Quiet(Output):
         """Nothing."""
 
 
-class TestClock:
+class PushedClock:
     """The time of day of its identity: it stands still until it is put forward."""
-
-    __test__ = False
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -65,7 +63,7 @@ class TestClock:
 class Scratch:
     """The instance, and what scenarios need of it. `console` speaks as its operator."""
 
-    def __init__(self, fleet: Fleet, console: Console, clock: TestClock, engine: RefusingEngine) -> None:
+    def __init__(self, fleet: Fleet, console: Console, clock: PushedClock, engine: RefusingEngine) -> None:
         self.fleet, self.console, self.clock, self.engine = fleet, console, clock, engine
         self.home, self.bus = fleet.home, console.bus
 
@@ -134,7 +132,7 @@ async def scratch_instance() -> AsyncIterator[Scratch]:
     """Start one in a folder that is removed, on free ports of loopback. It is ended at once, without a drain."""
     folder = Path(tempfile.mkdtemp(prefix="htdag-conformance-"))
     try:
-        clock = TestClock(folder / "clock")
+        clock = PushedClock(folder / "clock")
         async with RefusingEngine(folder / "engine.sock").serving() as engine:
             home = Home(folder / "home")
             home.prepare()
