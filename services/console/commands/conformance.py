@@ -19,7 +19,7 @@ app = App(
     name="conformance", help="Check the contract from outside: foreign workers, and errors.", help_format="plaintext"
 )
 ANSWER_S: Final = 30.0
-"""Providers that are told to fail are asked again before they are believed."""
+"""An instance that is busy answers late, and right."""
 
 
 @app.command
@@ -48,8 +48,8 @@ async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
     """Check that htdag refuses as its contract says: every code of the catalogue is produced once, and its answer is
     judged by the published schema.
 
-    The instance that runs is asked what is wrong, and keeps all it has: refused calls, some of them in the audit, a run
-    of tasks that all fail, some forty calls of the mock. What would do it harm (locked accounts, a full disk, dead
+    The instance that runs is asked what is wrong, and keeps all it has: refused calls, some of them in the audit, and a
+    run of tasks that all fail. What would do it harm (locked accounts, limits that are used up, a full disk, dead
     services) is done to a scratch instance and to two brokers on free ports, which this command starts and ends. The
     rest is asked of the very functions in this process. SEEN says which.
     Exit code 1 when an answer is no error of the one shape, or has another code.

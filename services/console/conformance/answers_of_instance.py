@@ -1,4 +1,4 @@
-"""What the running instance says to requests that are wrong, to a run that fails, and to a model that never answers."""
+"""What the running instance says to requests that are wrong, and to a run that fails."""
 
 import asyncio
 import secrets
@@ -15,14 +15,12 @@ from services.console.conformance.point import Point
 from services.console.conformance.serving import serving
 from services.console.conformance.verdict import judged
 from services.console.conformance.wrong_requests import (
-    CIRCUIT_OPEN,
     GARBLED,
     WRONG,
     Wrong,
     after_run,
     failing,
     failing_codes,
-    tiring,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 8
 RUN_S: Final = 60.0
 LOOK_AGAIN_S: Final = 0.3
-TIRED_AFTER: Final = 5
 _ENCODE: Final = msgspec.json.Encoder().encode
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -46,7 +43,7 @@ class InstanceAnswers:
 
     async def points(self) -> list[Point]:
         """One point for each thing that was asked."""
-        parts = await asyncio.gather(self._of_requests(WRONG), self._of_run(), self._of_breaker())
+        parts = await asyncio.gather(self._of_requests(WRONG), self._of_run())
         return [point for part in parts for point in part]
 
     async def _of_requests(self, wrong: Iterable[Wrong]) -> list[Point]:
@@ -95,12 +92,3 @@ class InstanceAnswers:
                     await asyncio.sleep(LOOK_AGAIN_S)
         except TimeoutError:
             raise Rejected("timeout", f"the run {run_id} did not end") from None
-
-    async def _of_breaker(self) -> list[Point]:
-        """A model of its own, that nobody else asks, is failed until it is left alone."""
-        model = f"mock:hang,seed={int(self._mark, 16)}"
-        for _ in range(TIRED_AFTER):
-            point = await self._of_request(tiring(model))
-            if point.outcome != "pass":
-                return [point]
-        return [await self._of_request(tiring(model)._replace(code=CIRCUIT_OPEN))]

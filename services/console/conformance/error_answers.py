@@ -27,7 +27,7 @@ from services.console.conformance.scratch_people import PEOPLE
 from services.console.conformance.scratch_runs import RUNS
 from services.console.conformance.scratch_tools import TOOLS
 from services.console.conformance.verdict import unasked
-from services.console.conformance.wrong_requests import CIRCUIT_OPEN, WRONG, after_run, failing_codes
+from services.console.conformance.wrong_requests import WRONG, after_run, failing_codes
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus
@@ -45,7 +45,7 @@ Note = Callable[[str], None]
 
 def asked_of_instance() -> list[str]:
     """The codes that the running instance is brought to say."""
-    return [*(wrong.code for wrong in (*WRONG, *after_run("r"))), *failing_codes(), CIRCUIT_OPEN]
+    return [*(wrong.code for wrong in (*WRONG, *after_run("r"))), *failing_codes()]
 
 
 def asked_of_scratch() -> list[str]:

@@ -1,5 +1,6 @@
-"""On the scratch instance: models of nobody's price, that are asked too often, or that say too much."""
+"""On the scratch instance: models that fail, that nobody knows the price of, are asked too often, or say too much."""
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,19 @@ from services.console.conformance.serving import serving
 from services.console.model_edge import ask_model
 
 HURRY_MS: Final = 500
+SLOW_MS: Final = 100
+TIRED_AFTER: Final = 5
+TIRING: Final = "mock:hang,seed=1"
+FAILURES: Final = (
+    "provider_auth",
+    "provider_error",
+    "provider_missing",
+    "provider_overloaded",
+    "provider_rejected",
+    "provider_unreachable",
+    "model_missing",
+)
+"""What the mock is told to fail with."""
 FLOOD_CHARS: Final = 100_000
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -22,6 +36,27 @@ async def _answer(scratch: Scratch, model: str, **params: Any) -> Any:
     body = {"input": {"messages": [{"role": "user", "content": "Hello"}]}, "params": params}
     answer = await ask_model(scratch.bus, model, body, timeout_s=ANSWER_S)
     return _DECODE(answer.data).get("error")
+
+
+async def _providers(scratch: Scratch, sight: Sight) -> None:
+    """Providers that fail in every way there is."""
+
+    async def fails(code: str, model: str, **params: Any) -> None:
+        await sight.refused(code, _answer(scratch, model, **params), f"{LLM_REQUEST_EDGE}.{model}")
+
+    await asyncio.gather(
+        fails("timeout", "mock:hang", timeout_ms=SLOW_MS),
+        fails("provider_malformed", "mock:malformed"),
+        fails("output_invalid", "mock", response_schema={"type": "object"}, mock={"text": "no object"}),
+        *(fails(code, f"mock:fail={code}") for code in FAILURES),
+    )
+
+
+async def _breaker(scratch: Scratch, sight: Sight) -> None:
+    """A model that never answers in time is left alone."""
+    for _ in range(TIRED_AFTER):
+        await _answer(scratch, TIRING, timeout_ms=SLOW_MS)
+    await sight.refused("circuit_open", _answer(scratch, TIRING), f"{LLM_REQUEST_EDGE}.{TIRING}")
 
 
 async def _hurry(scratch: Scratch, sight: Sight) -> None:
@@ -45,6 +80,8 @@ async def _flood(scratch: Scratch, sight: Sight) -> None:
 
 
 LLM: Final = (
+    Scenario(("timeout", "provider_malformed", "output_invalid", *FAILURES), _providers),
+    Scenario(("circuit_open",), _breaker),
     Scenario(("rate_limit_exceeded",), _hurry),
     Scenario(("price_unknown",), _unpriced),
     Scenario(("provider_overran",), _flood),

@@ -1,7 +1,6 @@
 """Wrong requests, and the code that each must be refused with. None of them changes anything.
 
-What only time, work or failure brings about is made by one run of tasks that all fail, each under its own code, and by
-calls of the mock that are told to fail.
+What only time, work or failure brings about is made by one run of tasks that all fail, each under its own code.
 """
 
 from typing import Any, Final, NamedTuple
@@ -88,22 +87,8 @@ MODELS: Final = (
     Wrong("missing_param", LLM_LEGACY, {"messages": [{"role": "user", "content": "Hello"}]}),
     _llm("model_mismatch", "mock", model_id="smollm2"),
     _llm("unknown_model", NOBODY),
-    _llm("timeout", "mock:hang", {"timeout_ms": 200}),
-    _llm("provider_malformed", "mock:malformed"),
-    _llm("output_invalid", "mock", {"response_schema": {"type": "object"}, "mock": {"text": "no object"}}),
-    *(
-        _llm(code, f"mock:fail={code}")
-        for code in (
-            "provider_auth",
-            "provider_error",
-            "provider_missing",
-            "provider_overloaded",
-            "provider_rejected",
-            "provider_unreachable",
-            "model_missing",
-        )
-    ),
 )
+"""Refused before anybody is asked: what a model really answers may use up the limits of others."""
 WRONG: Final = (*REQUESTS, *CALLS, *PEOPLE, *MODELS)
 
 
@@ -119,7 +104,6 @@ def _lua(source: str) -> dict[str, Any]:
 GARBLED: Final = "conformance.garbled"
 """Below this somebody answers what is no JSON."""
 CHILD: Final = "child"
-CIRCUIT_OPEN: Final = "circuit_open"
 
 
 def failing(garbled: str) -> list[dict[str, Any]]:
@@ -158,8 +142,3 @@ def after_run(run_id: str) -> tuple[Wrong, ...]:
         _tool("stale_attempt", "coder", "fs", {"read": "/code/a"}, task=call(1)),
         _tool("role_mismatch", "critic", "fs", {"read": "/code/a"}, task=call(2)),
     )
-
-
-def tiring(model: str) -> Wrong:
-    """A call that is too slow for its timeout: five of them in a row open the breaker of the model."""
-    return _llm("timeout", model, {"timeout_ms": 100})
