@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 import shutil
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.commit import HEADER_BY
 from contracts.errors import Rejected
 from contracts.rights import inbox
 from contracts.subjects import rpc, tool_call
@@ -70,7 +70,7 @@ class Scratch:
     async def ask(self, verb: str, body: Any, *, by: str | None = None) -> Any:
         """One request verb like `executor.run.get`, once; its value as JSON. Raises RemoteRejected or Rejected."""
         service, noun, name = verb.split(".")
-        headers = principal.headers() if by is None else {**principal.headers(), "Htdag-By": by}
+        headers = principal.headers() if by is None else {**principal.headers(), HEADER_BY: by}
         return await self.bus.call(rpc(service, noun, name), body, timeout_s=ANSWER_S, headers=headers)
 
     async def tool(self, role: str, tool: str, args: Any, **more: Any) -> Any:
@@ -169,11 +169,6 @@ def _settings(folder: Path, engine: RefusingEngine) -> dict[str, str]:
         "HTDAG_CORE__GRACE_S": "1",
         "HTDAG_CORE__LOG_LEVEL": "warning",
     }
-
-
-def mark() -> str:
-    """What makes a name one's own."""
-    return f"conformance-{secrets.token_hex(4)}"
 
 
 def not_there(what: str) -> Rejected:

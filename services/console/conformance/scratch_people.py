@@ -17,6 +17,7 @@ from services.console.conformance.scratch import ANSWER_S, Scratch, not_there
 
 PASSWORD: Final = "conformance-password"
 LINK: Final = "/auth/password/"
+SIGN_IN: Final = "/auth/session/"
 MINUTE_S: Final = 61
 
 
@@ -40,7 +41,7 @@ class Person:
     async def prove(self) -> None:
         """Turn proof on."""
         self._secret = (await self.post("/auth/mfa/setup/"))["secret"]
-        await self.post("/auth/mfa/verify/", user=None, code=self.code())
+        await self.post("/auth/mfa/verify/", code=self.code())
 
     def code(self) -> str:
         """What the authenticator shows next: a code is good once, so time goes on."""
@@ -49,8 +50,7 @@ class Person:
 
     async def post(self, path: str, **body: Any) -> dict[str, Any]:
         """Ask identity's local listener, in one's own session if there is one."""
-        said = {"user": self.name, **body} if path in (LINK, "/auth/session/") else body
-        asked = {key: value for key, value in said.items() if value is not None}
+        asked = {"user": self.name, **body} if path in (LINK, SIGN_IN) else body
         return await local_identity.post(self._scratch.home, path, asked, self.session or None)
 
 
@@ -81,7 +81,7 @@ async def _accounts(scratch: Scratch, sight: Sight) -> None:
     await sight.refused("mfa_not_enabled", person.post("/auth/mfa/disable/", code="000000"), "/auth/mfa/disable/")
     await person.prove()
     await sight.refused("mfa_already_enabled", person.post("/auth/mfa/setup/"), "/auth/mfa/setup/")
-    await sight.refused("wrong_password", person.post("/auth/session/", password="another-one"), "/auth/session/")
+    await sight.refused("wrong_password", person.post(SIGN_IN, password="another-one"), SIGN_IN)
     await sight.refused("not_local", asyncio.to_thread(_forwarded, scratch), "/auth/keys/ through a proxy")
     agent = "agent:conformance"
     created = scratch.ask("identity.user.create", {"name": "conformance-ben"}, by=agent)
