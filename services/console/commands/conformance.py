@@ -52,7 +52,7 @@ async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
     run of tasks that all fail. What would do it harm (locked accounts, limits that are used up, a full disk, dead
     services) is done to a scratch instance and to two brokers on free ports, which this command starts and ends. The
     rest is asked of the very functions in this process. SEEN says which.
-    Exit code 1 when an answer is no error of the one shape, or has another code.
+    Exit code 1 when an answer is no error of the one shape or has another code, or when a code was not produced.
 
     For example:
         htdag conformance errors
@@ -61,7 +61,7 @@ async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
     Parameters
     ----------
     scratch
-        Without it nothing is started, and the codes that need it are notes.
+        Without it nothing is started, and the codes that need it are notes, which are no failure.
     """
     from services.console.conformance.error_answers import ErrorAnswers
 

@@ -82,7 +82,7 @@ class ErrorAnswers:
         for point in (point for part in parts for point in part.result()):
             if point.name not in found or point.outcome == "fail":
                 found[point.name] = point
-        return [found.get(code) or unasked(code, "it takes a scratch instance (--scratch)") for code in CATALOGUE]
+        return [found.get(code) or _missing(code, scratch=scratch) for code in CATALOGUE]
 
     async def _part(self, what: str, work: Coroutine[Any, Any, list[Point]]) -> list[Point]:
         self._note(f"{what}: asking")
@@ -90,6 +90,13 @@ class ErrorAnswers:
         failed = sum(point.outcome == "fail" for point in points)
         self._note(f"{what}: {len(points)} answers, {failed} of them wrong")
         return points
+
+
+def _missing(code: str, *, scratch: bool) -> Point:
+    """A code that nobody produced: that is a failure, unless it was wished."""
+    if scratch:
+        return Point(code, "fail", "nothing here produces it")
+    return unasked(code, "it takes a scratch instance (--scratch)")
 
 
 async def _here() -> list[Point]:

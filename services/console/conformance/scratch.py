@@ -18,7 +18,7 @@ from contracts.rights import inbox
 from contracts.subjects import rpc, tool_call
 from services.console import principal
 from services.console.conformance.refusing_engine import RefusingEngine
-from services.console.connection import CONNECT_S, Console, bus_at
+from services.console.connection import CONNECT_S, bus_at
 from services.console.home import Home
 from services.console.output import Output
 from services.console.supervision import foreground
@@ -61,11 +61,11 @@ class PushedClock:
 
 
 class Scratch:
-    """The instance, and what scenarios need of it. `console` speaks as its operator."""
+    """The instance, and what scenarios need of it. `bus` speaks as its operator."""
 
-    def __init__(self, fleet: Fleet, console: Console, clock: PushedClock, engine: RefusingEngine) -> None:
-        self.fleet, self.console, self.clock, self.engine = fleet, console, clock, engine
-        self.home, self.bus = fleet.home, console.bus
+    def __init__(self, fleet: Fleet, bus: Bus, clock: PushedClock, engine: RefusingEngine) -> None:
+        self.fleet, self.bus, self.clock, self.engine = fleet, bus, clock, engine
+        self.home = fleet.home
 
     async def ask(self, verb: str, body: Any, *, by: str | None = None) -> Any:
         """One request verb like `executor.run.get`, once; its value as JSON. Raises RemoteRejected or Rejected."""
@@ -144,7 +144,7 @@ async def scratch_instance() -> AsyncIterator[Scratch]:
                     if not await foreground.wait_ready(fleet, READY_S):
                         raise foreground.not_ready(fleet)
                     async with bus_at(fleet.url) as bus:
-                        yield Scratch(fleet, Console(bus, ANSWER_S), clock, engine)
+                        yield Scratch(fleet, bus, clock, engine)
                 finally:
                     fleet.kill()
     finally:
