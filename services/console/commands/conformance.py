@@ -45,14 +45,16 @@ async def worker(*, model: Annotated[str, Parameter(name="--model")], common: Co
 
 @app.command
 async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
-    """Check that htdag refuses as its contract says: every code of the catalogue is produced once, and its answer is
-    judged by the published schema.
+    """Check that htdag refuses as its contract says: every code of the catalogue is
+    produced once, and its answer is judged by the published schema.
 
-    The instance that runs is asked what is wrong, and keeps all it has: refused calls, some of them in the audit, and a
-    run of tasks that all fail. What would do it harm (locked accounts, limits that are used up, a full disk, dead
-    services) is done to a scratch instance and to two brokers on free ports, which this command starts and ends. The
-    rest is asked of the very functions in this process. SEEN says which.
-    Exit code 1 when an answer is no error of the one shape or has another code, or when a code was not produced.
+    The instance that runs is asked what is wrong, and keeps all it has: refused
+    calls, some of them in the audit, and a run of tasks that all fail. What would
+    do it harm (locked accounts, limits that are used up, a full disk, dead
+    services) is done to a scratch instance and to two brokers on free ports,
+    which this command starts and ends. The rest is asked of the very functions in
+    this process. SEEN says which. Exit code 1 when an answer is no error of the
+    one shape or has another code, or when a code was not produced.
 
     For example:
         htdag conformance errors
