@@ -59,6 +59,13 @@ def ends_when_told() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def unwind_on_term() -> None:
+    """TERM unwinds like Ctrl-C from here on: for commands that have something to end, and a folder to remove."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 def _pipe() -> int | None:
     """The descriptor of standard output when it is a pipe."""
     try:

@@ -1,8 +1,8 @@
 """One way to connect to NATS: the options that survive restarts, and callbacks that never raise."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import nats.errors
 from nats.aio.client import Client
@@ -15,6 +15,7 @@ from services.runtime.genuine import HEADER_STREAM, stream_named
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0
+CANCEL_AGAIN_S: Final = 0.1
 _PLAIN: Final = b"NATS/1.0\r\n"
 _SPACE: Final = " \t\r\n\v\f"
 PENDING_BYTES_MAX: Final = 64 << 20
@@ -135,8 +136,7 @@ async def connect(
     while True:
         watch = _Watch(on_reconnect, on_closed, log)
         try:
-            async with asyncio.timeout(CONNECT_TRY_S):
-                return await _connect_once(url, name, user, password, key, inbox, watch)
+            return await _in_time(_connect_once(url, name, user, password, key, inbox, watch))
         except (OSError, TimeoutError, nats.errors.Error) as error:
             text = str(error).lower()
             if watch.denied or "authorization" in text or "authentication" in text:
@@ -146,6 +146,24 @@ async def connect(
             raise Rejected("nats_unavailable")
         await asyncio.sleep(delay)
         delay = min(delay * 2, 1.0)
+
+
+async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
+    """One try. Raises TimeoutError at its end, also when it is cancelled in vain.
+
+    nats-py swallows a cancellation that reaches it while it closes a connection, which it does after every refused
+    login, and then goes on trying for ever (2.16): it is cancelled until it has unwound.
+    """
+    task = asyncio.ensure_future(connecting)
+    try:
+        await asyncio.wait([task], timeout=CONNECT_TRY_S)
+    finally:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+    if task.cancelled():
+        raise TimeoutError
+    return task.result()
 
 
 async def _connect_once(

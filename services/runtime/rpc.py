@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.micro.service import EndpointInfo, EndpointStats, Service, ServiceConfig, ServiceInfo, ServiceStats
 
 from contracts import reply
+from contracts.codec import Undecodable, UnknownType
 from contracts.commit import HEADER_BY, HEADER_CORRELATION
 from contracts.errors import CATALOGUE, Rejected, failure
 from contracts.rights import is_inbox
@@ -272,13 +273,15 @@ class Rpc:
             if deadline.expired():
                 return reply.refused(Rejected("timeout", max=int(REQUEST_TIMEOUT_S * 1000))), "timeout"
             return self._broken(endpoint, error), "internal"
+        except (UnknownType, Undecodable) as error:
+            return self._broken(endpoint, error, "poison"), "poison"
         except Exception as error:  # the edge of the process: what breaks here is ours, not the caller's
             return self._broken(endpoint, error), "internal"
 
-    def _broken(self, endpoint: _Endpoint, error: Exception) -> bytes:
+    def _broken(self, endpoint: _Endpoint, error: Exception, code: str = "internal") -> bytes:
         error_id = self._ids.new()
         self._log.error("request_failed", verb=endpoint.name, error_id=error_id, exc_info=error)
-        return reply.refused(failure("internal", id=error_id))
+        return reply.refused(failure(code, id=error_id))
 
     def _caller(self, message: Msg, headers: Mapping[str, str]) -> Caller:
         for name in (HEADER_BY, HEADER_CORRELATION, HEADER_MESSAGE_ID):

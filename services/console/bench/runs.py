@@ -151,10 +151,18 @@ async def replay(bench: RunBench, *, n: int | None, reps: int) -> dict[str, Any]
     watched = await bench.run(tasks)
     await bench.check(watched, len(tasks))
     reports = [await bench.replay(watched) for _ in range(reps)]
-    if not all(report.equal for report in reports):
-        raise Rejected("replay_differs", run_id=reports[0].run_id)
+    must_be_equal(reports)
     return {
         "events": reports[0].events,
         "llm_calls": reports[0].llm_calls,
         "events_per_s": spread([report.events_per_s for report in reports], 0),
     }
+
+
+def must_be_equal(reports: Sequence[ReplayReport]) -> None:
+    """Figures of a replay that leads elsewhere mean nothing. Raises Rejected("replay_differs")."""
+    for report in reports:
+        if not report.equal:
+            raise Rejected(
+                "replay_differs", run_id=report.run_id, digest=report.digest, recorded_digest=report.recorded_digest
+            )

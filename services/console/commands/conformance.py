@@ -1,5 +1,6 @@
 """`htdag conformance`: whether foreign workers, and an instance's refusals, keep to the contract."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import App, Parameter
@@ -7,6 +8,7 @@ from cyclopts import App, Parameter
 from contracts.errors import FAILED, OK
 from contracts.subjects import check_model_id
 from services.console.connection import connected
+from services.console.interruption import unwind_on_term
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns
 
@@ -17,7 +19,7 @@ app = App(
     name="conformance", help="Check the contract from outside: foreign workers, and errors.", help_format="plaintext"
 )
 ANSWER_S: Final = 30.0
-"""Providers that are told to fail are asked again before they are believed."""
+"""An instance that is busy answers late, and right."""
 
 
 @app.command
@@ -42,20 +44,35 @@ async def worker(*, model: Annotated[str, Parameter(name="--model")], common: Co
 
 
 @app.command
-async def errors(*, common: Common = DEFAULTS) -> int:
-    """Check that the instance refuses as its contract says: each code is produced once.
+async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
+    """Check that htdag refuses as its contract says: every code of the catalogue is
+    produced once, and its answer is judged by the published schema.
 
-    It asks what is wrong, and changes nothing: refused calls, some of them in the audit, a run of tasks that all fail,
-    some forty calls of the mock. What would need a full disk, a dead service or a locked account is a note.
-    Exit code 1 when an answer is no error of the one shape, or has another code; a note is no failure.
+    The instance that runs is asked what is wrong, and keeps all it has: refused
+    calls, some of them in the audit, and a run of tasks that all fail. What would
+    do it harm (locked accounts, limits that are used up, a full disk, dead
+    services) is done to a scratch instance and to two brokers on free ports,
+    which this command starts and ends. The rest is asked of the very functions in
+    this process. SEEN says which. Exit code 1 when an answer is no error of the
+    one shape or has another code, or when a code was not produced.
 
     For example:
         htdag conformance errors
+        htdag conformance errors --no-scratch --json
+
+    Parameters
+    ----------
+    scratch
+        Without it nothing is started, and the codes that need it are notes, which are no failure.
     """
     from services.console.conformance.error_answers import ErrorAnswers
 
+    unwind_on_term()
     async with connected(common) as console:
-        points = await ErrorAnswers(console.bus, max(console.timeout_s, ANSWER_S)).points()
+        answers = ErrorAnswers(console.bus, max(console.timeout_s, ANSWER_S), common.output.note)
+        points = await answers.points(scratch=scratch)
+    counts = Counter(point.outcome for point in points)
+    common.output.note(f"{counts['pass']} codes as they should be, {counts['fail']} not, {counts['note']} not produced")
     return _told(points, "CODE", common)
 
 

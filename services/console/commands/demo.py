@@ -1,9 +1,7 @@
 """`htdag demo`: the main job in one command, on an instance that is thrown away."""
 
-import asyncio
 import os
 import shutil
-import signal
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ from contracts.errors import FAILED, OK, Rejected
 from services.console.commands.runs import replay_text
 from services.console.connection import Console, connected
 from services.console.home import Home
+from services.console.interruption import unwind_on_term
 from services.console.options import Common
 from services.console.output import Output, duration, plain
 from services.console.plan_text import plan_text
@@ -60,7 +59,7 @@ async def demo(
     """
     output = Output(json=json)
     folder = Path(tempfile.mkdtemp(prefix="htdag-demo-"))
-    _stop_on_term()
+    unwind_on_term()
     try:
         return await _in(folder, goal, model, max_tokens, output)
     finally:
@@ -111,10 +110,3 @@ async def _goal(console: Console, goal: str, max_tokens: int, output: Output) ->
         output.value(plain(await console.call("executor.run.result", {"run_id": plan["run_id"]})))
     output.value(report, replay_text)
     return board.status == "completed" and bool(report["equal"]) and report["order_ok"] is True
-
-
-def _stop_on_term() -> None:
-    """TERM unwinds like Ctrl-C, so that the instance is drained and its folder removed."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -26,6 +26,7 @@ from services.console.connection import Console, connected
 from services.console.input_file import STDIN, read_text
 from services.console.ledger_text import estimate_text, ledger_text, limits_text
 from services.console.llm_request_file import request_of
+from services.console.model_edge import ask_model
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, money, plain
 from services.runtime.clock import SystemClock
@@ -338,12 +339,7 @@ async def _ask(
     patience_s = timeout_s + LLM_TIMEOUT_GRACE_MS / 1000
     # Once nobody listens any more, the call is not worth its price: no worker begins it then.
     headers = {HEADER_DEADLINE: str(SystemClock().now_ms() + int(patience_s * 1000))}
-    try:
-        reply = await console.bus.request(
-            f"{subjects.LLM_REQUEST_EDGE}.{model}", msgspec.json.encode(request), timeout_s=patience_s, headers=headers
-        )
-    except Rejected as error:
-        raise (Rejected("llm_unavailable") if error.code == "no_responders" else error) from error
+    reply = await ask_model(console.bus, model, request, timeout_s=patience_s, headers=headers)
     answer: dict[str, Any] = json.loads(reply.data)
     if isinstance(answer.get("error"), dict):
         raise RemoteRejected(answer["error"])

@@ -1,135 +1,130 @@
-"""Whether an instance refuses as its contract says: each code is produced once and judged by the published schema."""
+"""Whether htdag refuses as its contract says: each code is produced once and judged by the published schema.
+
+Most codes are had from the instance that runs, by requests that are wrong and by a run that fails. What would do it
+harm - locked accounts, a full disk, dead services - is done to a scratch instance and to brokers of our own, which end
+with the command. What no instance can be brought to within seconds is asked of the very functions in this process.
+"""
 
 import asyncio
-import secrets
-from collections.abc import Iterable
-from functools import cache
-from importlib import resources
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from contracts.errors import CATALOGUE, Rejected, failure
-from contracts.subjects import rpc
-from services.console import principal
+from contracts.errors import CATALOGUE, Rejected
+from services.console.conformance.answers_of_instance import InstanceAnswers
+from services.console.conformance.bare_broker import FULL, WITHOUT_JETSTREAM, Room, bare_broker
+from services.console.conformance.here_console import CONSOLE
+from services.console.conformance.here_services import SERVICES
 from services.console.conformance.point import Point
-from services.console.conformance.wrong_requests import FAILING, WRONG, Wrong, after_run, tiring
+from services.console.conformance.scenario import Scenario, codes_of, played_in_order
+from services.console.conformance.scratch import scratch_instance
+from services.console.conformance.scratch_ends import ENDS
+from services.console.conformance.scratch_gates import GATES
+from services.console.conformance.scratch_llm import LLM
+from services.console.conformance.scratch_people import PEOPLE
+from services.console.conformance.scratch_runs import RUNS
+from services.console.conformance.scratch_tools import TOOLS
+from services.console.conformance.verdict import unasked
+from services.console.conformance.wrong_requests import WRONG, after_run, failing_codes
 
 if TYPE_CHECKING:
-    from jsonschema_rs import Validator
-
     from services.runtime.bus import Bus
 
-AT_ONCE: Final = 8
-RUN_S: Final = 60.0
-LOOK_AGAIN_S: Final = 0.3
-TIRED_AFTER: Final = 5
-_ENCODE: Final = msgspec.json.Encoder().encode
-_DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
+WHOLE_S: Final = 240.0
+"""Far longer than all of it takes; each part has a deadline of its own."""
+SIDE_BY_SIDE: Final[Sequence[Sequence[Scenario[Any]]]] = ((*PEOPLE, *GATES), (*RUNS, *LLM), TOOLS)
+"""On the scratch instance. Whoever moves its clock goes one after another."""
+SCRATCH: Final = (*(scenario for line in SIDE_BY_SIDE for scenario in line), *ENDS)
+BROKERS: Final[dict[Room, Sequence[Scenario[Any]]]] = {"little room": FULL, "no JetStream": WITHOUT_JETSTREAM}
+HERE: Final[Sequence[Scenario[Any]]] = (*CONSOLE, *SERVICES)
+
+Note = Callable[[str], None]
+
+
+def asked_of_instance() -> list[str]:
+    """The codes that the running instance is brought to say."""
+    return [*(wrong.code for wrong in (*WRONG, *after_run("r"))), *failing_codes()]
+
+
+def asked_of_scratch() -> list[str]:
+    """The codes for which something is started, maltreated and thrown away."""
+    return codes_of((*SCRATCH, *(scenario for line in BROKERS.values() for scenario in line)))
+
+
+def asked_here() -> list[str]:
+    """The codes that are asked of functions in this process."""
+    return codes_of(HERE)
 
 
 class ErrorAnswers:
-    """Asks one instance what is wrong. `wait_s` bounds each answer."""
+    """Produces every code. `wait_s` bounds each answer of the instance, `note` hears how it goes."""
 
-    def __init__(self, bus: "Bus", wait_s: float) -> None:
-        self._bus, self._wait_s = bus, wait_s
-        self._mark = secrets.token_hex(4)
-        self._places = asyncio.Semaphore(AT_ONCE)
+    def __init__(self, bus: "Bus", wait_s: float, note: Note) -> None:
+        self._instance, self._note = InstanceAnswers(bus, wait_s), note
 
-    async def points(self) -> list[Point]:
+    async def points(self, *, scratch: bool) -> list[Point]:
         """One point for each code of the catalogue, in its order.
 
-        Codes that need a circumstance nobody should make on an instance that works (a full disk, a dead service, a
-        locked account) are notes: their shape is checked, and what they mean is said.
+        Without `scratch` nothing is started, and the codes that need it are notes.
         """
+        work = [self._part("the running instance", self._instance.points()), self._part("this process", _here())]
+        if scratch:
+            work.append(self._part("a scratch instance", _scratch()))
+            work += [self._part(f"a broker with {room}", _broker(room)) for room in BROKERS]
+        try:
+            async with asyncio.timeout(WHOLE_S), asyncio.TaskGroup() as group:
+                parts = [group.create_task(one) for one in work]
+        except TimeoutError:
+            raise Rejected("timeout", f"not everything was answered within {WHOLE_S:g} s") from None
         found: dict[str, Point] = {}
-        parts = await asyncio.gather(self._of_requests(WRONG), self._of_run(), self._of_breaker())
-        for point in (point for part in parts for point in part):
+        for point in (point for part in parts for point in part.result()):
             if point.name not in found or point.outcome == "fail":
                 found[point.name] = point
-        return [found.get(code) or _unasked(code) for code in CATALOGUE]
+        return [found.get(code) or _missing(code, scratch=scratch) for code in CATALOGUE]
 
-    async def _of_requests(self, wrong: Iterable[Wrong]) -> list[Point]:
-        return await asyncio.gather(*map(self._of_request, wrong))
-
-    async def _of_request(self, wrong: Wrong) -> Point:
-        try:
-            async with self._places:
-                error = await self._error_of(wrong)
-        except Rejected as error_of_ours:
-            return Point(wrong.code, "fail", f"{wrong.subject} does not answer: {error_of_ours.code}")
-        return _judged(wrong.code, error, wrong.subject)
-
-    async def _error_of(self, wrong: Wrong) -> Any:
-        data = wrong.body if isinstance(wrong.body, bytes) else _ENCODE(wrong.body)
-        answer = await self._bus.request(wrong.subject, data, timeout_s=self._wait_s, headers=principal.headers())
-        return _DECODE(answer.data).get("error")
-
-    async def _of_run(self) -> list[Point]:
-        """Tasks of a run that fail, and what is wrong to ask of it then."""
-        run_id = f"conformance-{self._mark}"
-        try:
-            tasks = await self._failed_tasks(run_id)
-        except Rejected as error:
-            return [Point(str(task["id"]), "fail", f"the run {run_id}: {error.code}") for task in FAILING]
-        points = [_judged(code, tasks.get(code), f"task {code} of the run {run_id}") for code in map(_id, FAILING)]
-        return [*points, *await self._of_requests(after_run(run_id))]
-
-    async def _failed_tasks(self, run_id: str) -> dict[str, Any]:
-        await self._bus.call(
-            rpc("executor", "run", "start"),
-            {"run_id": run_id, "tasks": FAILING},
-            timeout_s=self._wait_s,
-            headers=principal.headers(),
-        )
-        try:
-            async with asyncio.timeout(RUN_S):
-                while True:
-                    view = await self._bus.call(
-                        rpc("executor", "run", "get"), {"run_id": run_id}, timeout_s=self._wait_s
-                    )
-                    if view["status"] != "running":
-                        return {task["id"]: task.get("error") for task in view["tasks"]}
-                    await asyncio.sleep(LOOK_AGAIN_S)
-        except TimeoutError:
-            raise Rejected("timeout", f"the run {run_id} did not end") from None
-
-    async def _of_breaker(self) -> list[Point]:
-        """A model of its own, that nobody else asks, is failed until it is left alone."""
-        model = f"mock:hang,seed={int(self._mark, 16)}"
-        for _ in range(TIRED_AFTER):
-            point = await self._of_request(tiring(model))
-            if point.outcome != "pass":
-                return [point]
-        return [await self._of_request(tiring(model)._replace(code="circuit_open"))]
+    async def _part(self, what: str, work: Coroutine[Any, Any, list[Point]]) -> list[Point]:
+        self._note(f"{what}: asking")
+        points = await work
+        failed = sum(point.outcome == "fail" for point in points)
+        self._note(f"{what}: {len(points)} answers, {failed} of them wrong")
+        return points
 
 
-def _id(task: dict[str, Any]) -> str:
-    return str(task["id"])
+def _missing(code: str, *, scratch: bool) -> Point:
+    """A code that nobody produced: that is a failure, unless it was wished."""
+    if scratch:
+        return Point(code, "fail", "nothing here produces it")
+    return unasked(code, "it takes a scratch instance (--scratch)")
 
 
-def _judged(code: str, error: Any, where: str) -> Point:
-    """Whether this is an error of the one shape, under the code that was expected."""
-    if not isinstance(error, dict):
-        return Point(code, "fail", f"{where}: no error")
-    wrong = next(_schema().iter_errors(error), None)
-    if wrong is not None:
-        return Point(code, "fail", f"{where}: {wrong.message}")
-    if error["code"] != code:
-        return Point(code, "fail", f"{where}: {error['code']} instead")
-    if error["class"] != CATALOGUE[code].error_class:
-        return Point(code, "fail", f"{where}: its class is {error['class']}")
-    return Point(code, "pass", where)
+async def _here() -> list[Point]:
+    folder = Path(tempfile.mkdtemp(prefix="htdag-conformance-"))
+    try:
+        return await played_in_order(HERE, folder, "here")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unasked(code: str) -> Point:
-    point = _judged(code, failure(code), "the catalogue")
-    return point if point.outcome == "fail" else Point(code, "note", f"not produced here: {CATALOGUE[code].message}")
+async def _broker(room: Room) -> list[Point]:
+    try:
+        async with bare_broker(room) as broker:
+            return await played_in_order(BROKERS[room], broker, "a broker of its own")
+    except (Rejected, OSError) as error:
+        return _failed(BROKERS[room], f"the broker does not start: {error}")
 
 
-@cache
-def _schema() -> "Validator":
-    import jsonschema_rs
+async def _scratch() -> list[Point]:
+    try:
+        async with scratch_instance() as scratch:
+            lines = (played_in_order(line, scratch, "scratch") for line in SIDE_BY_SIDE)
+            parts = await asyncio.gather(*lines)
+            points = [point for part in parts for point in part]
+            return [*points, *await played_in_order(ENDS, scratch, "scratch")]
+    except (Rejected, OSError) as error:
+        return _failed(SCRATCH, f"the scratch instance does not start: {error}")
 
-    document = msgspec.json.decode(resources.files("contracts").joinpath("asyncapi.json").read_bytes())
-    return jsonschema_rs.validator_for(document["components"]["schemas"]["Error"])
+
+def _failed(scenarios: Iterable[Scenario[Any]], why: str) -> list[Point]:
+    return [Point(code, "fail", why) for code in codes_of(scenarios)]

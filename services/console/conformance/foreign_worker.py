@@ -11,8 +11,9 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.foreign import ForeignAnswer, ForeignAsk, ForeignToken
 from contracts.llm import LlmParams
-from contracts.subjects import LLM_REQUEST_EDGE, LLM_SERVED, llm_serve
+from contracts.subjects import LLM_SERVED, llm_serve
 from services.console.conformance.point import Point
+from services.console.model_edge import ask_model
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus, Message
@@ -152,10 +153,7 @@ class ForeignWorker:
 
     async def _edge(self, name: str) -> dict[str, Any]:
         body = {"corr_id": self._corr(), "input": {"messages": [{"role": "user", "content": "hello"}]}}
-        try:
-            reply = await self._bus.request(f"{LLM_REQUEST_EDGE}.{name}", _ENCODE(body), timeout_s=self._wait_s * 2)
-        except Rejected as error:
-            raise (Rejected("llm_unavailable") if error.code == "no_responders" else error) from error
+        reply = await ask_model(self._bus, name, body, timeout_s=self._wait_s * 2)
         found: dict[str, Any] = msgspec.json.decode(reply.data)
         return found
 

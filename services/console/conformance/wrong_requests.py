@@ -1,7 +1,6 @@
 """Wrong requests, and the code that each must be refused with. None of them changes anything.
 
-What only time, work or failure brings about is made by one run of tasks that all fail, each under its own code, and by
-calls of the mock that are told to fail.
+What only time, work or failure brings about is made by one run of tasks that all fail, each under its own code.
 """
 
 from typing import Any, Final, NamedTuple
@@ -88,22 +87,8 @@ MODELS: Final = (
     Wrong("missing_param", LLM_LEGACY, {"messages": [{"role": "user", "content": "Hello"}]}),
     _llm("model_mismatch", "mock", model_id="smollm2"),
     _llm("unknown_model", NOBODY),
-    _llm("timeout", "mock:hang", {"timeout_ms": 200}),
-    _llm("provider_malformed", "mock:malformed"),
-    _llm("output_invalid", "mock", {"response_schema": {"type": "object"}, "mock": {"text": "no object"}}),
-    *(
-        _llm(code, f"mock:fail={code}")
-        for code in (
-            "provider_auth",
-            "provider_error",
-            "provider_missing",
-            "provider_overloaded",
-            "provider_rejected",
-            "provider_unreachable",
-            "model_missing",
-        )
-    ),
 )
+"""Refused before anybody is asked: what a model really answers may use up the limits of others."""
 WRONG: Final = (*REQUESTS, *CALLS, *PEOPLE, *MODELS)
 
 
@@ -116,21 +101,37 @@ def _lua(source: str) -> dict[str, Any]:
     return {"type": "lua", "src": source}
 
 
-FAILING: Final = (
-    _task("lua_syntax", _lua("return {")),
-    _task("lua_error", _lua("error('no')")),
-    _task("lua_restricted", _lua("return os.execute('true')")),
-    _task("lua_memory", _lua("return string.rep('x', 1024 * 1024 * 1024)")),
-    _task("lua_bad_result", _lua("return print")),
-    _task("no_responders", {"type": "nats", "subject": "conformance.nobody"}),
-    _task("budget_exceeded", {"type": "llm", "model": "mock:price=0.01/call", "prompt": "Hello"}, budget_usd_micros=1),
-    _task("approval_expired", {"type": "approval", "title": "nobody answers"}, timeout_ms=1_500),
-)
-"""Tasks of one run."""
+GARBLED: Final = "conformance.garbled"
+"""Below this somebody answers what is no JSON."""
+CHILD: Final = "child"
+
+
+def failing(garbled: str) -> list[dict[str, Any]]:
+    """Tasks of one run, each of which fails under its id. `garbled` is a subject where what is no JSON is answered."""
+    priced = {"type": "llm", "model": "mock:price=0.01/call", "prompt": "Hello"}
+    return [
+        _task("lua_syntax", _lua("return {")),
+        _task("lua_error", _lua("error('no')")),
+        _task("lua_restricted", _lua("return os.execute('true')")),
+        _task("lua_memory", _lua("return string.rep('x', 1024 * 1024 * 1024)")),
+        _task("lua_bad_result", _lua("return print")),
+        _task("lua_timeout", {**_lua("while true do end"), "timeout_ms": 300}),
+        _task("no_responders", {"type": "nats", "subject": "conformance.nobody"}),
+        _task("bad_reply", {"type": "nats", "subject": garbled}),
+        _task("budget_exceeded", priced, budget_usd_micros=1),
+        _task("approval_expired", {"type": "approval", "title": "nobody answers"}, timeout_ms=1_500),
+        _task("child_failed", {"type": "group"}),
+        _task(CHILD, _lua("error('no')"), parent="child_failed"),
+    ]
+
+
+def failing_codes() -> list[str]:
+    """What the tasks of that run fail under."""
+    return [str(task["id"]) for task in failing(GARBLED) if task["id"] != CHILD]
 
 
 def after_run(run_id: str) -> tuple[Wrong, ...]:
-    """What is wrong to ask of the run of `FAILING` when it is over."""
+    """What is wrong to ask of the run of `failing` when it is over."""
 
     def call(number: int) -> dict[str, Any]:
         return {"run_id": run_id, "task_id": "lua_error", "attempt": 1, "call": number}
@@ -141,8 +142,3 @@ def after_run(run_id: str) -> tuple[Wrong, ...]:
         _tool("stale_attempt", "coder", "fs", {"read": "/code/a"}, task=call(1)),
         _tool("role_mismatch", "critic", "fs", {"read": "/code/a"}, task=call(2)),
     )
-
-
-def tiring(model: str) -> Wrong:
-    """A call that is too slow for its timeout: five of them in a row open the breaker of the model."""
-    return _llm("timeout", model, {"timeout_ms": 100})

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,8 @@ MARK: Final = "HTDAG_UP"
 FALLBACK_MODELS: Final = ("claude-sonnet-4.5", "gemini-2.5-pro", "gemini-1.5-flash")
 """The models that strategies and the fallback name; `--model` makes another one answer for them."""
 
+_OURS: Final = ("HTDAG_", "NATS_")
+_PROGRAMS: Final = ("HTDAG_NATS_SERVER",)
 LIMITS_LIFTED: Final = json.dumps({"usd_per_day": 0, "requests_per_minute": 0, "concurrent": 0})
 
 
@@ -43,6 +45,8 @@ class UpPlan:
     """A file of epoch seconds from which identity takes the time; for tests only."""
     limits_lifted: bool = False
     """Limit no LLM call: for instances that are thrown away."""
+    settings: Mapping[str, str] | None = None
+    """What the services are told in place of all that this process's environment says to htdag; None is just that."""
 
 
 def chosen_services(only: str | None) -> tuple[str, ...]:
@@ -73,7 +77,7 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
     """What all services are given. Secrets stand here or in files, never in an argument list; `service_specs` leaves
     out of it what is not for a service.
     """
-    env = dict(os.environ)
+    env = dict(os.environ) if plan.settings is None else {**without_settings(os.environ), **plan.settings}
     # An agent's workspace may hold its own `services/`: never import from the working folder.
     env |= {"HTDAG_HOME": str(home.root), MARK: str(home.root), "PYTHONSAFEPATH": "1", "HTDAG_CORE__HTTP_PORT": "0"}
     if broker is not None:
@@ -88,6 +92,11 @@ def environment(home: Home, broker: EmbeddedBroker | None, plan: UpPlan) -> dict
     if plan.limits_lifted:
         env["HTDAG_LLM_WORKER__LIMITS"] = LIMITS_LIFTED
     return env
+
+
+def without_settings(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment that says nothing to htdag, but which program the broker is."""
+    return {name: value for name, value in env.items() if name in _PROGRAMS or not name.startswith(_OURS)}
 
 
 def check_configuration(home: Home, plan: UpPlan) -> list[str]:

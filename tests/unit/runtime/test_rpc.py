@@ -8,6 +8,7 @@ import nats
 import pytest
 
 from contracts import reply
+from contracts.codec import Undecodable, UnknownType
 from contracts.errors import Rejected, failure
 from contracts.requests import RunRef
 from contracts.verbs import verbs_of
@@ -151,6 +152,17 @@ async def test_a_bug_shows_the_caller_an_id_and_the_log_the_rest(client, serve, 
     assert "hunter2" not in str(error)
     ((event, fields),) = lines
     assert (event, fields["error_id"], fields["verb"]) == ("request_failed", error["id"], "run.get")
+
+
+@pytest.mark.parametrize("unreadable", [Undecodable("no commit"), UnknownType("run.unknown.v9")])
+async def test_a_stored_message_that_cannot_be_read_is_told_as_such(client, serve, unreadable):
+    async def get(request: RunRef, caller: Caller) -> Any:
+        raise unreadable
+
+    served = await serve(get)
+    error = (await ask(client))["error"]
+    assert (error["code"], error["class"]) == ("poison", "internal")
+    assert any(fields.get("error_id") == error["id"] for _, fields in served._log)
 
 
 async def test_a_handler_has_a_deadline(client, serve, monkeypatch):
