@@ -57,8 +57,9 @@ class MockScript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one mock call does. Delays in seconds; price in micro-dollars per call and per million tokens.
 
     `repeat` says the text that often: for answers that are too big to travel.
-    `fail_first` fails the first n calls of a node (in this worker) and then answers. `script` has an answer for each
-    turn of a conversation, told by how many the assistant has had: the same after a crash; the last one is repeated.
+    `fail_first` fails the first n calls of a node (in this worker), or its first n attempts in a run, and then answers.
+    `script` has an answer for each turn of a conversation, told by how many the assistant has had: the same after a
+    crash; the last one is repeated.
     """
 
     delay_s: float = 0.0
@@ -211,7 +212,8 @@ class MockProvider:
             raise Rejected("provider_malformed", "the mock was told to answer what cannot be read", model=MOCK)
         if script.fail_first:
             node = (call.request.run_id, call.request.node_id)
-            seen = self._calls.pop(node, 0)
+            # Each attempt of a run is a node of its own, and the ones before it have failed.
+            seen = max(self._calls.pop(node, 0), call.request.attempt - 1)
             self._calls[node] = seen + 1
             if len(self._calls) > CALLS_REMEMBERED_MAX:
                 self._calls.popitem(last=False)

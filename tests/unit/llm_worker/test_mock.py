@@ -6,11 +6,12 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.errors import CATALOGUE
 from services.llm_worker.providers.example import example_of
 from services.llm_worker.providers.mock import TEXT_CHARS_MAX, MockProvider
-from services.llm_worker.providers.protocol import Delta
+from services.llm_worker.providers.protocol import Call, Delta
 from tests.unit.llm_worker.support import call, error_of, pieces, reason_of, text_of, usage_of
 
 
@@ -94,6 +95,16 @@ async def test_it_fails_at_first_and_answers_then():
     for _ in range(2):
         assert (await error_of(mock, call("mock:fail_first=2"))).code == "provider_error"
     assert text_of(await pieces(mock, call("mock:fail_first=2")))
+
+
+async def test_later_attempts_of_a_run_know_that_the_first_ones_failed():
+    def attempt(number: int) -> Call:
+        one = call("mock:fail_first=2")
+        return one._replace(request=replace(one.request, node_id=f"a-s{number}", attempt=number))
+
+    for number in (1, 2):
+        assert (await error_of(MockProvider(), attempt(number))).code == "provider_error"
+    assert text_of(await pieces(MockProvider(), attempt(3)))
 
 
 async def test_malformed_is_malformed():
