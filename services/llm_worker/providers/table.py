@@ -35,8 +35,12 @@ class ProviderTable:
             "mock": MockProvider(),
         }
         if foreign is not None:
-            self._by_kind["nats"] = foreign
+            self.use("nats", foreign)
         self._slots: dict[str, asyncio.Semaphore] = {}
+
+    def use(self, kind: str, provider: Provider) -> None:
+        """From now on `provider` answers for models of this kind."""
+        self._by_kind[kind] = provider
 
     def of(self, resolved: Resolved) -> Provider:
         """The adapter of a model."""

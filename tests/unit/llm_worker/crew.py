@@ -73,7 +73,7 @@ class Crew:
         self.bus, self.gate, self.metrics = bus, Gate(), Metrics()
         models = ModelTable(config, {})
         self.providers = ProviderTable(config, models, {})
-        self.providers._by_kind["mock"] = self.gate
+        self.providers.use("mock", self.gate)
         self.journal = Journal(bus)
         log, clock, prices = structlog.get_logger(), SystemClock(), Prices()
         self.book = Book(

@@ -109,7 +109,7 @@ async def serving(bus: Bus, kind: str, calls: Sequence[Wanted] = (), usage: Any 
         await bus.subscribe(llm_serve("m"), serve)
         await bus.flush()
         async with crew_of(bus, ModelConfig(provider="nats", **PRICES)) as crew:
-            crew.providers._by_kind["nats"] = ForeignProvider(bus, "w1")
+            crew.providers.use("nats", ForeignProvider(bus, "w1"))
             yield crew
         return
     if kind == "cli":

@@ -35,7 +35,7 @@ async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
     limits = LimitsConfig(usd_per_day=10.0, requests_per_minute=0, concurrent=4)
     models = {"narrow": ModelConfig(provider="mock", slots=1, price_in_usd_per_mtok=0, price_out_usd_per_mtok=0)}
     crew = Crew(bus, Config(limits=limits, models=models))
-    crew.providers._by_kind["mock"] = MockProvider()
+    crew.providers.use("mock", MockProvider())
     await crew.worker.start()
     yield crew
     await crew.judge.close()

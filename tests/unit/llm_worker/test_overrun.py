@@ -56,7 +56,7 @@ class Stranger:
 
 async def crew_with(bus: Bus, stranger: Stranger) -> Crew:
     crew = Crew(bus, Config(limits=LIMITED, models={"m": MODEL}))
-    crew.providers._by_kind["openai"] = stranger
+    crew.providers.use("openai", stranger)
     await crew.breakers.start()
     await crew.worker.start()
     return crew

@@ -180,7 +180,7 @@ async def test_a_program_answers_streams_is_stopped_and_fails_under_its_code(bus
         return {"messages": [{"role": "user", "content": text}]}
 
     async with crew_of(bus, model) as crew:
-        crew.providers._by_kind["cli"] = CliProvider(lambda _: "", {"PATH": ""})
+        crew.providers.use("cli", CliProvider(lambda _: "", {"PATH": ""}))
         assert (await outcome(crew, "plain"))["output"] == "Hello"
         tokens = await heard_tokens(bus, "stream")
         assert (await outcome(crew, "stream", stream=True))["output"] == "Hello"

@@ -162,7 +162,7 @@ async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
     await bus.start()
     await provision.apply(bus)
     crew = Crew(bus, Config(limits=LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)))
-    crew.providers._by_kind["mock"] = MockProvider()
+    crew.providers.use("mock", MockProvider())
     await crew.worker.start()
     yield crew
     await crew.judge.close()
