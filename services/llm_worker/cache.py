@@ -67,6 +67,8 @@ class Cache:
             cached_from=answer.cached_from or answer.corr_id,
             replay_of=request.replay_of,
             disputed=None,
+            abandoned_tokens=0,
+            abandoned_usd_micros=0,
         )
 
     async def keep(self, request: LlmRequest, resolved: Resolved) -> None:

@@ -151,8 +151,8 @@ async def test_an_answer_that_is_judged_meanwhile_costs_the_same_everywhere(hire
 
 async def test_an_answer_of_the_cache_is_free_but_not_what_was_asked_before(hire: Hire, bus: Bus):
     first, second = hire(), hire()
+    await died(first, "a", await first.ask("a", model="gpt", params={"cache": True}))
     await first.worker.start()
-    await first.ask("a", model="gpt", params={"cache": True})
     await outcome(first, "a")
     await first.worker.drain(1.0)
     await second.book.load()
@@ -160,7 +160,10 @@ async def test_an_answer_of_the_cache_is_free_but_not_what_was_asked_before(hire
     await second.worker.start()
     answer = await outcome(second, "c")
     assert (answer["cached"], answer["cost_usd_micros"]) == (True, WORST)
-    assert [paid.cost_usd_micros for paid in await payments(bus)] == [OWN, WORST]
+    assert [paid.cost_usd_micros for paid in await payments(bus)] == [OWN + WORST, WORST]
+    await second.ask("d", model="gpt", params={"cache": True})
+    answer = await outcome(second, "d")
+    assert (answer["cached"], answer["cost_usd_micros"], answer.get("abandoned_tokens")) == (True, 0, None)
 
 
 async def test_what_nobody_takes_up_is_paid_and_is_the_outcome_when_the_request_comes_after_all(hire: Hire, bus: Bus):
