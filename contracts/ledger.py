@@ -42,10 +42,24 @@ class Charge(msgspec.Struct, frozen=True, omit_defaults=True):
 # Events: `htdag.v1.evt.llm-worker.ledger.all` ---------------------------------------------------------------------
 
 
+class Abandoned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Askings of one model whose answers nobody heard, since whoever asked is gone: their worst case, all together.
+
+    Their provider may bill them all the same; `usd_micros` None is a price that nobody knows.
+    """
+
+    provider: str
+    model: str
+    tokens: int
+    usd_micros: int | None
+
+
 class LlmReserved(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.reserved.v1"):
     """A call may begin. `tokens` and `usd_micros` are its worst case; None is a price that nobody knows.
 
     `budgets` are the keys of all budgets it is held against; after `expires_at_ms` the call cannot be under way.
+    `billed_by` is the provider that may bill the asking although nobody hears its answer; empty: none does. `abandoned`
+    is held besides; `day` is the one it counts for where that is not the day of `at_ms`.
     """
 
     corr_id: str
@@ -61,16 +75,24 @@ class LlmReserved(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     task_id: str = ""
     epic_id: str = ""
     budgets: list[str] = []
+    billed_by: str = ""
+    day: str = ""
+    abandoned: list[Abandoned] = []
 
 
 class LlmTakenOver(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.taken_over.v1"):
-    """Another worker carries the same call out, since the first one is gone: it is held, and paid, once."""
+    """Another worker carries the same call out, since the first one is gone: it is paid once.
+
+    `abandoned` are all askings of it that may be billed although nobody heard their answer: from now on they are held
+    beside the new one, and paid with it.
+    """
 
     corr_id: str
     at_ms: int
     worker_id: str
     request_seq: int
     expires_at_ms: int
+    abandoned: list[Abandoned] = []
 
 
 class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.paid.v1"):
@@ -78,7 +100,8 @@ class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 
     `estimated` when the provider was stopped before it had counted. Where the cost turned out to be unknown,
     `charged_usd_micros` is what budgets count instead: all that was reserved. What a provider reported beyond its
-    reservation is `disputed_*`: a fact for whoever compares invoices, which no sum counts.
+    reservation is `disputed_*`: a fact for whoever compares invoices, which no sum counts. `abandoned` are askings of
+    the call that nobody heard the answer of: they are a part of the cost, and their tokens count beside the answer's.
     """
 
     corr_id: str
@@ -100,10 +123,19 @@ class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     charged_usd_micros: int | None = None
     disputed_tokens: int = 0
     disputed_usd_micros: int = 0
+    abandoned: list[Abandoned] = []
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that count: those of the answer, and of askings whose answer nobody heard."""
+        return self.prompt_tokens + self.completion_tokens + sum(one.tokens for one in self.abandoned)
 
 
 class LlmReleased(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.released.v1"):
-    """A reserved call cost nothing. `reason` is the code of its error, or `orphaned`: its worker is gone."""
+    """A reserved call cost nothing. `reason` is the code of its error, or why it has none.
+
+    `orphaned`: its worker is gone; `given_back`: its worker leaves it to another one before anybody was asked.
+    """
 
     corr_id: str
     at_ms: int
@@ -140,6 +172,7 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call in the ledger. `reserved_usd_micros` is what it was held for; `cost_usd_micros` counts when paid.
 
     `answers` is how often whoever asked was answered: once for the payment, and once for each time it was asked again.
+    `abandoned_*` are the part of what was held or paid that is for askings whose answer nobody heard.
     """
 
     corr_id: str
@@ -159,6 +192,8 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     estimated: bool = False
     answers: int = 0
+    abandoned_tokens: int = 0
+    abandoned_usd_micros: int | None = 0
 
 
 class LedgerView(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -124,7 +124,9 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     `tool_calls` are `{"id", "name", "arguments": {…}}`, whatever the provider's own shape is.
     With `output_ref`, `output` is only the beginning of it. `cached` says that the answer of the call `cached_from` was
     taken; `replay_of` names the call that this one repeats, at its own price. `disputed` is what the provider reported
-    and could not have used: it stands in no sum. `attempt` is that of the request that was called for.
+    and could not have used: it stands in no sum. `attempt` is that of the request that was called for. `abandoned_*` is
+    what askings of the same call may have cost whose answer nobody heard, because their worker was gone: a part of the
+    cost, and no part of `usage`.
     """
 
     run_id: str
@@ -144,10 +146,12 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     replay_of: str = ""
     disputed: Disputed | None = None
     attempt: int = shown(1)
+    abandoned_tokens: int = 0
+    abandoned_usd_micros: int | None = 0
 
 
 class LlmError(msgspec.Struct, frozen=True):
-    """The final answer of a call that failed."""
+    """The final answer of a call that failed; `error` has `usage` and the cost when it was paid all the same."""
 
     run_id: str
     node_id: str

@@ -42,7 +42,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("htdag_lua_seconds", "histogram", ("stage",), "duration of a Lua call"),
     MetricSpec("htdag_llm_requests_total", "counter", ("provider", "model", "outcome"), "LLM calls that ended"),
     MetricSpec("htdag_llm_seconds", "histogram", ("provider", "model"), "duration at the provider"),
-    MetricSpec("htdag_llm_tokens_total", "counter", ("provider", "model", "type"), "tokens: input, output"),
+    MetricSpec("htdag_llm_tokens_total", "counter", ("provider", "model", "type"), "tokens: input, output, abandoned"),
     MetricSpec("htdag_llm_tokens_streamed_total", "counter", ("model",), "chunks published"),
     MetricSpec("htdag_llm_tokens_dropped_total", "counter", ("model",), "chunks that could not be published"),
     MetricSpec("htdag_llm_cost_usd_micros_total", "counter", ("provider", "model"), "known cost in micro-dollars"),

@@ -55,11 +55,11 @@ def ledger_text(found: Mapping[str, Any], output: Output) -> str:
             output.state(row["status"]),
             row["corr_id"],
             row["model"],
-            row["prompt_tokens"] + row["completion_tokens"],
+            _tokens(row),
             None if row["reserved_usd_micros"] is None else money(row["reserved_usd_micros"]),
             _cost(row),
             row.get("answers") or None,
-            row["reason"],
+            _why(row),
         )
         for row in found["rows"]
     ]
@@ -70,6 +70,21 @@ def ledger_text(found: Mapping[str, Any], output: Output) -> str:
         sums += f"  reserved {money(found['reserved_usd_micros'])} for {found['reserved']}"
     table = columns(("AT", "STATE", "CALL", "MODEL", "TOKENS", "HELD", "COST", "ANSWERS", "REASON"), rows)
     return f"{table}\n{sums}" if rows else sums
+
+
+def _tokens(row: Mapping[str, Any]) -> int:
+    unheard: int = row.get("abandoned_tokens", 0) if row["status"] == "paid" else 0
+    answered: int = row["prompt_tokens"] + row["completion_tokens"]
+    return answered + unheard
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """Why a call was released, and what askings of it are in its cost that nobody heard the answer of."""
+    if not row.get("abandoned_tokens"):
+        return str(row["reason"])
+    unheard = row.get("abandoned_usd_micros", 0)
+    cost = "an unknown cost" if unheard is None else money(unheard)
+    return f"{row['reason']} {cost} of it abandoned".strip()
 
 
 def _cost(row: Mapping[str, Any]) -> str:

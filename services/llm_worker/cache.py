@@ -68,6 +68,8 @@ class Cache:
             replay_of=request.replay_of,
             disputed=None,
             attempt=request.attempt,
+            abandoned_tokens=0,
+            abandoned_usd_micros=0,
         )
 
     async def keep(self, request: LlmRequest, resolved: Resolved) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected, failure
-from contracts.limits import LLM_TIMEOUT_GRACE_MS
 from contracts.llm import LlmAnswer, LlmError, Usage
 from services.llm_worker import genai
 from services.llm_worker.believing import SLACK_TOKENS, Believing, Bill, all_of
@@ -21,6 +20,7 @@ from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.listening import Heard, TokenStream
 from services.llm_worker.load import Load
+from services.llm_worker.patience import acquire, patience_s, reserved_until_s
 from services.llm_worker.prices import Prices, longest_answer
 from services.llm_worker.providers.bounds import OVERRAN, of_output
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call
@@ -36,8 +36,6 @@ from services.runtime.metrics import Metrics
 
 TOKENS_END_S: Final = 2.0
 """So long the answer waits for its last token to be stored; tokens are for watching, the answer is paid."""
-ANSWER_MARGIN_S: Final = 1.0
-"""So long before its deadline a run should hear that it waited in vain."""
 
 
 class Caller:
@@ -166,7 +164,7 @@ class Caller:
         if waits:
             self.load.begin(flight.key.corr_id)
         try:
-            await _acquire(places, end_s, wait_s)
+            await acquire(places, end_s, wait_s)
             held.append(places)
         finally:
             if waits:
@@ -245,11 +243,13 @@ class Caller:
                 bill = await self._believing.bill(flight, heard)
             except BaseException as error:
                 await self._used_in_vain(flight, heard, error)
+                self._tell_used(flight, told)
                 raise
             # Whatever happens from here on: it is paid.
             self._note(flight, bill)
+            self._tell_used(flight, told)
             try:
-                told.answered(None if bill.guessed else bill.used, heard.reason, heard.model)
+                told.answered(heard.reason, heard.model)
             except Exception:
                 self._log.exception("call_not_told", corr_id=flight.key.corr_id)
         return self._answer_of(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
@@ -286,6 +286,15 @@ class Caller:
                 bill = Bill(all_of(flight), True, None)  # what it cost nobody knows: then it is what was held for it
             self._note(flight, bill)
             flight.used_guessed = flight.used_guessed or error_is(error, OVERRAN)
+
+    def _tell_used(self, flight: Flight, told: genai.Inference) -> None:
+        """Tell the span what is paid for this call, however it ended; not being able to must not cost its outcome."""
+        if flight.used is None:
+            return
+        try:
+            told.used(flight.used, estimated=flight.used_guessed)
+        except Exception:
+            self._log.exception("call_not_told", corr_id=flight.key.corr_id)
 
     def _note(self, flight: Flight, bill: Bill) -> None:
         flight.used = bill.used._replace(cost_usd_micros=bill.cost_usd_micros)
@@ -351,47 +360,6 @@ class Caller:
 def error_is(error: BaseException, code: str) -> bool:
     """Whether this is a refusal under `code`."""
     return isinstance(error, Rejected) and error.code == code
-
-
-def patience_s(flight: Flight, longest_s: float, now_ms: int) -> float:
-    """How long a call may wait for a place.
-
-    A run gives up at its deadline. It hears that the model is overloaded before that, and what is begun has its whole
-    timeout, unless the deadline is so near that there would be no time to wait at all.
-    """
-    if not flight.for_run:
-        return longest_s
-    timeout_s = flight.request.params.timeout_ms / 1000
-    usual_s = timeout_s + LLM_TIMEOUT_GRACE_MS / 1000
-    until_ms = max(waiter.deadline_at_ms for waiter in flight.waiters)
-    if not until_ms:
-        return min(longest_s, usual_s)
-    left_s = (until_ms - now_ms) / 1000
-    return min(longest_s, max(left_s - usual_s, min(usual_s, left_s - ANSWER_MARGIN_S), 0.0))
-
-
-def reserved_until_s(flight: Flight, end_s: float, now_ms: int) -> float:
-    """Until when a call may wait for a limit: whoever asked without a run waits for its timeout and no longer.
-
-    At an inbox that time began when the request was stored, wherever it waited since.
-    """
-    if flight.for_run:
-        return end_s
-    left_ms = flight.request.params.timeout_ms
-    if all(waiter.reply for waiter in flight.waiters):
-        left_ms -= max(0, now_ms - max(waiter.delivery.stored_at_ms for waiter in flight.waiters))
-    return min(end_s, asyncio.get_running_loop().time() + max(0, left_ms) / 1000)
-
-
-async def _acquire(places: asyncio.Semaphore, end_s: float, wait_s: float) -> None:
-    if not places.locked():
-        await places.acquire()
-        return
-    try:
-        async with asyncio.timeout_at(end_s):
-            await places.acquire()
-    except TimeoutError:
-        raise Rejected("provider_overloaded", "no place became free at the model", waited_s=wait_s) from None
 
 
 def _has_spoken(flight: Flight, tokens: TokenStream | None) -> bool:

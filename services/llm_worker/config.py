@@ -26,6 +26,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     holds the system prompt of the call; without it the system prompt comes on stdin, before the prompt.
     With the provider `nats`, whoever serves `model` on `htdag.v1.llm.serve.<model>` answers.
     `fallback` names the models that are asked instead, in this order, when this one fails or its breaker is open.
+    `honours_idempotency_key` says that its provider bills the same `Idempotency-Key` once, however often it is asked:
+    then nothing is charged for an asking whose worker died. Without a provider's written word leave it false.
     """
 
     provider: Literal["embedded", "openai", "anthropic", "cli", "mock", "nats"]
@@ -43,6 +45,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usd_per_day: Dollars = 0.0
     requests_per_minute: PerMinute = 0
     concurrent: Count = 0
+    honours_idempotency_key: bool = False
 
 
 def _known_as(*names: str) -> msgspec.Meta:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from typing import Any, Final, Literal, NamedTuple
 
 from contracts.commit import HEADER_REPLY
+from contracts.ledger import Abandoned
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmError, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
@@ -42,6 +43,7 @@ class Flight:
     """One call and its waiters; several when the same request came more than once."""
 
     __slots__ = (
+        "abandoned",
         "asked",
         "cancelled",
         "kept",
@@ -62,6 +64,8 @@ class Flight:
         self.cancelled = False
         self.asked = False
         """Whether a provider was asked: from then on no error of ours may have it asked again."""
+        self.abandoned: tuple[Abandoned, ...] | None = None
+        """What may be billed of askings before, by workers that are gone; None until the ledger was asked."""
         self.kept = False
         """Whether the outcome is in the journal."""
         self.took_s: float | None = None

@@ -26,6 +26,7 @@ TOKENS: Final = "gen_ai_client_token_usage"
 FIRST_CHUNK: Final = "gen_ai_client_operation_time_to_first_chunk_seconds"
 PER_CHUNK: Final = "gen_ai_client_operation_time_per_output_chunk_seconds"
 GEMINI_HOST: Final = "generativelanguage.googleapis.com"
+ESTIMATED: Final = "htdag.usage.estimated"
 METERS_MAX: Final = 1_000
 _PORTS: Final = {"https": 443, "http": 80}
 
@@ -111,14 +112,22 @@ class Inference:
             self._set("gen_ai.response.time_to_first_chunk", now_s - self._began_s)
         self._last_s = now_s
 
-    def answered(self, used: TokensUsed | None, reason: str, model: str) -> None:
-        """The provider came to its end, and says which model it was. Tokens that it did not count are not told."""
+    def answered(self, reason: str, model: str) -> None:
+        """The provider came to its end, and says which model it was."""
         self._set("gen_ai.response.model", model or self._model)
         self._set("gen_ai.response.finish_reasons", [reason])
-        if used is None:
-            return
+
+    def used(self, used: TokensUsed, *, estimated: bool) -> None:
+        """The tokens that are paid, also of a call that failed: spans add up to what the ledger counts of answers.
+
+        What nobody counted is `estimated` as the ledger estimates it: the span says so, and the metrics, which are to
+        hold what providers count, leave it out.
+        """
         self._set("gen_ai.usage.input_tokens", used.prompt_tokens)
         self._set("gen_ai.usage.output_tokens", used.completion_tokens)
+        if estimated:
+            self._set(ESTIMATED, True)
+            return
         self._meters.input(used.prompt_tokens)
         self._meters.output(used.completion_tokens)
 

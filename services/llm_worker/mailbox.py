@@ -28,6 +28,7 @@ class _Paid(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None = None
     output_ref: OutputRef | None = None
     cached: bool = False
+    abandoned_tokens: int = 0
 
 
 _PAID: Final = msgspec.json.Decoder(_Paid).decode
@@ -48,5 +49,6 @@ def take_of(corr_id: str, data: bytes) -> TakeAnswer:
         latency_ms=paid.latency_ms,
         error=paid.error,
         output_ref=paid.output_ref,
-        cached=paid.cached,
+        # Free for a run is what cost nothing at all.
+        cached=paid.cached and not paid.abandoned_tokens,
     )

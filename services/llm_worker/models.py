@@ -12,6 +12,8 @@ from services.runtime.environment import is_foreign
 LOCAL: Final = "smollm2"
 MOCK: Final = "mock"
 AUTO: Final = "auto"
+UNBILLED: Final = ("embedded", "mock")
+"""Providers that work here: they cost nothing where nobody says otherwise, and send no bill for what nobody heard."""
 ALIAS_HOPS_MAX: Final = 4
 GEMINI_URL: Final = "https://generativelanguage.googleapis.com/v1beta/openai/"
 
@@ -49,6 +51,12 @@ class Resolved(NamedTuple):
     def shown(self) -> str:
         """The model that answers, without its commands: `mock:delay=2s` is `mock`."""
         return MOCK if self.used.startswith(f"{MOCK}:") else self.used
+
+    @property
+    def billed_by(self) -> str:
+        """Who may bill a call although nobody hears its answer; empty: nobody does, or not again when asked again."""
+        config = self.config
+        return "" if config.provider in UNBILLED or config.honours_idempotency_key else config.provider
 
 
 def same_model(left: str, right: str) -> bool:

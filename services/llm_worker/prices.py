@@ -11,12 +11,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from contracts.llm import LlmRequest
-from services.llm_worker.models import Resolved
+from services.llm_worker.models import UNBILLED, Resolved
 from services.llm_worker.providers import mock
 from services.llm_worker.providers.protocol import TokensUsed
 
-FREE: Final = ("embedded", "mock")
-"""Providers that cost nothing where nobody says otherwise: they work here."""
 _MICROS: Final = Decimal(1_000_000)
 CHARS_PER_TOKEN: Final = 4
 """Of usual text: a guess, for what nobody has counted."""
@@ -73,7 +71,7 @@ class Prices:
             micros = Decimal(str(config.price_in_usd_per_mtok)) * used.prompt_tokens
             micros += Decimal(str(config.price_out_usd_per_mtok)) * used.completion_tokens
             return _whole(micros)
-        if config.provider in FREE:
+        if config.provider in UNBILLED:
             return 0
         if config.provider in ("openai", "anthropic"):
             if self._loaded:
@@ -90,7 +88,7 @@ class Prices:
             return None, None  # it may be a price a call
         if config.price_in_usd_per_mtok is not None and config.price_out_usd_per_mtok is not None:
             return config.price_in_usd_per_mtok, config.price_out_usd_per_mtok
-        if config.provider in FREE:
+        if config.provider in UNBILLED:
             return 0.0, 0.0
         asked = await self.cost_micros(resolved, TokensUsed(_SAMPLE, 0))
         said = await self.cost_micros(resolved, TokensUsed(0, _SAMPLE))

@@ -12,11 +12,10 @@ import msgspec
 from contracts.errors import Rejected, failure
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
 from contracts.streams import CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, ConsumerSpec
-from contracts.subjects import ID, llm_request, model_of
+from contracts.subjects import ID, model_of
 from services.llm_worker import compile as compiler
 from services.llm_worker import crowd
 from services.llm_worker.big_answers import HEADROOM_BYTES, slim
-from services.llm_worker.breakages import Breakages
 from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
@@ -28,21 +27,19 @@ from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import TokensUsed
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
+from services.llm_worker.returning import LATER_S, PREFIX, Returning
 from services.llm_worker.settling import Settling
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
-from services.runtime.dead_letters import DeadLetters
 from services.runtime.event_store import Recorded
 from services.runtime.ids import Ids
 from services.runtime.metrics import Metrics
 from services.runtime.pull import Delivery, Puller
 
 CONSUMER: Final[ConsumerSpec] = next(spec for spec in CONSUMERS if spec.stream == LLM_REQUESTS)
-PREFIX: Final = llm_request("")[:-1]
 IN_PROGRESS_S: Final = 3.0
 LOOK_UP_MAX: Final = 256
-LATER_S: Final = 1.0
 CUT_S: Final = 2.0
 NO_ROOM_S: Final = 5.0
 ELSEWHERE_S: Final = 5.0
@@ -76,8 +73,10 @@ class Worker:
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
         self._keeper = Keeper(bus=bus, journal=journal, log=log)
         self._crowd = caller.crowd
-        self._breakages = Breakages()
-        self._dead_letters = DeadLetters(bus, metrics, log, LATER_S)
+        self._returning = Returning(
+            bus=bus, metrics=metrics, log=log, flights=self.flights, claims=self._claims, cashier=cashier,
+            spawn=self._spawn,
+        )  # fmt: skip
         self._settling = Settling(bus, log, self._broken)
         self._arrived: list[Delivery] = []
         self._looking: asyncio.Task[None] | None = None
@@ -126,7 +125,9 @@ class Worker:
             if tasks:
                 await asyncio.wait(tasks, timeout=CUT_S)
             for flight in self.flights.all():  # cut before they began
-                self._give_back(flight, 0.0)
+                self._returning.give_back(flight, 0.0)
+            if self._handing:  # what is given back is free of its reservation first
+                await asyncio.wait(self._handing, timeout=CUT_S)
         finally:
             hurrying.cancel()
 
@@ -153,7 +154,7 @@ class Worker:
             return self._accept(delivery)
         except Exception:  # one request that breaks us must not stop the others
             self._log.exception("request_broke", seq=delivery.seq, delivered=delivery.delivered)
-            self._later(delivery)
+            self._returning.later(delivery)
             return None
 
     def _accept(self, delivery: Delivery) -> Flight | None:
@@ -187,7 +188,7 @@ class Worker:
         except Exception as error:  # mostly a Rejected: the broker is away
             self._log.warning("journal_unreadable", reason=str(error), requests=len(flights))
             for flight in flights:
-                self._give_back(flight, LATER_S)
+                self._returning.give_back(flight, LATER_S)
             return
         for flight in flights:
             try:
@@ -203,7 +204,7 @@ class Worker:
         elif self._bus.stopped_now(LLM_RESPONSES) and not flight.cancelled:
             # Its answer could not be kept: it is not paid for now.
             self._keeper.tell_full(flight, "the broker has no room to keep an answer; the call waits")
-            self._give_back(flight, NO_ROOM_S)
+            self._returning.give_back(flight, NO_ROOM_S)
         elif self._caller.full(flight) and not flight.cancelled:
             self._put_off(flight)
         else:
@@ -225,7 +226,7 @@ class Worker:
         delay_s = crowd.delay_s(delivered)
         patient = crowd.waited_s(delivered) + delay_s <= self._config.queue_timeout_s
         if patient and not flight.expired(self._clock.now_ms() + int(delay_s * 1000)):
-            self._give_back(flight, delay_s)
+            self._returning.give_back(flight, delay_s)
         else:
             self._start(flight, failure("provider_overloaded", "too many requests wait for the model"))
 
@@ -241,7 +242,7 @@ class Worker:
         answer = compiler.refusal(delivery.data, error, model_id=model_id)
         corr_id = answer.corr_id or delivery.headers.get("Nats-Msg-Id", "")
         if not (compiler.CORR_ID.match(corr_id) and ID.match(answer.run_id) and ID.match(answer.node_id)):
-            _ = self._spawn(self._put_aside(delivery, error, answer))
+            self._returning.put_aside(delivery, error, answer)
             return
         key = Key(answer.run_id, answer.node_id, corr_id)
         answer = LlmError(*key, model_id, answer.error, answer.attempt)
@@ -255,11 +256,6 @@ class Worker:
         self.flights.add_apart(flight)
         flight.task = asyncio.create_task(self._work(flight, answer), name="llm-refusal")
 
-    async def _put_aside(self, delivery: Delivery, error: Rejected, answer: LlmError) -> None:
-        waiter = Waiter.of(delivery, "")
-        reply(self._bus, self._log, waiter.reply, _ENCODE(answer))
-        await self._dead_letters.put_aside(delivery, error.code, error.message)
-
     # -- calling and handing over ----------------------------------------------------------------------------------
 
     async def _work(self, flight: Flight, answer: LlmAnswer | LlmError | None = None) -> None:
@@ -271,7 +267,7 @@ class Worker:
                 await self._record(flight, answer)
         except asyncio.CancelledError:
             # The worker ends: an interruption is no outcome, somebody else takes the request at once.
-            self._give_back(flight, 0.0)
+            self._returning.give_back(flight, 0.0)
             raise
         except Exception:  # the edge of one call: the others go on
             if not await self._ended_by_us(flight, answer):
@@ -322,11 +318,11 @@ class Worker:
             entry = None if elsewhere else await self._journal.find(flight.key)
         except Rejected as error:
             self._log.warning("claim_unknown", code=error.code, corr_id=flight.key.corr_id)
-            self._give_back(flight, LATER_S)
+            self._returning.give_back(flight, LATER_S)
             return False
         if elsewhere:
             self._log.info("call_elsewhere", corr_id=flight.key.corr_id)
-            self._give_back(flight, ELSEWHERE_S)
+            self._returning.give_back(flight, ELSEWHERE_S)
             return False
         return not self._is_paid(flight, entry)
 
@@ -334,11 +330,11 @@ class Worker:
         """Journal the answer until it is there; only then does anybody see it."""
         if isinstance(answer, LlmAnswer):
             answer = await slim(self._bus, self._clock, self._log, answer)
-        data = _ENCODE(answer)
+        data = _ENCODE(self._cashier.told(flight, answer))
         if len(data) > self._bus.payload_max - HEADROOM_BYTES:
             error = Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
             answer = self._unkept(flight, answer, error)
-            data = _ENCODE(answer)
+            data = _ENCODE(self._cashier.told(flight, answer))
         stored = await self._keeper.keep(flight, answer, data)
         flight.kept = True
         self._caller.counted(flight, answer)
@@ -368,27 +364,12 @@ class Worker:
         else:
             self._settling.now(flight)
 
-    def _give_back(self, flight: Flight, delay_s: float) -> None:
-        self.flights.remove(flight)
-        for waiter in flight.waiters:
-            self._claims.gave_back(waiter.delivery)
-            waiter.delivery.nak(delay_s)
-
     def _broken(self, flight: Flight) -> None:
         """Called where an exception ended a flight that we know no better end for."""
         self._log.exception("call_failed", corr_id=flight.key.corr_id)
         self.flights.remove(flight)
         for waiter in flight.waiters:
-            self._later(waiter.delivery)
-
-    def _later(self, delivery: Delivery) -> None:
-        """What broke us is tried again for a while, then put aside. To be put off for lack of room is no failure."""
-        if self._breakages.again(delivery.seq):
-            delivery.nak(LATER_S)
-            return
-        error = Rejected("internal")
-        answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, PREFIX))
-        _ = self._spawn(self._put_aside(delivery, error, answer))
+            self._returning.later(waiter.delivery)
 
     def _spawn(self, coro: Any) -> "asyncio.Future[Any]":
         task: asyncio.Future[Any] = asyncio.create_task(coro)

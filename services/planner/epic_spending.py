@@ -46,7 +46,7 @@ class EpicSpending:
 
     def _add(self, paid: LlmPaid) -> None:
         tokens, micros, unknown = self.of(paid.epic_id)
-        tokens += paid.prompt_tokens + paid.completion_tokens
+        tokens += paid.tokens
         if paid.cost_usd_micros is None:
             unknown += 1
         else:

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from msgspec import structs
 
-from contracts.ledger import LlmPaid, LlmReserved
+from contracts.ledger import Abandoned, LlmPaid, LlmReserved, LlmTakenOver
 
 CHAOS = Path(__file__).parents[2] / "scripts" / "chaos-money"
 NOON_MS = 1_790_000_000_000
@@ -51,6 +51,8 @@ def test_its_judge_sees_a_limit_that_was_exceeded_and_ends_without_a_beginning()
     assert judge([reserved("a", 350_000), reserved("b", 1), paid("a", 0), paid("b", 0)]) == [
         "event 1: 2026-09-21 has 350001 of 350000"
     ]
+    again = LlmTakenOver("a", NOON_MS, "w2", 1, NOON_MS + 1, [Abandoned("openai", "mock", 10, 200_000)])
+    assert judge([reserved("a", 200_000), again, paid("a", 0)]) == ["event 1: 2026-09-21 has 400000 of 350000"]
     assert judge([paid("a", 1)]) == ["event 0: a ends without a reservation"]
     assert judge([reserved("a", 1)]) == ["a is still reserved"]
     twice = [reserved("a", 1), paid("a", 1), reserved("a", 1), paid("a", 1)]

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from contracts.codec import CommitCodec
 from contracts.errors import Rejected
-from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved
+from contracts.ledger import Abandoned, Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
+from services.llm_worker.ledger.abandoned import known_usd_of, tokens_of
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.decider import LEDGER, Pay, Release, Reserve
 from services.llm_worker.ledger.limits import Limits
-from services.llm_worker.ledger.state import DAY_MS, day_of
+from services.llm_worker.ledger.state import DAY_MS, Open, day_of
 from services.runtime.clock import FixedClock
 from services.runtime.event_store import Conflict, Recorded
 
@@ -67,6 +68,7 @@ class Naive:
     def __init__(self, limits: Limits, model_limits: Limits, budgets: Mapping[str, Budget]) -> None:
         self.limits, self.model_limits, self.budgets = limits, model_limits, budgets
         self.open: dict[str, LlmReserved] = {}
+        self.abandoned: dict[str, list[Abandoned]] = {}
         self.paid: dict[str, LlmPaid] = {}
         self.days: dict[str, int] = {}
         self.times: list[tuple[int, str]] = []
@@ -75,6 +77,7 @@ class Naive:
         if isinstance(event, LlmReserved):
             assert event.corr_id not in self.open
             self.open[event.corr_id] = event
+            self.abandoned[event.corr_id] = event.abandoned
             self.times.append((event.at_ms, event.model))
         elif isinstance(event, LlmPaid):
             assert event.corr_id not in self.paid, "paid twice"
@@ -82,7 +85,9 @@ class Naive:
             assert self.open.pop(event.corr_id, None) is not None, "paid without a reservation"
         elif isinstance(event, LlmReleased):
             assert self.open.pop(event.corr_id, None) is not None, "released twice"
-        else:
+        elif isinstance(event, LlmTakenOver):
+            assert len(event.abandoned) == bool(self.open[event.corr_id].billed_by), "who bills it is held"
+            self.abandoned[event.corr_id] = event.abandoned
             self.times.append((event.at_ms, self.open[event.corr_id].model))
         self.check()
 
@@ -90,7 +95,7 @@ class Naive:
         for day in {day_of(event.at_ms) for event in self.open.values()} | {event.day for event in self.paid.values()}:
             for limit, model in ((self.limits.usd_micros, ""), (self.model_limits.usd_micros, "dear")):
                 held = sum(
-                    event.usd_micros or 0
+                    (event.usd_micros or 0) + sum(one.usd_micros or 0 for one in self.abandoned[event.corr_id])
                     for event in self.open.values()
                     if day_of(event.at_ms) == day and model in ("", event.model)
                 )
@@ -103,9 +108,10 @@ class Naive:
         for key, budget in self.budgets.items():
             open_ = [event for event in self.open.values() if key in event.budgets]
             paid = [event for event in self.paid.values() if key in event.budgets]
-            usd = sum(event.usd_micros or 0 for event in open_) + sum(event.cost_usd_micros or 0 for event in paid)
-            tokens = sum(event.tokens for event in open_)
-            tokens += sum(event.prompt_tokens + event.completion_tokens for event in paid)
+            besides = [one for event in open_ for one in self.abandoned[event.corr_id]]
+            usd = sum(event.usd_micros or 0 for event in open_) + known_usd_of(besides)
+            usd += sum(event.cost_usd_micros or 0 for event in paid)
+            tokens = sum(event.tokens for event in open_) + tokens_of(besides) + sum(event.tokens for event in paid)
             assert budget.usd_micros is None or usd <= budget.usd_micros
             assert budget.tokens is None or tokens <= budget.tokens
         assert not self.limits.concurrent or len(self.open) <= self.limits.concurrent
@@ -148,6 +154,7 @@ class Story:
             self.limits,
             self.model_limits if model == "dear" else Limits(),
             (self.budget,) if chance.random() < 0.5 else (),
+            billed_by=chance.choice(["", "openai"]),
         )
 
     async def call(self, corr_id: str, worker: int) -> None:
@@ -160,6 +167,8 @@ class Story:
             except Rejected as error:
                 if error.code == "nats_unavailable":
                     continue
+                if died and await self.paid_unheard(wish, worker):
+                    return
                 self.refused[corr_id] = error.code
                 if died:
                     self.orphans.add(corr_id)
@@ -171,16 +180,36 @@ class Story:
             if fate < 0.2:
                 worker, died = self.chance.randrange(len(self.books)), True  # the request comes to another one
                 continue
+            abandoned = self.books[worker].state.open[corr_id].abandoned
+            if fate < 0.35 and abandoned:
+                self.answered[corr_id] = known_usd_of(abandoned)
+                await self.books[worker].ask(told(wish, 0, 0, abandoned))
+                return
             if fate < 0.35:
                 await self.books[worker].ask(Release(corr_id, f"w{worker}", "provider_error"))
                 self.refused[corr_id] = "provider_error"
                 return
-            cost = self.answered[corr_id] = self.chance.randint(0, wish.usd_micros or 0)
-            tokens = self.chance.randint(0, wish.tokens)
-            bill = Pay(corr_id, f"w{worker}", 1, wish.model, "mock", tokens, 0, cost)
+            cost = self.chance.randint(0, wish.usd_micros or 0)
+            self.answered[corr_id] = cost + known_usd_of(abandoned)
+            bill = told(wish, self.chance.randint(0, wish.tokens), cost, abandoned)
             payers = [worker, *(self.chance.randrange(len(self.books)) for _ in range(self.chance.randint(0, 2)))]
             await asyncio.gather(*(self.books[one].ask(bill) for one in payers))
             return
+
+    async def paid_unheard(self, wish: Reserve, worker: int) -> bool:
+        """A call that another worker had begun ends here without being begun again: whether that is paid."""
+        left = await self.now_open(wish.corr_id)
+        if left is None or not left.unheard or left.worker_id == wish.worker_id:
+            return False
+        self.answered[wish.corr_id] = known_usd_of(left.unheard)
+        await self.books[worker].ask(told(wish, 0, 0, left.unheard))
+        return True
+
+    async def now_open(self, corr_id: str) -> Open | None:
+        """What the log says of a call: what was written long ago every worker has heard."""
+        reader = self.book()
+        await reader.load()
+        return reader.state.open.get(corr_id)
 
     async def tell(self, calls: int) -> None:
         tasks = [asyncio.create_task(book.run()) for book in self.books]
@@ -200,6 +229,14 @@ class Story:
                 async with asyncio.timeout(0.001):
                     await asyncio.Event().wait()
             self.clock.advance(self.chance.choice([1, 500, 20_000, 61_000, DAY_MS // 3]))
+
+
+def told(wish: Reserve, tokens: int, cost: int, abandoned: Sequence[Abandoned]) -> Pay:
+    """The bill of a call as its worker writes it down."""
+    return Pay(
+        wish.corr_id, wish.worker_id, 1, wish.model, wish.billed_by or "mock", tokens, 0, cost,
+        abandoned_tokens=tokens_of(abandoned), abandoned_usd_micros=known_usd_of(abandoned),
+    )  # fmt: skip
 
 
 limits = st.builds(Limits, st.sampled_from([0, 60, 200]), st.sampled_from([0, 4, 15]), st.sampled_from([0, 1, 3]))

@@ -116,6 +116,8 @@ async def ask(
     async with connected(common) as console:
         answer, streamed = await _ask(console, subjects.check_model_id(model), request, stream, timeout, common.output)
     bill = "cost unknown" if answer.get("cost_usd_micros") is None else money(answer["cost_usd_micros"])
+    if answer.get("abandoned_usd_micros"):
+        bill += f" ({money(answer['abandoned_usd_micros'])} of it abandoned)"
     if not common.json:
         common.output.line("" if streamed else answer["output"])
         used = answer.get("usage", {}).get("total_tokens", 0)

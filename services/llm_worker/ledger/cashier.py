@@ -1,6 +1,7 @@
 """Between a call and the ledger: what the call may cost, on whose account, and that its end is written down once.
 
-Where nothing is limited a call need not ask: it begins at once, and only what it cost is noted, with what others cost.
+Where nothing is limited a call need not ask, unless a provider may bill it although nobody hears the answer: it begins
+at once, and only what it cost is noted, with what others cost.
 """
 
 import asyncio
@@ -10,11 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.ledger import HEADER_BUDGET, Charge, LedgerEvent
+from contracts.ledger import HEADER_BUDGET, Abandoned, Charge, LedgerEvent
 from contracts.llm import HEADER_REQUEST, Disputed, LlmAnswer, LlmError, Usage
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
 from services.llm_worker.journal import Key, settles
+from services.llm_worker.ledger.abandoned import tokens_of, told_with, usd_of
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve, Reuse
 from services.llm_worker.ledger.limits import Limits
@@ -39,6 +41,8 @@ class _Failed(msgspec.Struct, frozen=True):
     code: str = "internal"
     usage: Usage | None = None
     cost_usd_micros: int | None = None
+    abandoned_tokens: int = 0
+    abandoned_usd_micros: int | None = 0
 
 
 class _Journaled(msgspec.Struct, frozen=True):
@@ -51,6 +55,8 @@ class _Journaled(msgspec.Struct, frozen=True):
     error: _Failed | None = None
     disputed: Disputed | None = None
     cached: bool = False
+    abandoned_tokens: int = 0
+    abandoned_usd_micros: int | None = 0
 
 
 _JOURNALED: Final = msgspec.json.Decoder(_Journaled).decode
@@ -75,7 +81,8 @@ class Cashier:
         Raises Rejected: price_unknown, budget_exceeded, epic_budget_exceeded, rate_limit_exceeded, provider_overloaded.
         """
         limits, charge = self.limits_of(flight.resolved), charge_of(flight)
-        if self.limits.lifted and limits.lifted and not charge.budgets:
+        unlimited = self.limits.lifted and limits.lifted and not charge.budgets
+        if unlimited and not flight.resolved.billed_by and not self._abandoned(flight):
             if self._held(flight.key):
                 # The model that was to answer is limited, the one that answers instead is not.
                 await self._done(flight.key, self.book.ask(self._release(flight, "fallback")))
@@ -87,6 +94,8 @@ class Cashier:
         try:
             await self.book.ask(wish, until_s)
             outcome = "granted"
+            granted = self.book.state.open.get(flight.key.corr_id)
+            flight.abandoned = granted.abandoned if granted is not None else ()
         except Rejected as error:
             self._asked.discard(flight.key.corr_id)
             outcome = error.code
@@ -118,6 +127,7 @@ class Cashier:
             key.node_id,
             charge.task_id,
             charge.epic_id,
+            resolved.billed_by,
         )
 
     def limits_of(self, resolved: Resolved) -> Limits:
@@ -130,22 +140,47 @@ class Cashier:
             return error.detail
         return {**error.detail, "retry_after": max(1, -(-(error.at_ms - self._clock.now_ms()) // 1000))}
 
+    def let_go(self, flight: Flight) -> Closing | None:
+        """This worker leaves a call to another one: what it held is free if nobody was asked. None: nothing to write.
+
+        Whoever takes over must otherwise believe that somebody was.
+        """
+        key = flight.key
+        if key.corr_id not in self._asked:
+            return None
+        if flight.asked or flight.abandoned:
+            self._asked.discard(key.corr_id)
+            return None
+        return self._done(key, self.book.ask(self._release(flight, "given_back")))
+
     # -- after it ----------------------------------------------------------------------------------------------------
 
+    def told(self, flight: Flight, answer: LlmAnswer | LlmError) -> LlmAnswer | LlmError:
+        """The outcome as everybody gets it: with what askings may have cost that nobody heard the answer of.
+
+        However a call ends that another worker had begun: from then on that is paid.
+        """
+        flight.abandoned = self._abandoned(flight)
+        return told_with(answer, flight.abandoned)
+
     def close(self, flight: Flight, answer: LlmAnswer | LlmError) -> Closing | None:
-        """Write down how a call ended, after its answer is journaled. None when there is nothing to write."""
+        """Write down how a call ended, after its answer is journaled. None when there is nothing to write.
+
+        `answer` is what this worker itself got, without what `told` adds.
+        """
         key, held = flight.key, self._held(flight.key)
-        if isinstance(answer, LlmAnswer) and answer.cached:
-            # Somebody paid for it before.
-            return self._done(key, self.book.ask(self._release(flight, "cached"))) if held else None
-        if isinstance(answer, LlmAnswer):
+        if isinstance(answer, LlmAnswer) and not answer.cached:
             bill = self._bill_of(flight, answer)
         elif flight.used is not None:
             used, model = flight.used, flight.resolved.shown
             bill = self._bill(flight, model, used.prompt_tokens, used.completion_tokens, used.cost_usd_micros)
             bill = bill._replace(estimated=True)
+        elif flight.abandoned:
+            bill = self._bill(flight, flight.resolved.shown, 0, 0, 0)._replace(estimated=True)
         elif held:
-            return self._done(key, self.book.ask(self._release(flight, str(answer.error["code"]))))
+            # Somebody paid for it before, or nobody has to.
+            code = "cached" if isinstance(answer, LlmAnswer) else str(answer.error["code"])
+            return self._done(key, self.book.ask(self._release(flight, code)))
         else:
             return None
         return self._done(key, self.book.ask(bill)) if held else self.book.note(bill)
@@ -169,19 +204,22 @@ class Cashier:
         self.book.note(Reuse(corr_id, self.worker_id)).add_done_callback(_unheard)
 
     def close_orphan(self, corr_id: str, left: Open, entry: Recorded | None) -> Closing:
-        """What a dead worker left: paid if its answer is journaled, released else, and only if it is still the same."""
+        """If a dead worker's call is still its own: paid if its answer is journaled, or may be billed unheard."""
         key = Key(left.run_id, left.node_id, corr_id)
         if entry is not None and settles(entry, left.request_seq):
             found = self._close_recorded(key, entry, left.request_seq, None)
             if found is not None:
                 return found
-        return self.book.ask(Release(corr_id, self.worker_id, "orphaned", holder=left.worker_id))
+        return self.book.ask(Release(corr_id, self.worker_id, "orphaned", holder=left.worker_id, unheard=True))
 
     def _close_recorded(self, key: Key, entry: Recorded, request_seq: int, flight: Flight | None) -> Closing | None:
         said = _JOURNALED(entry.data)
         failed = said.error
-        used, cost = (said.usage, said.cost_usd_micros) if failed is None else (failed.usage, failed.cost_usd_micros)
-        if used is None or said.cached:
+        outcome: _Journaled | _Failed = said if failed is None else failed
+        used, cost, besides = outcome.usage, outcome.cost_usd_micros, outcome.abandoned_usd_micros
+        if used is not None and said.cached and outcome.abandoned_tokens:
+            used = Usage(0, 0, 0)  # only what was abandoned before is paid
+        elif used is None or said.cached:
             if not self._held(key):
                 return None
             code = "cached" if failed is None else failed.code
@@ -195,13 +233,15 @@ class Cashier:
             "" if flight is None else flight.resolved.config.provider,
             used.prompt_tokens,
             used.completion_tokens,
-            cost,
+            cost if cost is None or besides is None else cost - besides,
             failed is not None,
             run_id=key.run_id,
             node_id=key.node_id,
             task_id=charge.task_id,
             epic_id=charge.epic_id,
             budgets=tuple(budget.key for budget in charge.budgets),
+            abandoned_tokens=outcome.abandoned_tokens,
+            abandoned_usd_micros=besides,
         )
         bill = _with_dispute(bill, said.disputed)
         if self.book.state.may_have_forgotten(key.corr_id, request_seq) and not self._held(key):
@@ -217,6 +257,15 @@ class Cashier:
         """The end of a call of ours that cost nothing. What a dead worker held for it is the orphans' to see to."""
         return Release(flight.key.corr_id, self.worker_id, reason, self.worker_id, flight.request_seq)
 
+    def _abandoned(self, flight: Flight) -> tuple[Abandoned, ...]:
+        """What may be billed of askings before. A dead worker's is among it, whether or not the call was taken over."""
+        if flight.abandoned is not None:
+            return flight.abandoned
+        left = self.book.state.open.get(flight.key.corr_id)
+        if left is None or all(waiter.delivery.seq != left.request_seq for waiter in flight.waiters):
+            return ()
+        return left.abandoned if left.worker_id == self.worker_id else left.unheard
+
     def _held(self, key: Key) -> bool:
         return key.corr_id in self._asked or key.corr_id in self.book.state.open
 
@@ -230,7 +279,7 @@ class Cashier:
         return _with_dispute(bill, answer.disputed)
 
     def _bill(self, flight: Flight, model: str, prompt: int, completion: int, cost: int | None) -> Pay:
-        charge, key = charge_of(flight), flight.key
+        charge, key, abandoned = charge_of(flight), flight.key, flight.abandoned or ()
         return Pay(
             key.corr_id,
             self.worker_id,
@@ -245,6 +294,8 @@ class Cashier:
             task_id=charge.task_id,
             epic_id=charge.epic_id,
             budgets=tuple(budget.key for budget in charge.budgets),
+            abandoned_tokens=tokens_of(abandoned),
+            abandoned_usd_micros=usd_of(abandoned),
         )
 
 

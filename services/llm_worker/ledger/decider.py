@@ -6,11 +6,21 @@ calls under way, calls of the last minute.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contracts.errors import Rejected
-from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmReused, LlmTakenOver
+from contracts.ledger import (
+    Abandoned,
+    Budget,
+    LedgerEvent,
+    LlmPaid,
+    LlmReleased,
+    LlmReserved,
+    LlmReused,
+    LlmTakenOver,
+)
+from services.llm_worker.ledger.abandoned import known_usd_of, plus, tokens_of, usd_of
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.state import (
     ALL,
@@ -26,15 +36,20 @@ from services.llm_worker.ledger.state import (
     initial,
     model_account,
     resets_at_ms,
+    shares,
     without,
 )
 from services.runtime.decider import Decider
 
 MICROS: Final = 1_000_000
+NOTHING: Final[Mapping[str, Held]] = {}
 
 
 class Reserve(NamedTuple):
-    """Let a call begin that uses at most so much, and is over `lasts_ms` later. `usd_micros` None: price unknown."""
+    """Let a call begin that uses at most so much, and is over `lasts_ms` later. `usd_micros` None: price unknown.
+
+    `billed_by` is who may bill it although nobody hears the answer; empty: nobody does.
+    """
 
     corr_id: str
     worker_id: str
@@ -51,10 +66,15 @@ class Reserve(NamedTuple):
     node_id: str = ""
     task_id: str = ""
     epic_id: str = ""
+    billed_by: str = ""
 
 
 class Pay(NamedTuple):
-    """A call was answered. The ids and budgets count when it was never reserved, because nothing was limited."""
+    """A call was answered. The ids and budgets count when it was never reserved, because nothing was limited.
+
+    The tokens and the cost are its own; `abandoned_*` is what the answer says beside them. Where it says more than the
+    ledger has abandoned, the asking that is held is meant, too: whoever answers has found it so, and did not ask.
+    """
 
     corr_id: str
     worker_id: str
@@ -72,12 +92,15 @@ class Pay(NamedTuple):
     budgets: tuple[str, ...] = ()
     disputed_tokens: int = 0
     disputed_usd_micros: int = 0
+    abandoned_tokens: int = 0
+    abandoned_usd_micros: int | None = 0
 
 
 class Release(NamedTuple):
     """A call cost nothing. It is released only if `holder` holds it still, or if it is held for the same request.
 
-    Whoever took it over in between may be in the middle of it: then it is theirs to end.
+    Whoever took it over in between may be in the middle of it: then it is theirs to end. `unheard`: nobody knows how it
+    went, so whoever may bill it is paid, as for what was abandoned before.
     """
 
     corr_id: str
@@ -85,6 +108,7 @@ class Release(NamedTuple):
     reason: str
     holder: str = ""
     request_seq: int = 0
+    unheard: bool = False
 
 
 class Reuse(NamedTuple):
@@ -113,86 +137,137 @@ def decide(command: LedgerCommand, ledger: Ledger, now_ms: int) -> Sequence[Ledg
         case Pay():
             return _pay(command, ledger, now_ms)
         case Release():
-            entry = ledger.open.get(command.corr_id)
-            if entry is None or (command.holder and command.holder != entry.worker_id):
-                return ()
-            if command.request_seq and command.request_seq != entry.request_seq:
-                return ()
-            return (LlmReleased(command.corr_id, now_ms, command.worker_id, command.reason),)
+            return _release(command, ledger, now_ms)
         case Reuse():
             return (LlmReused(command.corr_id, now_ms, command.worker_id),)
 
 
 def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     entry = ledger.open.get(wish.corr_id)
-    if entry is not None and entry.model != wish.model:
-        # Another model answers instead: what the first one was held for is free, if there is room for this one.
-        swapped = _granted(wish, without(ledger, wish.corr_id), now_ms)
-        return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, "fallback"), *swapped)
-    if entry is not None:
-        if entry.worker_id == wish.worker_id and entry.request_seq == wish.request_seq:
-            return ()  # said twice is said once
-        # The provider is asked once more, so it counts as a request; what it may cost is held already.
-        _check_rate(wish, ledger, now_ms)
-        return (LlmTakenOver(wish.corr_id, now_ms, wish.worker_id, wish.request_seq, now_ms + wish.lasts_ms),)
-    return _granted(wish, ledger, now_ms)
+    if entry is None:
+        return (_granted(wish, ledger, now_ms),)
+    ours = entry.worker_id == wish.worker_id and entry.request_seq == wish.request_seq
+    if ours and entry.model == wish.model:
+        return ()  # said twice is said once
+    # Nobody knows how far a dead worker had come: whoever may bill its asking has asked for all of it.
+    abandoned = entry.abandoned if ours else entry.unheard
+    if entry.model != wish.model:
+        return _swapped(wish, ledger, entry, abandoned, now_ms)
+    if abandoned != entry.abandoned:
+        again = wish._replace(tokens=entry.tokens, usd_micros=entry.usd_micros)
+        _check_budgets(again, ledger, entry.day, now_ms, shares(entry.day, entry.budgets, abandoned))
+    # The provider is asked once more, so it counts as a request.
+    _check_rate(wish, ledger, now_ms)
+    until_ms = now_ms + wish.lasts_ms
+    return (LlmTakenOver(wish.corr_id, now_ms, wish.worker_id, wish.request_seq, until_ms, list(abandoned)),)
 
 
-def _granted(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
+def _swapped(
+    wish: Reserve, ledger: Ledger, entry: Open, abandoned: tuple[Abandoned, ...], now_ms: int
+) -> Sequence[LedgerEvent]:
+    """Another model answers instead: what the first one was held for is free, if there is room for this one.
+
+    What may be billed for it all the same stays held, where it is.
+    """
+    kept = shares(entry.day, entry.budgets, abandoned)
+    others = without(ledger, wish.corr_id, kept)
+    reserved = _granted(wish, others, now_ms, entry.day if abandoned else "", abandoned, kept)
+    return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, "fallback"), reserved)
+
+
+def _granted(
+    wish: Reserve,
+    ledger: Ledger,
+    now_ms: int,
+    day: str = "",
+    abandoned: Sequence[Abandoned] = (),
+    kept: Mapping[str, Held] = NOTHING,
+) -> LlmReserved:
     _check_price(wish)
-    _check_budgets(wish, ledger, now_ms)
+    _check_budgets(wish, ledger, day or day_of(now_ms), now_ms, kept)
     _check_concurrent(wish, ledger)
     _check_rate(wish, ledger, now_ms)
-    return (
-        LlmReserved(
-            wish.corr_id,
-            now_ms,
-            wish.worker_id,
-            wish.model,
-            wish.tokens,
-            wish.usd_micros,
-            wish.request_seq,
-            now_ms + wish.lasts_ms,
-            run_id=wish.run_id,
-            node_id=wish.node_id,
-            task_id=wish.task_id,
-            epic_id=wish.epic_id,
-            budgets=[budget.key for budget in wish.budgets],
-        ),
+    return LlmReserved(
+        wish.corr_id,
+        now_ms,
+        wish.worker_id,
+        wish.model,
+        wish.tokens,
+        wish.usd_micros,
+        wish.request_seq,
+        now_ms + wish.lasts_ms,
+        run_id=wish.run_id,
+        node_id=wish.node_id,
+        task_id=wish.task_id,
+        epic_id=wish.epic_id,
+        budgets=[budget.key for budget in wish.budgets],
+        billed_by=wish.billed_by,
+        day="" if day == day_of(now_ms) else day,
+        abandoned=list(abandoned),
     )
+
+
+def _release(wish: Release, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
+    entry = ledger.open.get(wish.corr_id)
+    if entry is None or (wish.holder and wish.holder != entry.worker_id):
+        return ()
+    if wish.request_seq and wish.request_seq != entry.request_seq:
+        return ()
+    abandoned = entry.unheard if wish.unheard else entry.abandoned
+    if not abandoned:
+        return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, wish.reason),)
+    provider = entry.billed_by or abandoned[0].provider
+    bill = Pay(wish.corr_id, wish.worker_id, entry.request_seq, entry.model, provider, 0, 0, 0, estimated=True)
+    return (_payment(bill, entry, abandoned, now_ms),)
 
 
 def _pay(bill: Pay, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     entry = ledger.open.get(bill.corr_id)
-    if entry is None and call_mark(bill.corr_id, bill.request_seq) in ledger.closed:
-        return ()
-    if entry is not None:
-        bill = _within(bill, entry)
+    if entry is None:
+        if call_mark(bill.corr_id, bill.request_seq) in ledger.closed:
+            return ()
+        told = Abandoned(bill.provider, bill.model, bill.abandoned_tokens, bill.abandoned_usd_micros)
+        return (_payment(bill, None, (told,) if bill.abandoned_tokens else (), now_ms),)
+    if bill.abandoned_tokens > tokens_of(entry.abandoned) and entry.billed_by:
+        in_vain = bill._replace(prompt_tokens=0, completion_tokens=0, cost_usd_micros=0)
+        return (_payment(in_vain, entry, entry.unheard, now_ms),)
+    return (_payment(_within(bill, entry), entry, entry.abandoned, now_ms),)
+
+
+def _payment(bill: Pay, entry: Open | None, abandoned: Sequence[Abandoned], now_ms: int) -> LlmPaid:
+    """What is written down once for a call, with all askings of it that may be billed."""
     known: Open | Pay = bill if entry is None else entry
-    unknown = bill.cost_usd_micros is None
-    return (
-        LlmPaid(
-            bill.corr_id,
-            now_ms,
-            bill.worker_id,
-            day_of(now_ms) if entry is None else entry.day,
-            known.model,
-            bill.provider,
-            bill.prompt_tokens,
-            bill.completion_tokens,
-            bill.cost_usd_micros,
-            bill.request_seq,
-            run_id=known.run_id,
-            node_id=known.node_id,
-            task_id=known.task_id,
-            epic_id=known.epic_id,
-            budgets=list(known.budgets),
-            estimated=bill.estimated,
-            charged_usd_micros=entry.usd_micros if unknown and entry is not None else None,
-            disputed_tokens=bill.disputed_tokens,
-            disputed_usd_micros=bill.disputed_usd_micros,
-        ),
+    cost = plus(bill.cost_usd_micros, usd_of(abandoned))
+    return LlmPaid(
+        bill.corr_id,
+        now_ms,
+        bill.worker_id,
+        day_of(now_ms) if entry is None else entry.day,
+        known.model,
+        bill.provider,
+        bill.prompt_tokens,
+        bill.completion_tokens,
+        cost,
+        bill.request_seq,
+        run_id=known.run_id,
+        node_id=known.node_id,
+        task_id=known.task_id,
+        epic_id=known.epic_id,
+        budgets=list(known.budgets),
+        estimated=bill.estimated,
+        charged_usd_micros=_charged(bill, entry, abandoned) if cost is None else None,
+        disputed_tokens=bill.disputed_tokens,
+        disputed_usd_micros=bill.disputed_usd_micros,
+        abandoned=list(abandoned),
     )
+
+
+def _charged(bill: Pay, entry: Open | None, abandoned: Sequence[Abandoned]) -> int | None:
+    """What budgets count for a call whose cost nobody knows: all that was reserved of what has a price."""
+    own = bill.cost_usd_micros
+    if own is None and entry is not None:
+        own = entry.usd_micros
+    return own if own is None and not abandoned else (own or 0) + known_usd_of(abandoned)
 
 
 def _within(bill: Pay, entry: Open) -> Pay:
@@ -223,8 +298,7 @@ class _Account(NamedTuple):
     about: dict[str, Any]
 
 
-def _accounts(wish: Reserve, now_ms: int) -> Iterator[_Account]:
-    day = day_of(now_ms)
+def _accounts(wish: Reserve, day: str) -> Iterator[_Account]:
     if wish.limits.usd_micros:
         yield _Account(day_account(day), "budget_exceeded", "day", wish.limits.usd_micros, None, {})
     if wish.model_limits.usd_micros:
@@ -243,21 +317,25 @@ def _check_price(wish: Reserve) -> None:
         raise Rejected("price_unknown", model=wish.model)
 
 
-def _check_budgets(wish: Reserve, ledger: Ledger, now_ms: int) -> None:
-    """Refuse what cannot fit; put off what would fit if the calls under way cost nothing."""
+def _check_budgets(wish: Reserve, ledger: Ledger, day: str, now_ms: int, kept: Mapping[str, Held]) -> None:
+    """Refuse what cannot fit; put off what would fit if the other calls under way cost nothing.
+
+    `kept` is held for this very call already, and stays held whatever the others do.
+    """
     later: Later | None = None
-    for one in _accounts(wish, now_ms):
+    for one in _accounts(wish, day):
         spent, held = ledger.spent.get(one.account, Spent()), ledger.held.get(one.account, Held())
-        for unit, limit, paid, reserved, needed in (
-            ("usd", one.usd_micros, spent.usd_micros, held.usd_micros, wish.usd_micros or 0),
-            ("tokens", one.tokens, spent.tokens, held.tokens, wish.tokens),
+        stays = kept.get(one.account, Held())
+        for unit, limit, paid, reserved, sure, needed in (
+            ("usd", one.usd_micros, spent.usd_micros, held.usd_micros, stays.usd_micros, wish.usd_micros or 0),
+            ("tokens", one.tokens, spent.tokens, held.tokens, stays.tokens, wish.tokens),
         ):
             if limit is None or not needed or paid + reserved + needed <= limit:
                 continue
             detail = _detail(one, unit, limit, paid, reserved, needed)
             if one.scope in ("day", "model"):
                 detail["resets_at"] = f"{day_of(resets_at_ms(now_ms))}T00:00:00Z"
-            if paid + needed > limit:
+            if paid + sure + needed > limit:
                 raise Rejected(one.code, **detail)
             later = later or Later(one.code, **detail)
     if later is not None:

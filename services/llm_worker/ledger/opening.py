@@ -10,6 +10,7 @@ from services.llm_worker.config import Config
 from services.llm_worker.flight import Flights
 from services.llm_worker.journal import Journal
 from services.llm_worker.ledger import snapshot
+from services.llm_worker.ledger.abandoned import known_usd_of
 from services.llm_worker.ledger.book import SUBJECT, Book
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.decider import LEDGER
@@ -47,10 +48,16 @@ class Observer:
         count, provider, model, cost = self._metrics.inc, paid.provider, paid.model, paid.cost_usd_micros
         count("htdag_llm_tokens_total", paid.prompt_tokens, provider=provider, model=model, type="input")
         count("htdag_llm_tokens_total", paid.completion_tokens, provider=provider, model=model, type="output")
+        for one in paid.abandoned:
+            count("htdag_llm_tokens_total", one.tokens, provider=one.provider, model=one.model, type="abandoned")
         if cost is None:
             count("htdag_llm_cost_unknown_total", provider=provider, model=model)
-        elif cost:
-            count("htdag_llm_cost_usd_micros_total", cost, provider=provider, model=model)
+            return
+        for one in paid.abandoned:
+            count("htdag_llm_cost_usd_micros_total", one.usd_micros or 0, provider=one.provider, model=one.model)
+        own = cost - known_usd_of(paid.abandoned)
+        if own:
+            count("htdag_llm_cost_usd_micros_total", own, provider=provider, model=model)
 
     def conflict(self) -> None:
         """See services.runtime.ports.Observer."""

@@ -1,5 +1,8 @@
 """Reservations whose worker died and whose request nobody takes up: paid when their answer is journaled, else released.
 
+Where their provider may bill what nobody heard they are paid, too: as reserved, and that is the outcome of the call. It
+is journaled before, so that whoever gets the request after all hands it over and does not ask a second time.
+
 Usually the broker delivers a dead worker's request to another one, which goes on with the same reservation. But that
 one may have no room for it as long as the reservation stands, and a request can be gone. So whoever has a call under
 way is asked, as before a call that may be under way elsewhere; who is silent again and again does not have it.
@@ -9,10 +12,14 @@ import asyncio
 from collections import Counter
 from typing import Any, Final
 
-from contracts.errors import Rejected
+import msgspec
+
+from contracts.errors import Rejected, failure
+from contracts.llm import LlmError
 from services.llm_worker.claims import is_held
 from services.llm_worker.flight import Flights
-from services.llm_worker.journal import Journal, Key
+from services.llm_worker.journal import Journal, Key, settles
+from services.llm_worker.ledger.abandoned import error_with
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.state import Open
 from services.runtime.bus import Bus
@@ -24,6 +31,9 @@ YOUNG_MS: Final = 3_000
 SILENT_MAX: Final = 14
 """Longer than the broker waits before it gives a request to another worker: that one goes on with what is held."""
 ASKED_AT_ONCE_MAX: Final = 32
+LOST: Final = "provider_error"
+"""It may pass: the same call, asked anew, is called again."""
+_ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class Orphans:
@@ -87,9 +97,20 @@ class Orphans:
         return name not in self._silent, self._asked.get(name, 0)
 
     async def _see_to(self, corr_id: str, left: Open) -> None:
-        entry = await self._journal.find(Key(left.run_id, left.node_id, corr_id))
+        key = Key(left.run_id, left.node_id, corr_id)
+        entry = await self._journal.find(key)
+        if left.unheard and (entry is None or not settles(entry, left.request_seq)):
+            entry = None  # of another request of the same call
+            await self._keep_outcome(key, left)
         events = await self._cashier.close_orphan(corr_id, left, entry)
         for event in events:
             outcome = type(event).__name__.removeprefix("Llm").lower()
             self._metrics.inc("htdag_llm_orphans_total", outcome=outcome)
             self._log.warning("orphan_closed", corr_id=corr_id, worker=left.worker_id, outcome=outcome)
+
+    async def _keep_outcome(self, key: Key, left: Open) -> None:
+        wire = failure(
+            LOST, "its worker died in the middle of the call, which is paid as it was reserved", model=left.model
+        )
+        data = _ENCODE(LlmError(*key, left.model, error_with(wire, left.unheard)))
+        await self._journal.store(key, data, outcome=LOST, model_used="", request_seq=left.request_seq)

@@ -1,11 +1,12 @@
 """The calls of the ledger as people ask for them: those that fit, summed, and the newest of them. Pure."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from contracts.ledger import (
+    Abandoned,
     LedgerEvent,
     LedgerQuery,
     LedgerRow,
@@ -14,7 +15,9 @@ from contracts.ledger import (
     LlmReleased,
     LlmReserved,
     LlmReused,
+    LlmTakenOver,
 )
+from services.llm_worker.ledger.abandoned import plus, tokens_of, usd_of
 from services.runtime.clock import rfc3339
 
 ROWS_MAX: Final = 1_000
@@ -46,10 +49,7 @@ class Rows:
             if row is None or not self._fits(row, _day(before, event)):
                 continue
             if isinstance(event, LlmPaid):
-                self._calls, self._tokens = (
-                    self._calls + 1,
-                    self._tokens + event.prompt_tokens + event.completion_tokens,
-                )
+                self._calls, self._tokens = self._calls + 1, self._tokens + event.tokens
                 if event.cost_usd_micros is None:
                     self._unknown += 1
                 else:
@@ -96,7 +96,7 @@ class Rows:
 
 def _day(before: LedgerRow | None, event: LedgerEvent) -> str:
     """The day (UTC) of a call is the one in which it was reserved, whenever it ends."""
-    if isinstance(event, LlmPaid):
+    if isinstance(event, LlmPaid | LlmReserved) and event.day:
         return event.day
     if before is not None and before.status == "reserved":
         return before.at[:10]
@@ -119,9 +119,10 @@ def _row(before: LedgerRow | None, event: LedgerEvent) -> LedgerRow | None:
                 event.task_id,
                 event.epic_id,
                 event.worker_id,
-                reserved_usd_micros=event.usd_micros,
-                reserved_tokens=event.tokens,
+                **_held(event.tokens, event.usd_micros, event.abandoned),
             )
+        case LlmTakenOver():
+            return None if before is None else change(before, worker_id=event.worker_id, **_held_again(before, event))
         case LlmPaid():
             row = before or LedgerRow(event.corr_id, "paid", at)
             return change(
@@ -139,8 +140,29 @@ def _row(before: LedgerRow | None, event: LedgerEvent) -> LedgerRow | None:
                 cost_usd_micros=event.cost_usd_micros,
                 estimated=event.estimated,
                 answers=row.answers + 1,
+                abandoned_tokens=tokens_of(event.abandoned),
+                abandoned_usd_micros=usd_of(event.abandoned),
             )
         case LlmReleased():
             return None if before is None else change(before, status="released", at=at, reason=event.reason)
-        case _:
-            return None if before is None else change(before, worker_id=event.worker_id)
+        case LlmReused():
+            return before
+
+
+def _held(tokens: int, usd_micros: int | None, abandoned: Sequence[Abandoned]) -> dict[str, Any]:
+    """What a call is held for: its own worst case, and what may be billed of askings before."""
+    return {
+        "reserved_usd_micros": plus(usd_micros, usd_of(abandoned)),
+        "reserved_tokens": tokens + tokens_of(abandoned),
+        "abandoned_tokens": tokens_of(abandoned),
+        "abandoned_usd_micros": usd_of(abandoned),
+    }
+
+
+def _held_again(before: LedgerRow, event: LlmTakenOver) -> dict[str, Any]:
+    if not event.abandoned:
+        return {}
+    own = None
+    if before.reserved_usd_micros is not None and before.abandoned_usd_micros is not None:
+        own = before.reserved_usd_micros - before.abandoned_usd_micros
+    return _held(before.reserved_tokens - before.abandoned_tokens, own, event.abandoned)

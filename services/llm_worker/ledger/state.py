@@ -5,12 +5,13 @@ Changes are made in place. A change made for a commit that is not stored yet can
 
 import hashlib
 from bisect import bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from contracts.ledger import GRANTS_MAX, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
+from contracts.ledger import GRANTS_MAX, Abandoned, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
+from services.llm_worker.ledger.abandoned import known_usd_of, merged
 
 WINDOW_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
@@ -40,7 +41,10 @@ class Held(NamedTuple):
 
 
 class Open(NamedTuple):
-    """A reservation that is neither paid nor released. `accounts` are all that it is held against."""
+    """A reservation that is neither paid nor released. `accounts` are all that it is held against.
+
+    `abandoned` is held besides: askings of the same call, before the one that `tokens` and `usd_micros` are for.
+    """
 
     worker_id: str
     request_seq: int
@@ -56,6 +60,15 @@ class Open(NamedTuple):
     node_id: str
     task_id: str
     epic_id: str
+    billed_by: str = ""
+    abandoned: tuple[Abandoned, ...] = ()
+
+    @property
+    def unheard(self) -> tuple[Abandoned, ...]:
+        """All that may be billed for the call if nobody hears the answer of the asking that is held."""
+        if not self.billed_by:
+            return self.abandoned
+        return merged((*self.abandoned, Abandoned(self.billed_by, self.model, self.tokens, self.usd_micros)))
 
 
 class Ledger:
@@ -152,9 +165,15 @@ def evolve(ledger: Ledger, event: LedgerEvent) -> Ledger:
             before = ledger.open.get(event.corr_id)
             if before is not None:
                 after = before._replace(
-                    worker_id=event.worker_id, request_seq=event.request_seq, expires_at_ms=event.expires_at_ms
+                    worker_id=event.worker_id,
+                    request_seq=event.request_seq,
+                    expires_at_ms=event.expires_at_ms,
+                    abandoned=tuple(event.abandoned) or before.abandoned,
                 )
                 ledger.put(ledger.open, event.corr_id, after)
+                if after.abandoned != before.abandoned:
+                    _hold_abandoned(ledger, before, -1)
+                    _hold_abandoned(ledger, after, 1)
                 ledger.grant(before.model, event.at_ms)
         case LlmPaid():
             _close(ledger, event.corr_id)
@@ -167,7 +186,7 @@ def evolve(ledger: Ledger, event: LedgerEvent) -> Ledger:
 def _reserved(ledger: Ledger, event: LlmReserved) -> None:
     if event.corr_id in ledger.open:
         return
-    day = day_of(event.at_ms)
+    day = event.day or day_of(event.at_ms)
     accounts = (day_account(day), model_account(day, event.model), *event.budgets)
     entry = Open(
         event.worker_id,
@@ -184,6 +203,8 @@ def _reserved(ledger: Ledger, event: LlmReserved) -> None:
         event.node_id,
         event.task_id,
         event.epic_id,
+        event.billed_by,
+        tuple(event.abandoned),
     )
     ledger.put(ledger.open, event.corr_id, entry)
     _hold(ledger, entry, 1)
@@ -192,14 +213,9 @@ def _reserved(ledger: Ledger, event: LlmReserved) -> None:
 
 
 def _hold(ledger: Ledger, entry: Open, sign: int) -> None:
-    usd = entry.usd_micros or 0
     for account in entry.accounts:
-        tokens, micros = ledger.held.get(account, Held())
-        held = Held(tokens + sign * entry.tokens, micros + sign * usd)
-        if any(held):
-            ledger.put(ledger.held, account, held)
-        elif account in ledger.held:
-            ledger.drop(ledger.held, account)
+        _add(ledger, account, sign * entry.tokens, sign * (entry.usd_micros or 0))
+    _hold_abandoned(ledger, entry, sign)
     for name in (ALL, entry.model):
         live = ledger.live.get(name, 0) + sign
         if live:
@@ -208,28 +224,61 @@ def _hold(ledger: Ledger, entry: Open, sign: int) -> None:
             ledger.drop(ledger.live, name)
 
 
+def _hold_abandoned(ledger: Ledger, entry: Open, sign: int) -> None:
+    for account, (tokens, micros) in shares(entry.day, entry.budgets, entry.abandoned).items():
+        _add(ledger, account, sign * tokens, sign * micros)
+
+
+def _add(ledger: Ledger, account: str, tokens: int, usd_micros: int) -> None:
+    before = ledger.held.get(account, Held())
+    held = Held(before.tokens + tokens, before.usd_micros + usd_micros)
+    if any(held):
+        ledger.put(ledger.held, account, held)
+    elif account in ledger.held:
+        ledger.drop(ledger.held, account)
+
+
+def shares(day: str, budgets: Sequence[str], abandoned: Sequence[Abandoned]) -> dict[str, Held]:
+    """What askings that nobody heard are of each account: of their own model's, and of what the call counts for."""
+    found: dict[str, Held] = {}
+    for one in abandoned:
+        for account in (day_account(day), model_account(day, one.model), *budgets):
+            tokens, micros = found.get(account, Held())
+            found[account] = Held(tokens + one.tokens, micros + (one.usd_micros or 0))
+    return found
+
+
 def _close(ledger: Ledger, corr_id: str) -> None:
     if corr_id in ledger.open:
         _hold(ledger, ledger.drop(ledger.open, corr_id), -1)
 
 
 def _paid(ledger: Ledger, event: LlmPaid) -> None:
-    tokens, cost = event.prompt_tokens + event.completion_tokens, event.cost_usd_micros
+    cost = event.cost_usd_micros
     charged = (event.charged_usd_micros or 0) if cost is None else cost
-    for account in (day_account(event.day), model_account(event.day, event.model), *event.budgets):
+    own_tokens, own_micros = event.prompt_tokens + event.completion_tokens, charged - known_usd_of(event.abandoned)
+    besides = shares(event.day, event.budgets, event.abandoned)
+    own = (day_account(event.day), model_account(event.day, event.model), *event.budgets)
+    for account in (*own, *(other for other in besides if other not in own)):
+        more, counts = besides.get(account, Held()), account in own
         # Anew at the end: what is forgotten first is what was not used for longest, not what began first.
         calls, used, micros, unknown = ledger.drop(ledger.spent, account) if account in ledger.spent else Spent()
-        ledger.put(ledger.spent, account, Spent(calls + 1, used + tokens, micros + charged, unknown + (cost is None)))
+        used, micros = used + more.tokens, micros + more.usd_micros
+        if counts:
+            calls, used, micros = calls + 1, used + own_tokens, micros + own_micros
+        ledger.put(ledger.spent, account, Spent(calls, used, micros, unknown + (counts and cost is None)))
     ledger.put(ledger.closed, call_mark(event.corr_id, event.request_seq), None)
     ledger.newest_day = max(ledger.newest_day, event.day)
 
 
-def without(ledger: Ledger, corr_id: str) -> Ledger:
-    """What would be held if one reservation were gone; the ledger itself stays as it is."""
+def without(ledger: Ledger, corr_id: str, kept: Mapping[str, Held]) -> Ledger:
+    """What would be held if one reservation were gone but for `kept`; the ledger itself stays as it is."""
     other = Ledger()
     other.spent, other.grants, other.closed = ledger.spent, ledger.grants, ledger.closed
     other.open, other.held, other.live = dict(ledger.open), dict(ledger.held), dict(ledger.live)
     _close(other, corr_id)
+    for account, (tokens, micros) in kept.items():
+        _add(other, account, tokens, micros)
     return other
 
 

@@ -86,6 +86,27 @@ def test_a_call_is_shown_with_what_it_cost_or_is_held_for():
     assert ledger_text({**found, "rows": []}, Output(json=False)) == sums
 
 
+def test_what_nobody_heard_is_told_beside_the_cost():
+    row = {
+        "at": "2026-11-28T10:00:00.000Z", "status": "paid", "corr_id": "c", "model": "m", "prompt_tokens": 10,
+        "completion_tokens": 5, "cost_usd_micros": 1_350, "reserved_usd_micros": 900, "reason": "",
+        "abandoned_tokens": 30, "abandoned_usd_micros": 900,
+    }  # fmt: skip
+    unknown = {**row, "status": "released", "reason": "timeout", "abandoned_usd_micros": None}
+    found = {
+        "calls": 1,
+        "tokens": 45,
+        "cost_usd_micros": 1_350,
+        "cost_unknown": 0,
+        "reserved": 0,
+        "rows": [row, unknown],
+    }
+    _, first, second, _ = ledger_text(found, Output(json=False)).splitlines()
+    assert "  45  " in first
+    assert first.endswith("$0.0009 of it abandoned")
+    assert second.endswith("timeout an unknown cost of it abandoned")
+
+
 def test_an_estimate_names_the_refusal():
     found = {
         "model_used": "m",

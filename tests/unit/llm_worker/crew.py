@@ -121,12 +121,13 @@ class Crew:
             cashier=self.cashier,
         )
 
-    async def ask(self, corr_id: str, model: str = "mock", headers: dict[str, str] | None = None, **body: Any) -> None:
-        """Store one request; `body` replaces what a good one holds."""
+    async def ask(self, corr_id: str, model: str = "mock", headers: dict[str, str] | None = None, **body: Any) -> int:
+        """Store one request, and say where; `body` replaces what a good one holds."""
         whole = {"run_id": "r", "node_id": f"n-{corr_id}", "corr_id": corr_id, "input": INPUT, **body}
         msg_id = f"{corr_id}-{model}-{len(body)}"
         data = msgspec.json.encode(whole)
-        await self.bus.store(llm_request(model), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
+        stored = await self.bus.store(llm_request(model), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
+        return stored.seq
 
     async def answer(self, corr_id: str) -> dict[str, Any] | None:
         """The newest answer on the node of this call."""

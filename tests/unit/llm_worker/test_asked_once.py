@@ -43,6 +43,7 @@ PLACES = {
     "pricing": lambda crew: (crew.caller._believing._prices, "cost_micros", broken_later),
     "billing": lambda crew: (crew.caller._believing, "bill", broken_later),
     "telling the span": lambda _: (genai.Inference, "answered", broken),
+    "telling the span its tokens": lambda _: (genai.Inference, "used", broken),
     "ending the span": lambda _: (genai.Inference, "ended", broken),
     "tool calls": lambda _: (calling, "normalised", broken),
     "counting": lambda crew: (crew.caller, "_count", broken),

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from contracts.llm import LlmInput, LlmParams, LlmRequest
-from services.llm_worker.calling import patience_s, reserved_until_s
 from services.llm_worker.config import ModelConfig
 from services.llm_worker.flight import Flight, Waiter
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
+from services.llm_worker.patience import patience_s, reserved_until_s
 
 NOW_MS = 1_790_000_000_000
 

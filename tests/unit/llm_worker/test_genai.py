@@ -51,7 +51,8 @@ async def test_a_call_that_ends_well(spans, clock: FixedClock):
         told.chunk()
         clock.advance(50)
         told.chunk()
-        told.answered(TokensUsed(12, 34), "stop", "gpt-x-2026-11-01")
+        told.used(TokensUsed(12, 34), estimated=False)
+        told.answered("stop", "gpt-x-2026-11-01")
     (span,) = spans()
     assert (span.name, span.kind.name) == ("chat gpt-x", "CLIENT")
     assert f"{span.context.trace_id:032x}" == TRACE[3:35]
@@ -116,7 +117,7 @@ async def test_a_provider_that_does_not_say_which_model_answered_is_believed_to_
     spans, clock: FixedClock
 ):
     with begin(Metrics(), clock) as told:
-        told.answered(None, "stop", "")
+        told.answered("stop", "")
     assert spans()[0].attributes["gen_ai.response.model"] == "gpt-x"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import structs
 
 from contracts.ledger import (
+    Abandoned,
     LedgerEvent,
     LedgerQuery,
     LedgerView,
@@ -67,6 +68,22 @@ def test_answers_are_counted_beside_what_is_paid():
     assert [(row.corr_id, row.status, row.answers) for row in view.rows] == [("c", "paid", 3)]
     assert (view.calls, view.cost_usd_micros) == (1, 5)
     assert told(reserved(), paid(), *again, day=TOMORROW).rows == []
+
+
+def test_what_nobody_heard_is_held_and_paid_with_its_call():
+    once, twice = [Abandoned("openai", "m", 10, 7)], [Abandoned("openai", "m", 20, 14)]
+    story: list[LedgerEvent] = [
+        reserved(),
+        LlmTakenOver("c", LATE_MS, "w2", 1, MORNING_MS, once),
+        LlmTakenOver("c", LATE_MS, "w3", 1, MORNING_MS, twice),
+    ]
+    view = told(*story)
+    (row,) = view.rows
+    assert (view.reserved_usd_micros, row.reserved_tokens, row.worker_id) == (21, 30, "w3")
+    view = told(*story, structs.replace(paid(cost=19), abandoned=twice))
+    (row,) = view.rows
+    assert (view.cost_usd_micros, view.tokens) == (19, 27)
+    assert (row.abandoned_usd_micros, row.abandoned_tokens) == (14, 20)
 
 
 def test_unknown_cost_is_counted_and_never_added():

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import structlog
 
-from contracts.ledger import LlmPaid
+from contracts.ledger import Abandoned, LlmPaid
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.config import Config
 from services.llm_worker.ledger.book import SUBJECT, Book
@@ -31,6 +31,18 @@ def test_every_payment_that_is_written_is_counted_with_what_it_cost(estimated):
     assert metrics.value("htdag_llm_cost_unknown_total", **where) == 1
     assert metrics.value("htdag_llm_tokens_total", type="input", **where) == 8
     assert metrics.value("htdag_llm_tokens_total", type="output", **where) == 3
+
+
+def test_what_nobody_heard_counts_for_the_model_that_was_asked():
+    metrics = Metrics()
+    unheard = [Abandoned("openai", "dear", 50, 900)]
+    paid = LlmPaid("c", 0, "w1", DAY, "own", "nats", 7, 3, 1_500, 1, abandoned=unheard)
+    Observer(metrics).committed([paid], 0.0)
+    dear, own = {"provider": "openai", "model": "dear"}, {"provider": "nats", "model": "own"}
+    assert metrics.value("htdag_llm_cost_usd_micros_total", **dear) == 900
+    assert metrics.value("htdag_llm_cost_usd_micros_total", **own) == 600
+    assert metrics.value("htdag_llm_tokens_total", type="abandoned", **dear) == 50
+    assert metrics.value("htdag_llm_tokens_total", type="input", **own) == 7
 
 
 async def test_a_worker_without_calls_shows_what_the_others_have_paid(bus):
