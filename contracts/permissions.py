@@ -78,7 +78,6 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     never: tuple[str, ...] = ()
 
 
-_BEAT: Final = f"{ROOT}.beat.executor"
 _EVENTS: Final = tuple(spec.name for spec in STREAMS if spec.config["subjects"][0].startswith(f"{ROOT}.evt."))
 
 USES: Final[dict[str, Use]] = {
@@ -95,8 +94,6 @@ USES: Final[dict[str, Use]] = {
         tells=(rpc("llm-worker", "llm", "cancel"),),
         # What an admin does outside of a task, a person does: calls of admin tasks have a subject of their own.
         never=(f"{TOOLS}.{ADMIN}.*",),
-        says=(_BEAT,),
-        hears=(_BEAT,),
         reads=(TIMERS,),
         follows=(EVENTS_PLANNER,),
         purges=(TIMERS,),
@@ -187,7 +184,8 @@ def callers(service: str) -> tuple[str, ...]:
         return ()
     asking = [name for name, use in USES.items() if any(_asks(call, service) for call in use.calls)]
     # Workers of one service ask each other.
-    asking += [service for one in CHANNELS if one.stream is None and {service} <= _both(one)]
+    asks_itself = (one.kind == "request" and one.stream is None and service in _both(one) for one in CHANNELS)
+    asking += [service] if any(asks_itself) else []
     asked_by_agents = service == "policy-gateway" or any(one.startswith(f"{ROOT}.{service}.") for one in AGENT_VERBS)
     agents = [f"{AGENT_PREFIX}{role}" for role in AGENT_ROLES] if asked_by_agents else []
     return tuple(dict.fromkeys([OPERATOR, *asking, *agents]))
