@@ -30,6 +30,7 @@ PARAMETERS: Final = {
     "user_id": "key of an account: its name in lower case",
     "approval_id": "id of a gate, one token",
     "bucket": "bucket of a name that nobody has",
+    "digest": "digest of a question: its model, conversation and parameters",
     "session": "digest of a conversation's session",
     "node_id": "id of a task or node of that run, one token",
     "verb": "the command's verb, one token",

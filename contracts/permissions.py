@@ -100,7 +100,7 @@ USES: Final[dict[str, Use]] = {
     ),
     "llm-worker": Use(
         # A request that is refused was never stored: its answer cannot come from the journal.
-        says=(f"{LLM_RESPONSE_EDGE}.*.*", f"{ROOT}.llm.cache.*", f"$O.{ANSWER_BUCKET}.>"),
+        says=(f"{LLM_RESPONSE_EDGE}.*.*", f"$O.{ANSWER_BUCKET}.>"),
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
         reads=(LLM_REQUESTS,),
     ),
