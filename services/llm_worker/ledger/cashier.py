@@ -143,12 +143,13 @@ class Cashier:
     def let_go(self, flight: Flight) -> Closing | None:
         """This worker leaves a call to another one: what it held is free if nobody was asked. None: nothing to write.
 
-        Whoever takes over must otherwise believe that somebody was.
+        Whoever takes over must otherwise believe that somebody was. Of a call that this worker took over itself nothing
+        is free either: to release it would pay, and end, what another one goes on with.
         """
         key = flight.key
         if key.corr_id not in self._asked:
             return None
-        if flight.asked or flight.abandoned:
+        if flight.asked or self._abandoned(flight):
             self._asked.discard(key.corr_id)
             return None
         return self._done(key, self.book.ask(self._release(flight, "given_back")))
