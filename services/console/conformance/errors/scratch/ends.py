@@ -10,9 +10,9 @@ from contracts.run_proofs import ReplayReport
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_POLICY_GATEWAY
 from contracts.subjects import LLM_REQUEST_EDGE, events
 from services.console.bench.runs import must_be_equal
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import ANSWER_S, Scratch, not_there, until
-from services.console.conformance.scratch_tools import SLEEP, SLEEPS
+from services.console.conformance.errors.scenario import Scenario, Sight, not_there, until
+from services.console.conformance.errors.scratch.instance import ANSWER_S, Scratch
+from services.console.conformance.errors.scratch.tools import SLEEP, SLEEPS
 from services.console.model_edge import ask_model
 from services.runtime.jetstream import JetStreamEventStore
 
