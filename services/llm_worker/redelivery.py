@@ -20,7 +20,8 @@ from services.runtime.metrics import Metrics
 from services.runtime.pull import Delivery
 
 LATER_S: Final = 1.0
-PREFIX: Final = llm_request("")[:-1]
+REQUESTS: Final = llm_request("")[:-1]
+"""Below this, requests are stored: what stands behind it is the model."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -58,7 +59,7 @@ class Redelivery:
             delivery.nak(LATER_S)
             return
         error = Rejected("internal")
-        answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, PREFIX))
+        answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, REQUESTS))
         self.put_aside(delivery, error, answer)
 
     def put_aside(self, delivery: Delivery, error: Rejected, answer: LlmError) -> None:

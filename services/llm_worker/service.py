@@ -13,7 +13,7 @@ from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
-from services.llm_worker.health import Heart, Registry, call_the_roll, recall_the_gone
+from services.llm_worker.health import Heart
 from services.llm_worker.initial_metrics import begin_series
 from services.llm_worker.journal import Journal
 from services.llm_worker.judging.judge import Judge
@@ -23,9 +23,11 @@ from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.foreign import ForeignProvider
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.registry import Registry
 from services.llm_worker.replaying import Replaying
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
+from services.llm_worker.roll_call import call_the_roll, recall_the_gone
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
 

@@ -25,7 +25,7 @@ from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import TokensUsed
 from services.llm_worker.recorder import Recorder
-from services.llm_worker.redelivery import LATER_S, PREFIX, Redelivery
+from services.llm_worker.redelivery import LATER_S, REQUESTS, Redelivery
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.settling import Settling
@@ -159,7 +159,7 @@ class Worker:
 
     def _accept(self, delivery: Delivery) -> Flight | None:
         """The call a request asks for; None when it is refused or already under way here."""
-        model_id = model_of(delivery.subject, PREFIX)
+        model_id = model_of(delivery.subject, REQUESTS)
         try:
             request = compiler.compile_request(
                 delivery.data,

@@ -8,8 +8,10 @@ import msgspec
 from contracts.limits import GONE_REMEMBERED_S
 from contracts.llm import LlmHealth
 from contracts.subjects import LLM_HEALTH, LLM_ROLL, llm_worker
-from services.llm_worker.health import Heart, Registry, Roll, Status, call_the_roll
+from services.llm_worker.health import Heart, Status
 from services.llm_worker.load import Load
+from services.llm_worker.registry import Registry, Roll
+from services.llm_worker.roll_call import call_the_roll
 from services.runtime.bus import Bus, Message
 from services.runtime.clock import FixedClock, rfc3339
 from services.runtime.metrics import Metrics
