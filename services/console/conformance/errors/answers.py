@@ -16,11 +16,12 @@ from services.console.conformance.errors.broker.shortages import LITTLE_ROOM, WI
 from services.console.conformance.errors.folder import thrown_away
 from services.console.conformance.errors.here.console import CONSOLE
 from services.console.conformance.errors.here.services import SERVICES
-from services.console.conformance.errors.running.answers import InstanceAnswers
+from services.console.conformance.errors.running.instance import InstanceAnswers
 from services.console.conformance.errors.running.requests import WRONG, after_run, failing_codes
 from services.console.conformance.errors.scenario import Scenario, codes_of, played_in_order
-from services.console.conformance.errors.scratch.ends import ENDS
+from services.console.conformance.errors.scratch.forged_logs import FORGED_LOGS
 from services.console.conformance.errors.scratch.gates import GATES
+from services.console.conformance.errors.scratch.gone_services import GONE_SERVICES
 from services.console.conformance.errors.scratch.instance import scratch_instance
 from services.console.conformance.errors.scratch.llm import LLM
 from services.console.conformance.errors.scratch.people import PEOPLE
@@ -36,7 +37,9 @@ WHOLE_S: Final = 240.0
 """Far longer than all of it takes; each part has a deadline of its own."""
 SIDE_BY_SIDE: Final[Sequence[Sequence[Scenario[Any]]]] = ((*PEOPLE, *GATES), (*RUNS, *LLM), TOOLS)
 """On the scratch instance. Whoever moves its clock goes one after another."""
-SCRATCH: Final = (*(scenario for line in SIDE_BY_SIDE for scenario in line), *ENDS)
+AT_ITS_END: Final[Sequence[Scenario[Any]]] = (*FORGED_LOGS, *GONE_SERVICES)
+"""What leaves the scratch instance good for nothing else."""
+SCRATCH: Final = (*(scenario for line in SIDE_BY_SIDE for scenario in line), *AT_ITS_END)
 BROKERS: Final[dict[Room, Sequence[Scenario[Any]]]] = {"little room": LITTLE_ROOM, "no JetStream": WITHOUT_JETSTREAM}
 HERE: Final[Sequence[Scenario[Any]]] = (*CONSOLE, *SERVICES)
 
@@ -118,7 +121,7 @@ async def _scratch() -> list[Point]:
             lines = (played_in_order(line, scratch, "scratch") for line in SIDE_BY_SIDE)
             parts = await asyncio.gather(*lines)
             points = [point for part in parts for point in part]
-            return [*points, *await played_in_order(ENDS, scratch, "scratch")]
+            return [*points, *await played_in_order(AT_ITS_END, scratch, "scratch")]
     except (Rejected, OSError) as error:
         return _failed(SCRATCH, f"the scratch instance does not start: {error}")
 
