@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import CATALOGUE
-from services.console.conformance.error_answers import asked_of_scratch
+from services.console.conformance.errors.answers import asked_of_scratch
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
 

@@ -65,7 +65,7 @@ async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
     scratch
         Without it nothing is started, and the codes that need it are notes, which are no failure.
     """
-    from services.console.conformance.error_answers import ErrorAnswers
+    from services.console.conformance.errors.answers import ErrorAnswers
 
     unwind_on_term()
     async with connected(common) as console:

@@ -1,4 +1,4 @@
-"""What lies in a gate's mailbox counts only if somebody who may write there put it there, not the broker for anybody."""
+"""What lies in a gate's mailbox counts only if somebody who may write there put it there, and not the broker."""
 
 import msgspec
 import pytest

@@ -7,8 +7,10 @@ import pytest
 
 from contracts.errors import Rejected
 from services.llm_worker import calling, genai, worker
+from services.llm_worker.billing import Biller
 from services.llm_worker.config import Config
 from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import Delta
 from services.runtime import faults, nats_client, provision
 from services.runtime.bus import Bus
@@ -43,8 +45,8 @@ async def broken_later(*_: Any, **__: Any) -> NoReturn:
 
 
 PLACES = {
-    "pricing": lambda crew: (crew.caller._believing._prices, "cost_micros", broken_later),
-    "billing": lambda crew: (crew.caller._believing, "bill", broken_later),
+    "pricing": lambda _: (Prices, "cost_micros", broken_later),
+    "billing": lambda _: (Biller, "bill", broken_later),
     "telling the span": lambda _: (genai.Inference, "answered", broken),
     "telling the span its tokens": lambda _: (genai.Inference, "used", broken),
     "ending the span": lambda _: (genai.Inference, "ended", broken),

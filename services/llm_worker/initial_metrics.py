@@ -5,7 +5,7 @@ from services.llm_worker.models import ModelTable
 from services.runtime.metrics import Metrics
 
 
-def show_unasked(metrics: Metrics, models: ModelTable) -> None:
+def begin_series(metrics: Metrics, models: ModelTable) -> None:
     """Begin the series of every model of the table, before anything is counted or a breaker is known to be open."""
     for name in models.ids():
         try:

@@ -6,28 +6,29 @@ with the command. What no instance can be brought to within seconds is asked of 
 """
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contracts.errors import CATALOGUE, Rejected
-from services.console.conformance.answers_of_instance import InstanceAnswers
-from services.console.conformance.bare_broker import FULL, WITHOUT_JETSTREAM, Room, bare_broker
-from services.console.conformance.here_console import CONSOLE
-from services.console.conformance.here_services import SERVICES
+from services.console.conformance.errors.broker.bare import Room, bare_broker
+from services.console.conformance.errors.broker.shortages import LITTLE_ROOM, WITHOUT_JETSTREAM
+from services.console.conformance.errors.folder import thrown_away
+from services.console.conformance.errors.here.console import CONSOLE
+from services.console.conformance.errors.here.services import SERVICES
+from services.console.conformance.errors.running.instance import InstanceAnswers
+from services.console.conformance.errors.running.requests import WRONG, after_run, failing_codes
+from services.console.conformance.errors.scenario import Scenario, codes_of, played_in_order
+from services.console.conformance.errors.scratch.forged_logs import FORGED_LOGS
+from services.console.conformance.errors.scratch.gates import GATES
+from services.console.conformance.errors.scratch.gone_services import GONE_SERVICES
+from services.console.conformance.errors.scratch.instance import scratch_instance
+from services.console.conformance.errors.scratch.llm import LLM
+from services.console.conformance.errors.scratch.people import PEOPLE
+from services.console.conformance.errors.scratch.runs import RUNS
+from services.console.conformance.errors.scratch.tools import TOOLS
+from services.console.conformance.errors.verdict import unasked
 from services.console.conformance.point import Point
-from services.console.conformance.scenario import Scenario, codes_of, played_in_order
-from services.console.conformance.scratch import scratch_instance
-from services.console.conformance.scratch_ends import ENDS
-from services.console.conformance.scratch_gates import GATES
-from services.console.conformance.scratch_llm import LLM
-from services.console.conformance.scratch_people import PEOPLE
-from services.console.conformance.scratch_runs import RUNS
-from services.console.conformance.scratch_tools import TOOLS
-from services.console.conformance.verdict import unasked
-from services.console.conformance.wrong_requests import WRONG, after_run, failing_codes
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus
@@ -36,8 +37,10 @@ WHOLE_S: Final = 240.0
 """Far longer than all of it takes; each part has a deadline of its own."""
 SIDE_BY_SIDE: Final[Sequence[Sequence[Scenario[Any]]]] = ((*PEOPLE, *GATES), (*RUNS, *LLM), TOOLS)
 """On the scratch instance. Whoever moves its clock goes one after another."""
-SCRATCH: Final = (*(scenario for line in SIDE_BY_SIDE for scenario in line), *ENDS)
-BROKERS: Final[dict[Room, Sequence[Scenario[Any]]]] = {"little room": FULL, "no JetStream": WITHOUT_JETSTREAM}
+AT_ITS_END: Final[Sequence[Scenario[Any]]] = (*FORGED_LOGS, *GONE_SERVICES)
+"""What leaves the scratch instance good for nothing else."""
+SCRATCH: Final = (*(scenario for line in SIDE_BY_SIDE for scenario in line), *AT_ITS_END)
+BROKERS: Final[dict[Room, Sequence[Scenario[Any]]]] = {"little room": LITTLE_ROOM, "no JetStream": WITHOUT_JETSTREAM}
 HERE: Final[Sequence[Scenario[Any]]] = (*CONSOLE, *SERVICES)
 
 Note = Callable[[str], None]
@@ -100,11 +103,8 @@ def _missing(code: str, *, scratch: bool) -> Point:
 
 
 async def _here() -> list[Point]:
-    folder = Path(tempfile.mkdtemp(prefix="htdag-conformance-"))
-    try:
-        return await played_in_order(HERE, folder, "here")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with thrown_away() as folder:
+        return await played_in_order(HERE, Path(folder), "here")
 
 
 async def _broker(room: Room) -> list[Point]:
@@ -121,7 +121,7 @@ async def _scratch() -> list[Point]:
             lines = (played_in_order(line, scratch, "scratch") for line in SIDE_BY_SIDE)
             parts = await asyncio.gather(*lines)
             points = [point for part in parts for point in part]
-            return [*points, *await played_in_order(ENDS, scratch, "scratch")]
+            return [*points, *await played_in_order(AT_ITS_END, scratch, "scratch")]
     except (Rejected, OSError) as error:
         return _failed(SCRATCH, f"the scratch instance does not start: {error}")
 

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any, Final
 
 from contracts.limits import TOOL_ROUNDS_PER_ATTEMPT_MAX
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import Scratch
-from services.console.conformance.serving import serving
+from services.console.conformance.errors.responder import serving
+from services.console.conformance.errors.scenario import Scenario, Sight
+from services.console.conformance.errors.scratch.instance import Scratch
 
 NOBODY_WORKS: Final = {"agent_spawning": "return {agents = {}}"}
 NEVER_GOOD: Final = {

@@ -11,10 +11,8 @@ from contracts.errors import Rejected
 from contracts.reply import RemoteRejected
 from contracts.subjects import rpc
 from services.console import principal
-from services.console.conformance.point import Point
-from services.console.conformance.serving import serving
-from services.console.conformance.verdict import judged
-from services.console.conformance.wrong_requests import (
+from services.console.conformance.errors.responder import serving
+from services.console.conformance.errors.running.requests import (
     GARBLED,
     WRONG,
     Wrong,
@@ -22,6 +20,8 @@ from services.console.conformance.wrong_requests import (
     failing,
     failing_codes,
 )
+from services.console.conformance.errors.verdict import judged
+from services.console.conformance.point import Point
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus

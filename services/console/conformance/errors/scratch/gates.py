@@ -3,9 +3,9 @@
 from typing import Any, Final
 
 from contracts.approval import DIGEST_CHARS
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import Scratch, until
-from services.console.conformance.scratch_people import Person, ready_person
+from services.console.conformance.errors.scenario import Scenario, Sight, until
+from services.console.conformance.errors.scratch.instance import Scratch
+from services.console.conformance.errors.scratch.people import Person, ready_person
 
 RUN: Final = "conformance-gates"
 GRANT: Final = "identity.approval.converse"

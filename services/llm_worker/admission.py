@@ -45,7 +45,7 @@ class Pace:
         return min(most, max(AHEAD_LEAST, int(places * within_s / max(self._usual_s, 1e-6))))
 
 
-class Crowd:
+class Admission:
     """Counts the calls that are here. `changed` is called when more may be taken."""
 
     def __init__(self, config: Config, clock: Clock) -> None:

@@ -6,11 +6,12 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from contracts.errors import Rejected
 from contracts.reply import RemoteRejected
+from services.console.conformance.errors.verdict import judged, judged_said
 from services.console.conformance.point import Point
-from services.console.conformance.verdict import judged, judged_said
 
 W = TypeVar("W")
 
+LOOK_AGAIN_S: Final = 0.1
 SCENARIO_S: Final = 45.0
 """Longer than any of them takes on a busy machine."""
 
@@ -82,3 +83,17 @@ async def played_in_order(scenarios: Iterable[Scenario[W]], world: W, where: str
 def codes_of(scenarios: Iterable[Scenario[Any]]) -> list[str]:
     """What they promise, in order."""
     return [code for scenario in scenarios for code in scenario.codes]
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    """Look again and again until there is something; the deadline is the caller's, as a scenario's is."""
+    while True:
+        found = await look()
+        if found:
+            return found
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def not_there(what: str) -> Rejected:
+    """For what a scenario needs and does not find."""
+    return Rejected("internal", f"the scenario finds no {what}")

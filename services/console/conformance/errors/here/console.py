@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from services.console.conformance.scenario import Scenario, Sight
+from services.console.conformance.errors.scenario import Scenario, Sight
 from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.supervision.broker import claim_port, free_port

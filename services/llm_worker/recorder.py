@@ -21,7 +21,7 @@ TOLD_REMEMBERED_MAX: Final = 10_000
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
-class Keeper:
+class Recorder:
     """Writes answers into the journal. `log` is structlog's."""
 
     def __init__(self, *, bus: Bus, journal: Journal, log: Any) -> None:

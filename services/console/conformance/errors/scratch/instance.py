@@ -1,24 +1,22 @@
 """A scratch instance: a whole one of its own, started to be maltreated and thrown away."""
 
-import asyncio
 import json
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from contracts.commit import HEADER_BY
-from contracts.errors import Rejected
-from contracts.rights import inbox
 from contracts.subjects import rpc, tool_call
 from services.console import principal
-from services.console.conformance.refusing_engine import RefusingEngine
-from services.console.connection import CONNECT_S, bus_at
+from services.console.conformance.errors.folder import thrown_away
+from services.console.conformance.errors.scenario import until
+from services.console.conformance.errors.scratch.engine import RefusingEngine
+from services.console.conformance.errors.service_bus import bus_as
+from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.output import Output
 from services.console.supervision import foreground
@@ -28,7 +26,6 @@ from services.runtime.bus import Bus
 
 READY_S: Final = 60.0
 ANSWER_S: Final = 20.0
-LOOK_AGAIN_S: Final = 0.1
 FOREIGN: Final = "conformance-flood"
 """A model that the command itself serves, badly."""
 HURRIED: Final = "conformance-hurried"
@@ -100,38 +97,16 @@ class Scratch:
         view: dict[str, Any] = await until(look)
         return view
 
-    @asynccontextmanager
-    async def as_user(self, user: str) -> AsyncIterator[Bus]:
+    def as_user(self, user: str) -> AbstractAsyncContextManager[Bus]:
         """A bus that speaks as a service: what only somebody who took it over could do."""
-        from services.runtime import nats_client, nkeys
-
-        key = nkeys.load(self.home.keys, user)
-        url = self.fleet.url.rpartition("@")[2]
-        client = await nats_client.connect(
-            f"nats://{url}", name=f"htdag-{user}", key=key, inbox=inbox(user), deadline_s=CONNECT_S
-        )
-        bus = Bus(client)
-        await bus.start()
-        try:
-            yield bus
-        finally:
-            await bus.close()
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look again and again until there is something; the deadline is the scenario's."""
-    while True:
-        found = await look()
-        if found:
-            return found
-        await asyncio.sleep(LOOK_AGAIN_S)
+        return bus_as(user, self.home.keys, f"nats://{self.fleet.url.rpartition('@')[2]}")
 
 
 @asynccontextmanager
 async def scratch_instance() -> AsyncIterator[Scratch]:
     """Start one in a folder that is removed, on free ports of loopback. It is ended at once, without a drain."""
-    folder = Path(tempfile.mkdtemp(prefix="htdag-conformance-"))
-    try:
+    with thrown_away() as name:
+        folder = Path(name)
         clock = PushedClock(folder / "clock")
         async with RefusingEngine(folder / "engine.sock").serving() as engine:
             home = Home(folder / "home")
@@ -147,8 +122,6 @@ async def scratch_instance() -> AsyncIterator[Scratch]:
                         yield Scratch(fleet, bus, clock, engine)
                 finally:
                     fleet.kill()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settings(folder: Path, engine: RefusingEngine) -> dict[str, str]:
@@ -169,8 +142,3 @@ def _settings(folder: Path, engine: RefusingEngine) -> dict[str, str]:
         "HTDAG_CORE__GRACE_S": "1",
         "HTDAG_CORE__LOG_LEVEL": "warning",
     }
-
-
-def not_there(what: str) -> Rejected:
-    """For what a scenario needs and does not find."""
-    return Rejected("internal", f"the scenario finds no {what}")

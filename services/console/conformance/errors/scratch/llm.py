@@ -7,9 +7,9 @@ import msgspec
 
 from contracts.foreign import ForeignAnswer
 from contracts.subjects import LLM_REQUEST_EDGE, llm_serve
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import ANSWER_S, FOREIGN, HURRIED, Scratch
-from services.console.conformance.serving import serving
+from services.console.conformance.errors.responder import serving
+from services.console.conformance.errors.scenario import Scenario, Sight
+from services.console.conformance.errors.scratch.instance import ANSWER_S, FOREIGN, HURRIED, Scratch
 from services.console.model_edge import ask_model
 
 HURRY_MS: Final = 500

@@ -4,9 +4,9 @@ import asyncio
 import socket
 from typing import Any, Final
 
-from services.console.conformance.refusing_engine import KNOWN_IMAGE
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import Scratch, until
+from services.console.conformance.errors.scenario import Scenario, Sight, until
+from services.console.conformance.errors.scratch.engine import KNOWN_IMAGE
+from services.console.conformance.errors.scratch.instance import Scratch
 
 FILES_TOO_MANY: Final = 1_001
 """One more than the scratch instance lets a workspace hold."""

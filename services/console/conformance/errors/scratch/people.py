@@ -12,8 +12,8 @@ import msgspec
 
 from contracts.identity import FAILURES_TO_LOCK, JUDGED_PER_MINUTE_MAX, STEP_S
 from services.console import local_identity
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import ANSWER_S, Scratch, not_there
+from services.console.conformance.errors.scenario import Scenario, Sight, not_there
+from services.console.conformance.errors.scratch.instance import ANSWER_S, Scratch
 
 PASSWORD: Final = "conformance-password"
 LINK: Final = "/auth/password/"

@@ -1,4 +1,4 @@
-"""What a call used and cost, as far as a provider's word on it can be believed: never more than was reserved.
+"""The bill of a call: what its provider says it used, as far as that can be believed, and never more than was held.
 
 A limit is a promise to whoever pays, and a count is only what a stranger's server says. So what is beyond the worst
 case is kept apart, as a dispute: it is told in the answer, the ledger, the metrics and the log, but it is not spent.
@@ -26,7 +26,7 @@ class Bill(NamedTuple):
     disputed: Disputed | None = None
 
 
-class Believing:
+class Biller:
     """Makes bills out of reports. `log` is structlog's."""
 
     def __init__(self, prices: Prices, metrics: Metrics, log: Any) -> None:

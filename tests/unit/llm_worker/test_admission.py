@@ -2,8 +2,8 @@
 
 import pytest
 
+from services.llm_worker.admission import AHEAD_LEAST, AHEAD_MOST, Admission
 from services.llm_worker.config import Config, ModelConfig
-from services.llm_worker.crowd import AHEAD_LEAST, AHEAD_MOST, Crowd
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.models import Resolved
 from services.runtime.clock import SystemClock
@@ -113,8 +113,8 @@ class _Watch(SystemClock):
 @pytest.mark.parametrize(("took_s", "ahead"), [(2.0, AHEAD_LEAST), (0.1, PLACES), (0.0001, AHEAD_MOST)])
 def test_what_is_taken_ahead_depends_on_how_long_calls_take(took_s, ahead):
     watch = _Watch()
-    crowd = Crowd(Config(in_flight_max=PLACES), watch)
-    assert crowd.credit() == PLACES + AHEAD_LEAST
-    with crowd.at_work(MOCK):
+    admission = Admission(Config(in_flight_max=PLACES), watch)
+    assert admission.credit() == PLACES + AHEAD_LEAST
+    with admission.at_work(MOCK):
         watch.now_s += took_s
-    assert crowd.credit() == PLACES + ahead
+    assert admission.credit() == PLACES + ahead

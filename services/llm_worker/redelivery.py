@@ -9,10 +9,10 @@ from contracts.errors import Rejected
 from contracts.llm import LlmError
 from contracts.subjects import llm_request, model_of
 from services.llm_worker import compile as compiler
-from services.llm_worker.breakages import Breakages
 from services.llm_worker.claims import Claims
 from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.ledger.cashier import Cashier
+from services.llm_worker.redelivery_limit import RedeliveryLimit
 from services.llm_worker.replies import reply
 from services.runtime.bus import Bus
 from services.runtime.dead_letters import DeadLetters
@@ -20,11 +20,12 @@ from services.runtime.metrics import Metrics
 from services.runtime.pull import Delivery
 
 LATER_S: Final = 1.0
-PREFIX: Final = llm_request("")[:-1]
+REQUESTS: Final = llm_request("")[:-1]
+"""Below this, requests are stored: what stands behind it is the model."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
-class Returning:
+class Redelivery:
     """Gives requests out of this worker's hands. `spawn` begins what the worker ends before it stops."""
 
     def __init__(
@@ -40,7 +41,7 @@ class Returning:
     ) -> None:
         self._bus, self._log, self._flights = bus, log, flights
         self._claims, self._cashier, self._spawn = claims, cashier, spawn
-        self._breakages = Breakages()
+        self._limit = RedeliveryLimit()
         self._dead_letters = DeadLetters(bus, metrics, log, LATER_S)
 
     def give_back(self, flight: Flight, delay_s: float) -> None:
@@ -54,11 +55,11 @@ class Returning:
 
     def later(self, delivery: Delivery) -> None:
         """What broke us is tried again for a while, then put aside. To be put off for lack of room is no failure."""
-        if self._breakages.again(delivery.seq):
+        if self._limit.again(delivery.seq):
             delivery.nak(LATER_S)
             return
         error = Rejected("internal")
-        answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, PREFIX))
+        answer = compiler.refusal(delivery.data, error, model_id=model_of(delivery.subject, REQUESTS))
         self.put_aside(delivery, error, answer)
 
     def put_aside(self, delivery: Delivery, error: Rejected, answer: LlmError) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from contracts.approval import DIGEST_CHARS, TakeApproval
-from services.console.conformance.scenario import Scenario, Sight
+from services.console.conformance.errors.scenario import Scenario, Sight
 from services.console.supervision.broker import free_port
 from services.runtime.clock import SystemClock
 from services.runtime.grants import Grants

@@ -8,7 +8,7 @@ from contracts.limits import DEAD_LETTER_DELIVERIES_MAX
 REMEMBERED_MAX: Final = 10_000
 
 
-class Breakages:
+class RedeliveryLimit:
     """Counts by the message's place in the stream; of those that broke us longest ago nothing is known any more."""
 
     def __init__(self) -> None:

@@ -1,6 +1,5 @@
-"""On the scratch instance, at its end: logs that somebody writes into who may not, and services that are gone."""
+"""On the scratch instance, near its end: logs that somebody writes into who may not."""
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -8,12 +7,10 @@ import msgspec
 from contracts.policy import AUDIT_ID
 from contracts.run_proofs import ReplayReport
 from contracts.streams import EVENTS_EXECUTOR, EVENTS_POLICY_GATEWAY
-from contracts.subjects import LLM_REQUEST_EDGE, events
+from contracts.subjects import events
 from services.console.bench.runs import must_be_equal
-from services.console.conformance.scenario import Scenario, Sight
-from services.console.conformance.scratch import ANSWER_S, Scratch, not_there, until
-from services.console.conformance.scratch_tools import SLEEP, SLEEPS
-from services.console.model_edge import ask_model
+from services.console.conformance.errors.scenario import Scenario, Sight, not_there
+from services.console.conformance.errors.scratch.instance import Scratch
 from services.runtime.jetstream import JetStreamEventStore
 
 POISONED: Final = "conformance-poisoned"
@@ -56,41 +53,8 @@ async def _replay(scratch: Scratch, sight: Sight) -> None:
     sight.raised("replay_differs", lambda: must_be_equal([report]), f"executor run.replay of {FORGED}")
 
 
-async def _interrupted(scratch: Scratch, sight: Sight) -> None:
-    """The gateway ends in the middle of a call."""
-    code = scratch.workspace("conformance-interrupted")
-    (code / "pyproject.toml").touch()
-    (code / "sleep.py").write_text(SLEEPS, encoding="ascii")
-    call = asyncio.create_task(scratch.tool("coder", "shell", SLEEP, workspace="conformance-interrupted"))
-    try:
-        await until(lambda: _claimed(scratch))
-        await scratch.fleet.stop_one("policy-gateway")
-        await sight.refused("call_interrupted", call, "tool coder.shell of a gateway that is stopped")
-    finally:
-        call.cancel()
-
-
-async def _claimed(scratch: Scratch) -> bool:
-    """Whether the call stands in the audit: then it was allowed, and goes on."""
-    rows = await scratch.ask("policy-gateway.policy.audit", {"limit": 1})
-    return bool(rows and rows[0]["args"] == SLEEP)
-
-
-async def _gone(scratch: Scratch, sight: Sight) -> None:
-    await scratch.fleet.stop_one("planner")
-    await sight.refused(
-        "service_unavailable", scratch.ask("planner.epic.list", {}), "planner epic.list without planner"
-    )
-    await scratch.fleet.stop_one("llm-worker")
-    asked = {"input": {"messages": [{"role": "user", "content": "Hello"}]}}
-    answer = ask_model(scratch.bus, "mock", asked, timeout_s=ANSWER_S)
-    await sight.refused("llm_unavailable", answer, f"{LLM_REQUEST_EDGE}.mock without llm-worker")
-
-
-ENDS: Final = (
+FORGED_LOGS: Final = (
     Scenario(("poison",), _poison),
     Scenario(("replay_differs",), _replay),
     Scenario(("audit_broken",), _audit),
-    Scenario(("call_interrupted",), _interrupted),
-    Scenario(("service_unavailable", "llm_unavailable"), _gone),
 )
