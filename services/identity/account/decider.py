@@ -10,7 +10,6 @@ from contracts.errors import Rejected
 from contracts.identity import (
     LOCK_MAX_MS,
     SET_UP_LINK_S,
-    STEP_S,
     AttemptAccepted,
     AttemptCode,
     AttemptFailed,
@@ -29,7 +28,7 @@ from contracts.identity import (
     UserNotified,
     UserUnlocked,
 )
-from services.identity.account.state import User, evolve
+from services.identity.account.state import User, evolve, step_of
 from services.runtime.decider import Decider
 
 
@@ -98,11 +97,6 @@ class Rewrap:
 
 
 UserCommand = CreateUser | InviteUser | SetPassword | JudgeAttempt | JudgePassword | Rewrap
-
-
-def step_of(at_ms: int) -> int:
-    """The step that a moment belongs to."""
-    return at_ms // (STEP_S * 1000)
 
 
 def decide(command: UserCommand, user: User, now_ms: int) -> Sequence[UserEvent]:
@@ -204,13 +198,14 @@ def _password(command: JudgePassword, user: User, now_ms: int) -> Sequence[UserE
     limiter.check(now_ms)
     at_ms = limiter.now(now_ms)
     if command.fits and user.exists:
+        # What it does is done by the clock as it is: judgements of a time when it ran ahead end with it.
         judged = PasswordJudged(ok=True, at_ms=at_ms, home=command.home)
         match command.then:
             case "reset":
-                erased = (MfaDisabled(by="reset", at_ms=at_ms),) if user.mfa_enabled else ()
-                return (judged, *erased, UserUnlocked(at_ms=at_ms))
+                erased = (MfaDisabled(by="reset", at_ms=now_ms),) if user.mfa_enabled else ()
+                return (judged, *erased, UserUnlocked(at_ms=now_ms))
             case "unlock":
-                return (judged, UserUnlocked(at_ms=at_ms))
+                return (judged, UserUnlocked(at_ms=now_ms))
             case _:
                 return (judged,)
     events: list[UserEvent] = [PasswordJudged(ok=False, at_ms=at_ms, home=command.home)]
