@@ -36,7 +36,9 @@ Spoken = Literal["login", "approval", "deny"]
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who is about to prove being whom. `barred` is a code for somebody who may not answer these gates at all.
 
-    `asker` says over which connection this turn came: sessions have names that others may know.
+    `gates` are those of the log, with the log's own digests; `unknown` says that others were named, too: what they were
+    called is kept nowhere, not even as a digest, since it may have been a code. `asker` says over which connection this
+    turn came: sessions have names that others may know.
     """
 
     account: str
@@ -44,6 +46,7 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     gates: list[GateRef] = []
     barred: str = ""
     asker: str = ""
+    unknown: bool = False
 
     @property
     def claim(self) -> Claim:
@@ -71,7 +74,8 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 class Talk(NamedTuple):
     """A session as it was found. `turn` is the one that waits for its code, if one does.
 
-    `gates` are those that were spoken of first, as one digest, "" when none were; `mixed` says that others were, too.
+    `gates` are those that were spoken of first, as one digest, "" when none were; `mixed` says that others were, too,
+    or that nobody knows which.
     """
 
     purpose: Spoken
@@ -90,11 +94,11 @@ class Talk(NamedTuple):
         return not self.mixed and self.turn is not None and self.turn.asker == asker_of(caller)
 
     def speaking_of(self, gates: Iterable[GateRef]) -> "Talk":
-        """The same session once these gates were spoken of in it; none change nothing."""
+        """The same session once these gates were spoken of in it; none change nothing, nor does one more set."""
         these = _digest({gate.approval_id for gate in gates})
-        if not these:
+        if not these or self.mixed:
             return self
-        return self._replace(gates=self.gates or these, mixed=self.mixed or self.gates not in ("", these))
+        return self._replace(gates=self.gates or these, mixed=self.gates not in ("", these))
 
 
 _DECODE: Final = msgspec.json.Decoder(_Kept).decode
@@ -132,6 +136,7 @@ class Conversations:
     async def begin(self, talk: Talk, turn: Turn) -> None:
         """Keep the first turn. Raises conflict when somebody else spoke in this session at this moment."""
         try:
+            talk = talk._replace(mixed=talk.mixed or turn.unknown)
             await self._put(talk.speaking_of(turn.gates)._replace(turn=turn))
         except Conflict as error:
             raise Rejected("conflict", "somebody else speaks in this session") from error

@@ -1,6 +1,7 @@
 """Approval gates on a real broker: requested by the durable mailbox, released by a fresh code, answered once."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -122,6 +123,38 @@ async def test_what_can_be_no_digest_is_refused_and_kept_nowhere(hall: Hall):
     assert max(map(len, kept), default=0) < 1_000
 
 
+@pytest.mark.parametrize("verb", ["approval.converse", "approval.deny"])
+async def test_a_code_in_the_place_of_a_gates_id_or_digest_is_kept_nowhere(hall: Hall, verb: str):
+    """One field too early. It is still good then, and a digest of it would be one of a million."""
+    await hall.enrol()
+    digest = await hall.request("apr-7")
+    code = hall.code()
+    typed: list[dict[str, Any]] = [
+        {"approval_id": code},
+        {"gates": [{"approval_id": "apr-7"}, {"approval_id": code}]},
+        {"gates": [{"approval_id": "apr-7", "digest": code}]},
+    ]
+    kept: list[bytes] = []
+    for session, gates in enumerate(typed):
+        for text, state in (("Aka", "await_code"), ("", "refused")):
+            said = await hall.ask(verb, session=f"e{session}", text=text, **gates)
+            assert said["state"] == state
+            kept += [record.data async for record in hall.bus.history(CONVERSATIONS, ">")]
+    hidden = [code, *(sha256(text.encode()).hexdigest() for text in (code, f"{code}\napr-7", f"apr-7\n{code}"))]
+    assert not [data for data in kept if any(text.encode() in data for text in hidden)]
+    assert any(digest.encode() in data for data in kept), "what was found is kept as it was found"
+    assert (await hall.converse(verb, "Aka", code, approval_id="apr-7"))["state"] == "confirmed"
+
+
+async def test_a_gate_that_nobody_knows_is_said_with_the_code_and_no_code_is_looked_at(hall: Hall):
+    await hall.enrol()
+    await hall.request("apr-7")
+    for gates in ([{"approval_id": "apr-8"}], [{"approval_id": "apr-7"}, {"approval_id": "apr-8"}]):
+        said = await hall.converse("approval.converse", "Aka", hall.code(), gates=gates)
+        assert (said["state"], said["code"]) == ("refused", "approval_not_found")
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
+
+
 @pytest.fixture
 async def mallory(hall: Hall) -> AsyncIterator[Bus]:
     """Somebody else at the broker, who knows how others name their sessions."""
@@ -174,6 +207,23 @@ async def test_no_conversation_of_others_that_ended_well_makes_a_session_theirs(
     assert (await other(hall.code(-1), "apr-own"))["state"] == "confirmed"
     assert (await other("aka", "apr-evil"))["state"] == "await_code"
     assert (await victim(hall.code()))["code"] == "approval_stale"
+    assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
+
+
+@VERBS
+async def test_a_session_that_spoke_of_a_gate_that_nobody_knew_gives_a_bare_code_no_other(
+    hall: Hall, mallory: Bus, verb: str
+):
+    """Its name was said before the gate was there: somebody else may have begun another conversation since."""
+    await hall.enrol()
+    await hall.request("apr-evil")
+    victim = saying(hall.bus, verb)
+    assert (await victim("aka", "apr-good"))["state"] == "await_code"
+    await hall.request("apr-good")
+    assert (await saying(mallory, verb)("", "apr-evil"))["state"] == "refused"
+    assert (await victim("aka", "apr-evil"))["state"] == "await_code"
+    said = await victim(hall.code())
+    assert (said["state"], said["code"]) == ("refused", "approval_stale")
     assert [await hall.status(gate) for gate in ("apr-good", "apr-evil")] == ["open", "open"]
 
 
