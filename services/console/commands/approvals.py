@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from services.console import proof
 from services.console.approval_text import HEADS, row, shown
 from services.console.connection import connected
+from services.console.gate_list import listed
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
 from services.console.rows import broken, columns_of
@@ -35,7 +36,7 @@ async def list_(
         Only those of this run.
     """
     async with connected(common) as console:
-        gates = plain(await console.call("identity.approval.list", {"all": all_, "run_id": run}))
+        gates = await listed(console, everything=all_, run_id=run)
     now_ms = time.time() * 1000
     table = columns(HEADS, [row(gate, now_ms) for gate in gates])
     common.output.value(gates, broken(table, columns_of(sys.stdout)))

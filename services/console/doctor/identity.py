@@ -13,6 +13,7 @@ from services.console import local_identity
 from services.console.approval_text import left_s
 from services.console.connection import Console
 from services.console.doctor.finding import Finding
+from services.console.gate_list import listed
 from services.console.home import Home
 from services.console.output import duration, plain
 
@@ -78,7 +79,7 @@ async def accounts(console: Console, home: Home) -> Finding:
 async def gates(console: Console) -> Finding:
     """What waits for a human, and until when."""
     try:
-        waiting = plain(await console.call("identity.approval.list", {}, timeout_s=_ANSWER_S))
+        waiting = await listed(console, timeout_s=_ANSWER_S)
     except (Rejected, RemoteRejected) as error:
         return Finding("approvals", "warn", str(error), "`htdag ps`; look at identity's log")
     if not waiting:
