@@ -114,7 +114,8 @@ class Gates:
                 raise Rejected("agent_cannot_approve")
             if turn.unknown:  # of such a gate no more was kept than this
                 raise Rejected(turn.barred)
-            _check_same(turn, heard.gates, alone=talk.is_alone_with(caller))
+            alone = talk.is_alone_with(caller) and (bool(heard.gates) or await self._conversations.forgets_none())
+            _check_same(turn, heard.gates, alone=alone)
             requests = self._answerable(turn.gates, await self._read(turn.gates))
             if turn.barred == NOT_AN_APPROVER:
                 await self._note(turn, turn.barred, caller)
