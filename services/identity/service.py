@@ -84,7 +84,7 @@ async def build(app: App) -> None:
     await _follow(app, Follow(book, proofs))
     watch = Watch(
         host=approvals, book=book, proofs=proofs, accounts=accounts, clock=clock, ids=app.ids, metrics=app.metrics,
-        log=app.log,
+        log=app.log, beginning=beginning,
     )  # fmt: skip
     await watch.look(at_start=True)
     await _take_requests(app, Mailbox(app.bus, approvals, clock, app.metrics, app.log, app.spawn))
@@ -92,7 +92,7 @@ async def build(app: App) -> None:
     invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
-    beginning.done(sealer.public_key)
+    beginning.done(sealer.public_key, sealer.newest)
     conversations = Conversations(app.bus, app.ids, app.clock)
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))

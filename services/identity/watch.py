@@ -12,6 +12,7 @@ from services.identity.account.decider import Rewrap
 from services.identity.accounts import Accounts
 from services.identity.approval.decider import TakeTime
 from services.identity.approval_book import ApprovalBook
+from services.identity.beginning import Beginning
 from services.identity.gates import ApprovalHost
 from services.identity.proofs import Proofs
 from services.runtime.clock import Clock
@@ -43,10 +44,11 @@ class Watch:
 
     def __init__(
         self, *, host: ApprovalHost, book: ApprovalBook, proofs: Proofs, accounts: Accounts, clock: Clock, ids: Ids,
-        metrics: Metrics, log: Log,
+        metrics: Metrics, log: Log, beginning: Beginning,
     ) -> None:  # fmt: skip
         self._host, self._book, self._proofs, self._accounts = host, book, proofs, accounts
         self._clock, self._ids, self._metrics, self._log = clock, ids, metrics, log
+        self._beginning = beginning
         self._owed_at_s = self._keys_at_s = clock.monotonic_s()
         self._version_seen = 0
 
@@ -90,6 +92,7 @@ class Watch:
         version = sealer.version
         if version == self._version_seen:
             return
+        self._beginning.takes(sealer.newest)
         done = 0
         for entry in await self._accounts.directory.entries():
             user, _ = await self._accounts.users.read(entry.user_id)

@@ -35,8 +35,12 @@ def begun(home: Home) -> KeyFile:
     """A home as identity leaves it after its first start."""
     file = KeyFile(home.keys / "identity")
     file.create()
-    Beginning(home.keys, accounts=True, first_seq=1).done(Sealer(file).public_key)
+    beginning_of(home).done(Sealer(file).public_key, Sealer(file).newest)
     return file
+
+
+def beginning_of(home: Home) -> Beginning:
+    return Beginning(home.keys, accounts=True, first_seq=1)
 
 
 def test_the_key_file_of_this_home_is_well_also_after_a_rotation(tmp_path: Path) -> None:
@@ -46,6 +50,34 @@ def test_the_key_file_of_this_home_is_well_also_after_a_rotation(tmp_path: Path)
     file.rotate()
     file.drop_old()
     assert identity.keys(home).status == "ok"
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_an_older_copy_is_not_called_well_once_identity_used_a_newer_key(tmp_path: Path, dropped: bool) -> None:
+    home = home_of(tmp_path)
+    file = begun(home)
+    older = file.path.read_bytes()
+    file.rotate()
+    beginning_of(home).takes(Sealer(file).newest)
+    both = file.path.read_bytes()
+    if dropped:
+        file.drop_old()
+    file.path.write_bytes(older)
+    found = identity.keys(home)
+    assert (found.status, found.message) == (
+        "fail",
+        "the key file of identity is an older copy: it lacks the key in use",
+    )
+    assert found.mend == f"put {file.path} back from its newest copy; without it no secret can be opened"
+    file.path.write_bytes(both)
+    assert identity.keys(home).status == "ok", "it opens all there is"
+
+
+def test_what_is_noted_of_a_key_leads_back_to_none(tmp_path: Path) -> None:
+    home = home_of(tmp_path)
+    file = begun(home)
+    noted = (home.keys / "identity-began").read_text()
+    assert not [line for line in (*file.read().fernet, file.read().seed) if line in noted]
 
 
 def test_a_mark_of_an_older_version_says_nothing_of_the_key(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from contracts.reply import RemoteRejected
+from services.console.doctor import identity as doctor
+from services.console.home import Home
 from services.identity.key_file import KeyFile
 from services.identity.own_files import write_private
 from tests.support.eventually import eventually
@@ -140,6 +142,12 @@ async def test_an_older_copy_of_the_key_file_is_said_on_readyz_and_tells_nobody_
             await hall.login(name, hall.wrong())
         said.append(refused.value.code)
     assert said == ["bad_config"] * 2
+    hall.processes[0].kill()
+    found = doctor.keys(Home(hall.home))
+    assert (found.status, found.message) == (
+        "fail",
+        "the key file of identity is an older copy: it lacks the key in use",
+    )
 
 
 @pytest.mark.parametrize("kept", ["foreign", "garbage", "lost"])
