@@ -172,6 +172,7 @@ async def tail(
             await console.bus.follow(stream, subject, show, after=0 if all else None)
         else:
             await console.bus.subscribe(subject, show)
+        await console.check_heard(subject)
         common.output.note(f"listening to {subject}" + (f" in {stream}" if stream else "") + "; Ctrl-C ends it")
         await while_there(console.bus, done, "`htdag bus tail` again when it is back")
 
