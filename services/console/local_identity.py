@@ -19,6 +19,7 @@ KEY_FILE: Final = "identity"
 LINKS: Final = "set-up-links"
 AGENTS: Final = "agents"
 PAGE: Final = "/auth/setup/"
+_FIRST: Final = "/auth/password/"
 
 
 class _LocalFile(msgspec.Struct, frozen=True):
@@ -65,6 +66,18 @@ def token_of(home: Home, user: str) -> str:
     if link is None:
         raise Rejected("bad_link", f"there is no set-up link for {user}", hint="`htdag users list` shows who has one")
     return link.rpartition("#")[2]
+
+
+async def bring_to_life(home: Home, name: str, password: str) -> dict[str, Any]:
+    """The first password of an account, by the link in its file; what its session is. Raises as `post` does."""
+    token = token_of(home, name)
+    try:
+        return await post(home, _FIRST, {"user": name, "password": password, "token": token})
+    except RemoteRejected as error:
+        # One that had run out was replaced by this.
+        if error.code != "bad_link" or token_of(home, name) == token:
+            raise
+    return await post(home, _FIRST, {"user": name, "password": password, "token": token_of(home, name)})
 
 
 def credential_file(home: Home, agent: str) -> Path:

@@ -53,12 +53,13 @@ class Desk:
             raise Rejected("bad_link")
         user_id = user.user_id
         sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(password))
-        await self._accounts.users.ask(
-            user_id,
-            SetPassword(sealed, given, self._invitations.lasts_ms),
-            message_id=self._ids.new(),
-            by=user_id,
-        )
+        command = SetPassword(sealed, given, self._invitations.lasts_ms)
+        try:
+            await self._accounts.users.ask(user_id, command, message_id=self._ids.new(), by=user_id)
+        except Rejected as error:
+            if error.code == "bad_link":  # who had the right one finds another in its place at once
+                await self._invitations.renew_if_old(user_id, self._caller(user_id))
+            raise
         self._invitations.used(user_id)
         return self._signed_in(user_id)
 

@@ -37,6 +37,18 @@ def tell_where(
     return take_away
 
 
+def living(folder: Path) -> set[str]:
+    """The addresses of all listeners of this home whose process lives."""
+    found: set[str] = set()
+    for path in folder.glob("*.local"):
+        try:
+            if _lives(path):
+                found.add(msgspec.json.decode(path.read_bytes(), type=LocalFile).url)
+        except (OSError, msgspec.MsgspecError):
+            continue  # it is being replaced or removed right now
+    return found
+
+
 def _lives(path: Path) -> bool:
     try:
         os.kill(msgspec.json.decode(path.read_bytes(), type=LocalFile).pid, 0)
