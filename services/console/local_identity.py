@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import importlib
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -26,12 +27,25 @@ class _LocalFile(msgspec.Struct, frozen=True):
     pid: int
     url: str
     presence: str = ""
+    key_file: str = ""
 
 
 def address(home: Home) -> str | None:
     """The URL of the listener; None when no identity runs in this home."""
     found = _running(home)
     return found.url if found is not None else None
+
+
+def key_path(home: Home) -> Path:
+    """The key file of this home's identity: the one that runs says which, else the configuration. Raises bad_config."""
+    found = _running(home)
+    if found is not None and found.key_file:
+        return Path(found.key_file)
+    # Late: most commands need neither.
+    config: Any = importlib.import_module("services.runtime.config")
+    section: Any = importlib.import_module("services.identity.config")
+    named = config.Config.load({"core.home": str(home.root)}).section("identity", section.Config).key_file
+    return Path(named).expanduser() if named else home.keys / KEY_FILE
 
 
 def _running(home: Home) -> _LocalFile | None:

@@ -231,7 +231,8 @@ def _listen(app: App, config: Config, clock: Clock, accounts: Accounts, invitati
     )  # fmt: skip
     presence = secrets.token_urlsafe(32)
     server.start(application(desk, sessions, presence, lambda: server.port), app.spawn)
-    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence))
+    key_path = _key_path(app, config)
+    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence, key_path))
     app.log.info("local_listener", url=url)
 
 

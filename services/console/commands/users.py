@@ -226,7 +226,7 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
     import importlib
 
     key_file: Any = importlib.import_module("services.identity.key_file")
-    file = key_file.KeyFile(common.place.keys / local_identity.KEY_FILE)
+    file = key_file.KeyFile(local_identity.key_path(common.place))
     if drop_old:
         with file.changing():
             await _all_rewrapped(common)
