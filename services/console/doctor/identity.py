@@ -29,7 +29,10 @@ class _Began(msgspec.Struct, frozen=True):
 
 def keys(home: Home) -> Finding:
     """The key file must be there, private, whole, this home's, and the newest; else no secret can be opened."""
-    path = home.keys / local_identity.KEY_FILE
+    try:
+        path = local_identity.key_path(home)
+    except Rejected as error:
+        return Finding("identity keys", "fail", error.message, str(error.detail.get("hint") or error.kind.hint))
     try:
         began = msgspec.json.decode((home.keys / BEGAN_FILE).read_bytes(), type=_Began)
     except FileNotFoundError:

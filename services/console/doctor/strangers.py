@@ -1,7 +1,8 @@
-"""Streams that no contract names and that keep what is said on subjects of htdag, or in anybody's inbox.
+"""Streams that no contract names: over subjects of htdag, over anybody's inbox, or answering in the place of ours.
 
-Codes, credentials and answers are said there, and are to be kept nowhere. The broker cannot judge which subjects a new
-stream takes, so only one key makes streams; whoever had it, or a broker without users, could still make such a one.
+Codes, credentials and answers are said there, and are to be kept nowhere; a mirror that answers direct gets may have
+forgotten what was. The broker cannot judge which subjects a new stream takes, so only one key makes streams; whoever
+had it, or a broker without users, could still make such a one.
 """
 
 from typing import Any, Final
@@ -19,7 +20,7 @@ _NAMES: Final = frozenset(spec.name for spec in STREAMS)
 
 
 async def strangers(console: Console) -> Finding:
-    """No stream but ours keeps what is said to us."""
+    """No stream but ours keeps what is said to us, or answers for one of ours."""
     try:
         found = await paged(console, "STREAM.LIST", "streams")
     except Rejected as error:
@@ -27,7 +28,7 @@ async def strangers(console: Console) -> Finding:
     listening = [text for text in map(_heard, found) if text]
     if not listening:
         return Finding("other streams", "ok", "none keeps what is said on subjects of htdag")
-    message = f"kept by streams that are not of htdag: {'; '.join(listening)}"
+    message = f"not of htdag: {'; '.join(listening)}"
     mend = (
         "codes and credentials may stand there: find out who made it, remove it (`nats stream rm NAME`, as a user who"
         " may), and make new credentials"
@@ -36,12 +37,16 @@ async def strangers(console: Console) -> Finding:
 
 
 def _heard(info: dict[str, Any]) -> str:
-    """A stranger with its subjects that concern us; "" when there are none."""
+    """A stranger with what of it concerns us; "" when nothing does."""
     config = info["config"]
     if config["name"] in _NAMES:
         return ""
     subjects = [one for one in config.get("subjects") or [] if _concerns_us(one.partition(".")[0])]
-    return f"{config['name']} ({', '.join(subjects)})" if subjects else ""
+    if subjects:
+        return f"{config['name']} keeps {', '.join(subjects)}"
+    origin = str((config.get("mirror") or {}).get("name", ""))
+    answers = origin in _NAMES and config.get("mirror_direct")
+    return f"{config['name']} answers for {origin}" if answers else ""
 
 
 def _concerns_us(first: str) -> bool:

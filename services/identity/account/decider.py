@@ -45,9 +45,10 @@ class CreateUser:
 
 @dataclass(frozen=True, slots=True)
 class InviteUser:
-    """Replace the one-time link of an account that has no password yet."""
+    """Replace the one-time link of an account that has no password yet: any, or the one with the digest `instead`."""
 
     invitation: str
+    instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ def decide(command: UserCommand, user: User, now_ms: int) -> Sequence[UserEvent]
         case InviteUser():
             if not user.exists or user.password is not None:
                 raise Rejected("password_already_set" if user.exists else "user_not_found")
+            if command.instead not in (None, user.invitation):
+                return ()  # another replica was first
             return (UserInvited(invitation=command.invitation, at_ms=now_ms),)
         case SetPassword():
             if user.invitation is None or user.invitation != command.invitation:

@@ -6,8 +6,10 @@ import pytest
 
 from services.console.doctor import identity
 from services.console.home import Home
+from services.console.local_identity import key_path
 from services.identity.beginning import Beginning
 from services.identity.key_file import KeyFile
+from services.identity.local.whereabouts import tell_where
 from services.identity.sealing import Sealer
 
 
@@ -113,3 +115,22 @@ def test_a_key_file_that_others_may_read_is_not_called_well(tmp_path: Path) -> N
     (home.keys / "identity").chmod(0o640)
     found = identity.keys(home)
     assert (found.status, found.mend) == ("fail", f"chmod 600 {home.keys / 'identity'}")
+
+
+@pytest.mark.parametrize("by", ["the configuration", "the identity that runs"])
+def test_a_key_file_at_another_place_is_looked_at_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    home = home_of(tmp_path / "home")
+    elsewhere = KeyFile(tmp_path / "kf" / "id")
+    elsewhere.create()
+    beginning_of(home).done(Sealer(elsewhere).public_key, Sealer(elsewhere).newest)
+    assert identity.keys(home).status == "fail"
+    if by == "the configuration":
+        monkeypatch.setenv("HTDAG_IDENTITY__KEY_FILE", str(elsewhere.path))
+    else:
+        home.run.mkdir(exist_ok=True)
+        tell_where(home.run, "identity-1", "http://127.0.0.1:1", None, "", elsewhere.path)
+    found = identity.keys(home)
+    assert (found.status, found.message) == ("ok", f"{elsewhere.path}, private; keep a copy of it")
+    assert key_path(home) == elsewhere.path
