@@ -5,6 +5,7 @@ from typing import Any, Final
 from contracts.action_text import as_json, summary, visible
 from services.console.board_text import shorten
 from services.console.output import duration
+from services.console.taint_text import read_before, read_text
 
 WHOLE_CHARS_MAX: Final = 32_000
 """A longer action is shown so far, and says so: nobody reads more than that at a prompt."""
@@ -20,7 +21,7 @@ def row(gate: dict[str, Any], now_ms: float) -> tuple[object, ...]:
         named(gate),
         gate["digest"][:12],
         duration(left_s(gate, now_ms)) if gate["status"] == "open" else gate["user"],
-        gate["summary"],
+        gate["summary"] + _tail(gate),
     )
 
 
@@ -48,7 +49,12 @@ def whole(gate: dict[str, Any]) -> str:
         text = f"{text[:WHOLE_CHARS_MAX]}\n… {more} characters more are not shown here: {look}"
     lines = "\n".join(f"    {line}" for line in text.split("\n"))
     head = f"{gate['approval_id']}  {named(gate)}  run {visible(gate['run_id'])}"
-    return f"{head}\n{lines}\n  {summary(gate['action'])}\n  digest {gate['digest']}"
+    return f"{head}\n{lines}\n{read_before(gate)}  {summary(gate['action'])}\n  digest {gate['digest']}"
+
+
+def _tail(gate: dict[str, Any]) -> str:
+    said = read_text(gate.get("read_from", ()), gate.get("read_more", 0))
+    return f"  after reading {said}" if said else ""
 
 
 def shown(gate: dict[str, Any]) -> str:
