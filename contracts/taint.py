@@ -29,6 +29,12 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     task: str = ""
 
 
+def fits(read_from: list[Reading]) -> bool:
+    """Whether what is told of a gate is within its bounds."""
+    words = (word for one in read_from for word in (one.tool, one.what, one.task))
+    return len(read_from) <= READ_FROM_MAX and all(len(word) <= WHAT_CHARS_MAX for word in words)
+
+
 def listed(read_from: list[Reading], more: int) -> tuple[list[Reading], int]:
     """What is told of a gate among many, and how many more there are at least."""
     return read_from[:READ_FROM_LISTED_MAX], more + max(0, len(read_from) - READ_FROM_LISTED_MAX)

@@ -22,7 +22,7 @@ PLAN: list[dict[str, Any]] = [
      "node": {"type": "llm", "model": "mock", "prompt": "Summarise it"}},
     {"id": "ag", "role": "coder", "description": "summarise", "depends_on": ["read"],
      "node": {"type": "agent", "model": "mock", "params": {"mock": {"script": SCRIPT}}}},
-    {"id": "adm", "role": "admin", "depends_on": ["ag"], 
+    {"id": "adm", "role": "admin", "depends_on": ["ag"],
      "node": {"type": "agent", "model": "mock", "prompt": "deploy"}},
 ]  # fmt: skip
 
