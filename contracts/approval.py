@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from contracts.identity import GateRef, UserKind
+from contracts.taint import Reading
 
 ApprovalStatus = Literal["open", "granted", "denied", "expired", "stale", "withdrawn"]
 Outcome = Literal["granted", "denied", "expired", "stale"]
@@ -39,7 +40,8 @@ class RequestApproval(_Tagged, frozen=True, omit_defaults=True, tag="approval.re
 
     `approvers` names the humans who may answer; empty means every human. It is open until `expires_at_ms`, or for
     `timeout_ms` from when identity takes it in. The same again changes nothing; another digest under the same id makes
-    the gate stale.
+    the gate stale. `read_from` is what the task and those before it read from outside, as far as it is told; at least
+    `read_more` things more were read. It is no part of the action: the digest does not cover it.
     """
 
     run_id: str
@@ -52,6 +54,8 @@ class RequestApproval(_Tagged, frozen=True, omit_defaults=True, tag="approval.re
     approvers: list[str] = []
     expires_at_ms: int | None = None
     timeout_ms: int = APPROVAL_TIMEOUT_DEFAULT_MS
+    read_from: list[Reading] = []
+    read_more: int = 0
 
 
 class WithdrawApproval(_Tagged, frozen=True, omit_defaults=True, tag="approval.withdraw.v1"):
@@ -109,6 +113,8 @@ class ApprovalRequested(_Tagged, frozen=True, omit_defaults=True, tag="approval.
     approvers: list[str]
     at_ms: int
     expires_at_ms: int
+    read_from: list[Reading] = []
+    read_more: int = 0
 
 
 class ApprovalGranted(_Tagged, frozen=True, omit_defaults=True, tag="approval.granted.v1"):
@@ -237,7 +243,8 @@ class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
     """A gate as people and programs see it. `action` is exactly what will be done, `summary` the same in one safe line.
 
     Lists leave out (null) an action of more than 4096 bytes; `approval.show` has it. `left_ms` is what is left of an
-    open gate by the clock that closes it.
+    open gate by the clock that closes it. `read_from` is what the task and those before it read from outside; at least
+    `read_more` things more are not told here.
     """
 
     approval_id: str
@@ -263,3 +270,5 @@ class ApprovalView(msgspec.Struct, frozen=True, omit_defaults=False):
     action_bytes: int = 0
     summary: str = ""
     left_ms: int | None = None
+    read_from: list[Reading] = []
+    read_more: int = 0

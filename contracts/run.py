@@ -16,6 +16,7 @@ from contracts.run_calls import LlmAwaited as LlmAwaited  # noqa: PLC0414  it is
 from contracts.run_calls import LlmRequested as LlmRequested  # noqa: PLC0414  it is one of the events of a run
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
+from contracts.taint import Reading
 from contracts.task import RunState, TaskSpec, TaskState
 
 
@@ -315,7 +316,11 @@ class RunSummary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A task of a run, as it stands now."""
+    """A task of a run, as it stands now.
+
+    `read` is what it read itself from outside of the run, `tainted_by` names the tasks before it that did; at least so
+    many more as stand beside them are not told. A task with neither is not tainted.
+    """
 
     id: str
     status: TaskState
@@ -335,6 +340,10 @@ class TaskView(msgspec.Struct, frozen=True, omit_defaults=True):
     models: list[str] = []
     tool_calls: int = 0
     approval_id: str | None = None
+    read: list[Reading] = []
+    read_more: int = 0
+    tainted_by: list[str] = []
+    tainted_more: int = 0
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,6 +8,7 @@ from typing import Any, Final
 from contracts.action_text import as_json, summary, visible
 from services.console.board_text import shorten
 from services.console.output import duration
+from services.console.taint_text import read_before, read_text
 
 SCREEN_CHARS_MAX: Final = 4_000
 """Beyond so many characters it is said how to read them page by page: the first ones have left the screen."""
@@ -23,7 +24,7 @@ def row(gate: dict[str, Any], now_ms: float) -> tuple[object, ...]:
         named(gate),
         gate["digest"][:12],
         duration(left_s(gate, now_ms)) if gate["status"] == "open" else gate["user"],
-        gate["summary"],
+        gate["summary"] + _tail(gate),
     )
 
 
@@ -49,7 +50,13 @@ def whole(gate: dict[str, Any]) -> str:
     if len(text) > SCREEN_CHARS_MAX:
         lines.append(f"  {len(text)} characters, page by page: htdag approvals show {gate['approval_id']} | less")
     head = f"{gate['approval_id']}  {named(gate)}  run {visible(gate['run_id'])}"
-    return "\n".join([head, *lines, f"  {summary(gate['action'])}", f"  digest {gate['digest']}"])
+    read = read_before(gate).splitlines()
+    return "\n".join([head, *lines, *read, f"  {summary(gate['action'])}", f"  digest {gate['digest']}"])
+
+
+def _tail(gate: dict[str, Any]) -> str:
+    said = read_text(gate.get("read_from", ()), gate.get("read_more", 0))
+    return f"  after reading {said}" if said else ""
 
 
 def shown(gate: dict[str, Any]) -> str:

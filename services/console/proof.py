@@ -44,8 +44,8 @@ async def _show(console: Console, gates: list[dict[str, Any]]) -> list[dict[str,
     """Show the whole of what would be done; what is answered then is exactly this. Raises approval_stale."""
     for listed in gates:
         asked = {"approval_id": listed["approval_id"]}
-        large = listed["action"] is None
-        gate = plain(await console.call("identity.approval.show", asked)) if large else listed
+        cut = listed["action"] is None or listed.get("read_more")
+        gate = plain(await console.call("identity.approval.show", asked)) if cut else listed
         if action_digest(gate["action"]) != gate["digest"]:
             raise Rejected("approval_stale", "the action is not that of the digest", approval_id=gate["approval_id"])
         sys.stderr.write(f"{broken(whole(gate), columns_of(sys.stderr))}\n")

@@ -11,6 +11,7 @@ from contracts.commit import HEADER_BY, HEADER_CORRELATION
 from contracts.errors import Rejected
 from contracts.streams import COMMANDS
 from contracts.subjects import command
+from services.executor.readings import shown
 from services.executor.run.effects import AskApproval, WithdrawApproval
 from services.runtime.clock import Clock
 from services.runtime.lifecycle import Log
@@ -44,6 +45,7 @@ class GateKeeper:
             request = approval.RequestApproval(
                 run_id, effect.task_id, effect.digest, effect.action, effect.title, effect.attempt, "executor",
                 approvers=effect.approvers, timeout_ms=left_ms,
+                read_from=[*map(shown, effect.read_from)], read_more=effect.read_more,
             )  # fmt: skip
             if await self._stored(run_id, effect.gate_id, "request", request):
                 return

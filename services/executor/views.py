@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contracts.errors import Rejected
 from contracts.run import RunSummary, RunView, TaskView, Wait
 from contracts.run_proofs import RunResult
+from contracts.taint import Reading
 from contracts.task import RunState
+from services.executor.readings import shown
 from services.executor.run.attempts import expected_stage
 from services.executor.run.decider import GOAL_SHOWN_CHARS
-from services.executor.run.state import Run, TaskRecord, counts, digest
+from services.executor.run.state import UNTAINTED, Run, TaskRecord, counts, digest
 
 
 def status_of(run: Run) -> RunState:
@@ -59,7 +61,7 @@ def view_of(run: Run, last_seq: int) -> RunView:
 
 def task_view(task: TaskRecord) -> TaskView:
     """One task."""
-    spec = task.spec
+    spec, taint = task.spec, task.taint or UNTAINTED
     return TaskView(
         id=spec.id,
         status=task.status,
@@ -79,6 +81,10 @@ def task_view(task: TaskRecord) -> TaskView:
         models=list(task.models),
         tool_calls=task.tool_calls,
         approval_id=task.gate.gate_id if task.status == "waiting_approval" and task.gate is not None else None,
+        read=[shown(Reading(tool, what)) for tool, what in taint.read],
+        read_more=taint.read_more,
+        tainted_by=[*taint.readers],
+        tainted_more=taint.readers_more,
     )
 
 

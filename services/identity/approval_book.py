@@ -10,6 +10,7 @@ from contracts.approval import ACTION_LISTED_BYTES_MAX, ApprovalEvent, ApprovalR
 from contracts.codec import CommitCodec
 from contracts.errors import Rejected
 from contracts.subjects import parse_events
+from contracts.taint import listed
 from services.identity.approval.state import Approval, evolve
 from services.runtime.clock import rfc3339
 from services.runtime.event_store import Recorded
@@ -131,6 +132,8 @@ def view_of(gate: Approval, now_ms: int) -> ApprovalView:
         action_bytes=len(msgspec.json.encode(asked.action)),
         summary=summary(asked.action),
         left_ms=max(0, asked.expires_at_ms - now_ms) if gate.open else None,
+        read_from=asked.read_from,
+        read_more=asked.read_more,
     )
 
 
@@ -138,7 +141,9 @@ def _listed(view: ApprovalView) -> ApprovalView:
     """Many gates fit into one answer: a large action is shown alone only, and so is a long title."""
     small = view.action_bytes <= ACTION_LISTED_BYTES_MAX
     title = view.title if len(view.title) <= TITLE_LISTED_CHARS_MAX else f"{view.title[: TITLE_LISTED_CHARS_MAX - 1]}…"
-    return msgspec.structs.replace(view, action=view.action if small else None, title=title)
+    told, more = listed(view.read_from, view.read_more)
+    action = view.action if small else None
+    return msgspec.structs.replace(view, action=action, title=title, read_from=told, read_more=more)
 
 
 def _signature_ok(gate: Approval, asked: ApprovalRequested) -> bool | None:

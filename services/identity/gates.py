@@ -24,6 +24,7 @@ from contracts.approval import (
 from contracts.errors import Rejected
 from contracts.identity import ASK_CODE, ASK_NAME, GateRef, Said
 from contracts.subjects import check_id
+from contracts.taint import listed
 from services.identity.accounts import Accounts
 from services.identity.approval.decider import ApprovalCommand, NoteRefusal, check_answerable
 from services.identity.approval.state import Approval
@@ -195,6 +196,11 @@ def _may(request: ApprovalRequested, key: str | None) -> bool:
     return not request.approvers or key in request.approvers
 
 
+def _read(request: ApprovalRequested) -> dict[str, Any]:
+    told, more = listed(request.read_from, request.read_more)
+    return {"read_from": msgspec.to_builtins(told), "read_more": more}
+
+
 def _shown(requests: Sequence[ApprovalRequested], status: str) -> list[dict[str, Any]]:
     return [
         {
@@ -206,6 +212,7 @@ def _shown(requests: Sequence[ApprovalRequested], status: str) -> list[dict[str,
             "action": one.action if len(msgspec.json.encode(one.action)) <= ACTION_LISTED_BYTES_MAX else None,
             "summary": summary(one.action),
             "expires_at_ms": one.expires_at_ms,
+            **_read(one),
             "status": status,
         }
         for one in requests

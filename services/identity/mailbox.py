@@ -21,6 +21,7 @@ from contracts.errors import Rejected
 from contracts.limits import JSON_DEPTH_MAX, TITLE_CHARS_MAX
 from contracts.streams import COMMANDS, POISON_DELIVERIES_MAX
 from contracts.subjects import check_id, command, parse_mailbox
+from contracts.taint import READ_FROM_MAX, fits
 from services.identity.approval.decider import (
     ApprovalCommand,
     MarkAnswered,
@@ -159,6 +160,8 @@ def _wish(data: bytes, now_ms: int) -> ApprovalCommand:
         raise Rejected("approval_stale", "the digest is not that of the action")
     if len(message.approvers) > APPROVERS_MAX:
         raise Rejected("too_large", "too many approvers", max=APPROVERS_MAX)
+    if not fits(message.read_from):
+        raise Rejected("too_large", "too much is told of what was read", field="read_from", max=READ_FROM_MAX)
     if not 0 < message.timeout_ms <= APPROVAL_TIMEOUT_MAX_MS:
         raise Rejected("bad_request", "timeout_ms is out of bounds", field="timeout_ms", max=APPROVAL_TIMEOUT_MAX_MS)
     latest_ms = now_ms + APPROVAL_TIMEOUT_MAX_MS

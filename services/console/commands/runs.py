@@ -10,6 +10,7 @@ from services.console.board_text import error_text, shorten, tree_text
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, duration, money, plain
+from services.console.taint_text import taint_lines
 from services.runtime.clock import SystemClock, rfc3339
 
 app = App(
@@ -74,6 +75,8 @@ async def show(run_id: str, /, *, common: Common = DEFAULTS) -> None:
         await _print_tree(console, run_id, common)
     for wait in view["waits"]:
         output.line(f"waits  {wait['task_id']}  {wait['kind']}  until {rfc3339(wait['deadline_at_ms'])}")
+    for line in taint_lines(view["tasks"]):
+        output.line(line)
     if view["digest"]:
         output.line(f"digest {view['digest']}")
 

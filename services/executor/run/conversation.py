@@ -12,6 +12,7 @@ from contracts.errors import Rejected, failure
 from contracts.limits import TOOL_CALLS_PER_ANSWER_MAX, TOOL_RESULT_CHARS_MAX
 from contracts.run import LlmAnswered
 from contracts.run_tools import ToolAnswered
+from services.executor.fence import fenced
 
 CONVERSATION_BYTES_MAX: Final = 768 << 10
 """A request must fit into one event of a broker with the usual largest message of 1 MB."""
@@ -128,11 +129,11 @@ def _say(messages: list[Message], text: str) -> None:
 
 
 def result_text(result: ToolAnswered) -> str:
-    """What a tool gave, as a model reads it."""
+    """What a tool gave, as a model reads it: fenced, since whatever was read speaks in it."""
     text = _ENCODE({"error": result.error} if result.error is not None else result.value).decode()
     if len(text) <= TOOL_RESULT_CHARS_MAX:
-        return text
-    return f"{text[:TOOL_RESULT_CHARS_MAX]}\n[… cut: {len(text)} characters in all]"
+        return fenced(text)
+    return fenced(f"{text[:TOOL_RESULT_CHARS_MAX]}\n[… cut: {len(text)} characters in all]")
 
 
 def fitted(messages: list[Message], bytes_max: int = CONVERSATION_BYTES_MAX) -> list[Message]:

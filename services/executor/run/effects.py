@@ -9,6 +9,7 @@ import msgspec
 
 from contracts.ledger import Charge
 from contracts.llm import LlmRequest
+from contracts.taint import Reading
 
 
 class SendLlm(msgspec.Struct, frozen=True):
@@ -136,6 +137,8 @@ class AskApproval(msgspec.Struct, frozen=True):
     action: Any
     expires_at_ms: int
     approvers: list[str] = []
+    read_from: list[Reading] = []
+    read_more: int = 0
 
     @property
     def key(self) -> str:

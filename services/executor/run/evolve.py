@@ -30,7 +30,7 @@ from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.strategy import NO_STRATEGY
 from contracts.task import TASK_STATES_FINAL, TaskState
-from services.executor.run import evolve_calls
+from services.executor.run import evolve_calls, taint
 from services.executor.run.failures import opens_gate
 from services.executor.run.state import (
     Gate,
@@ -134,6 +134,7 @@ def _approval_requested(run: Run, event: TaskApprovalRequested) -> None:
     task.attempt = event.attempt
     task.gate = Gate(event.gate_id, event.digest, event.expires_at_ms)
     task.abandoned = ()
+    taint.begun(run, task)
     _watch(run, task, event.expires_at_ms)
 
 
@@ -158,6 +159,7 @@ def _started(run: Run, event: TaskStarted) -> None:
     task.status = "in_progress"
     task.attempt = event.attempt
     task.gate = None
+    taint.begun(run, task)
     _watch(run, task, event.deadline_at_ms)
     task.abandoned = ()
     task.rank = None  # a later retry is chosen when its time has come, not by this attempt's old place
@@ -178,6 +180,7 @@ def _completed(run: Run, event: TaskCompleted) -> None:
     task.status = "completed"
     task.result = event.result
     task.error = None
+    taint.completed(task)
     run.completed_count += 1
     run.open_count -= 1
     if task.work is not None:

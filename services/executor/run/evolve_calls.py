@@ -5,6 +5,7 @@ from typing import Any
 
 from contracts.run import LlmAnswered, LlmAwaited, LlmRequested
 from contracts.run_tools import ToolAnswered, ToolRequested
+from services.executor.run import taint
 from services.executor.run.state import TOOL_BODY, Call, Run, Talk, Work, step_index
 from services.executor.run.tool_verdicts import ran_badly
 
@@ -89,8 +90,11 @@ def tool_requested(run: Run, event: ToolRequested) -> None:
 
 def tool_answered(run: Run, event: ToolAnswered) -> None:
     """A tool has answered."""
-    work = run.tasks[event.task_id].work
+    task = run.tasks[event.task_id]
+    work = task.work
     asked = work.tools.pop(event.call, None) if work is not None else None
+    if asked is not None:
+        taint.tool_answered(task, asked, event)
     talk = _talk_of(asked, work) if asked is not None and work is not None else None
     if talk is not None:
         talk.results[event.call] = event

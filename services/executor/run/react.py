@@ -41,6 +41,7 @@ from services.executor.run.effects import (
 )
 from services.executor.run.gates import action_of, gate_id
 from services.executor.run.state import TOOL_BODY, Run, TaskRecord, needs_gate
+from services.executor.run.taint import read_before
 from services.executor.run.tool_order import due
 from services.executor.run.tool_verdicts import tests_of
 
@@ -111,7 +112,17 @@ def _ask(run: Run, task: TaskRecord, effects: list[Effect]) -> None:
     title = " ".join((named or spec.title or spec.description or spec.id).split())[:TITLE_CHARS_MAX]
     action = action_of(run, task)
     effects.append(
-        AskApproval(gate.gate_id, spec.id, task.attempt, title, gate.digest, action, gate.expires_at_ms, spec.approvers)
+        AskApproval(
+            gate.gate_id,
+            spec.id,
+            task.attempt,
+            title,
+            gate.digest,
+            action,
+            gate.expires_at_ms,
+            spec.approvers,
+            *read_before(run, task),
+        )
     )
 
 

@@ -17,6 +17,7 @@ from services.executor.run.state import (
     Call,
     Gate,
     Run,
+    Taint,
     Talk,
     TaskRecord,
     Work,
@@ -26,7 +27,7 @@ from services.executor.run.state import (
     may_start,
 )
 
-FORMAT: Final = "run-7"
+FORMAT: Final = "run-8"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -99,6 +100,7 @@ class TaskImage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tool_calls: int
     gate: Gate | None
     human: bool
+    taint: Taint | None
 
 
 class RunImage(msgspec.Struct, frozen=True, gc=False):
@@ -213,6 +215,7 @@ def _has_more(task: TaskRecord) -> bool:
         task.status == "in_progress"
         or task.gate is not None
         or task.human
+        or task.taint is not None
         or task.calls_made
         or task.tool_calls
         or task.error is not None
@@ -240,6 +243,7 @@ def _task_image(task: TaskRecord) -> TaskImage:
         task.tool_calls,
         task.gate,
         task.human,
+        task.taint,
     )
 
 
@@ -327,6 +331,7 @@ def _take_more(task: TaskRecord, had: TaskImage) -> None:
     task.tool_calls = had.tool_calls
     task.gate = had.gate
     task.human = had.human
+    task.taint = had.taint
 
 
 def _count(run: Run) -> None:

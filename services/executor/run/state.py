@@ -66,6 +66,21 @@ class Gate(msgspec.Struct, eq=False, array_like=True):
     at_ms: int = 0
 
 
+class Taint(msgspec.Struct, frozen=True, array_like=True):
+    """Text from outside that a task holds: what it `read` itself (tool, and what), and `readers`, tasks before it.
+
+    Both are the first few; `read_more` counts the others, `readers_more` says how many more there are at least.
+    """
+
+    read: tuple[tuple[str, str], ...] = ()
+    read_more: int = 0
+    readers: tuple[str, ...] = ()
+    readers_more: int = 0
+
+
+UNTAINTED: Final = Taint()
+
+
 class Work(msgspec.Struct, eq=False):
     """What the agents of one attempt have been asked and have said. `steps` is None until they are orchestrated.
 
@@ -129,6 +144,7 @@ class TaskRecord(msgspec.Struct, eq=False):
     rank: Rank | None = None
     gate: Gate | None = None
     human: bool = False
+    taint: Taint | None = None
 
     def __repr__(self) -> str:
         return f"<task {self.spec.id} {self.status} attempt {self.attempt}>"

@@ -166,6 +166,8 @@ def _open(request: RequestApproval, gate: Approval, now_ms: int) -> Sequence[App
             approvers=request.approvers,
             at_ms=now_ms,
             expires_at_ms=expires,
+            read_from=request.read_from,
+            read_more=request.read_more,
         ),
     )
 

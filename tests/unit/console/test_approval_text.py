@@ -55,6 +55,31 @@ def test_the_whole_action_is_shown_and_what_it_comes_to_stands_last() -> None:
     assert lines[-2:] == ['  admin shell ["deploy.sh"]', f"  digest {gate()['digest']}"]
 
 
+READ = [{"tool": "fs", "what": "/code/evil.txt", "task": "read"}, {"tool": "http", "what": "example.com", "task": "ag"}]
+
+
+def test_what_was_read_before_is_shown_before_somebody_says_yes() -> None:
+    lines = whole(gate(read_from=READ, read_more=3)).splitlines()
+    assert lines[-6:-2] == [
+        "  before this, text from outside was read, which may speak in what it is given:",
+        "    fs /code/evil.txt  by read",
+        "    http example.com  by ag",
+        "    and 3 more",
+    ]
+    assert str(row(gate(read_from=READ, read_more=3), 0)[-1]).endswith(
+        "  after reading fs /code/evil.txt, http example.com, and 3 more"
+    )
+    assert "read" not in whole(gate(read_from=[], read_more=0))
+
+
+def test_what_was_read_forges_nothing() -> None:
+    read = [{"tool": FORGED, "what": FORGED, "task": FORGED}]
+    told = whole(gate(read_from=read)).split("\n")
+    assert all(line.isprintable() for line in [*told, str(row(gate(read_from=read), 0)[-1])])
+    assert [line for line in told if line.startswith("  digest")] == [told[-1]]
+    assert len(told) == len(whole(gate()).split("\n")) + 2
+
+
 def test_an_actions_words_forge_nothing() -> None:
     node = {"type": "tool", "tool": "shell", "args": {"cmd": [FORGED]}}
     told = whole(gate(title=FORGED, action={"role": FORGED, "title": FORGED, "description": FORGED, "node": node}))

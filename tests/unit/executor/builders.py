@@ -128,6 +128,15 @@ def messages(spec: Spec) -> list[dict[str, Any]]:
     return asked(spec)[-1].request.input.messages
 
 
+def unfenced(text: str) -> str:
+    """What stands between the marks of a text that is data."""
+    opened, _, rest = text.partition("\n")
+    inner, _, closed = rest.rpartition("\n")
+    assert (opened[:6], closed) == ("<data-", f"</{opened[1:]}")
+    assert opened[1:-1] not in inner
+    return inner
+
+
 def released(spec: Spec, task_id: str) -> Spec:
     """The same, once a human has released a task that waits."""
     task = spec.state.tasks[task_id]

@@ -14,6 +14,7 @@ from contracts.ledger import Budget, Charge
 from contracts.llm import HEADER_ANSWER_TO, LlmInput, LlmRequest
 from contracts.run import TakeAnswer, TakeResult
 from contracts.strategy import StrategyBody
+from contracts.taint import Reading
 from services.executor.effect_runner import RunEffects
 from services.executor.epic_budgets import EpicBudgets
 from services.executor.run.effects import (
@@ -334,6 +335,17 @@ async def test_a_gate_is_asked_for_durably_under_its_own_name(bench: Bench):
     request = msgspec.json.decode(data, type=RequestApproval)
     assert (request.run_id, request.task_id, request.attempt, request.timeout_ms) == ("r1", "deploy", 1, 60_000)
     assert (request.action, request.digest, request.approvers) == ({"cmd": ["deploy.sh"]}, "d1", [])
+
+
+async def test_a_gate_is_asked_for_with_what_was_read_and_no_secret(bench: Bench):
+    key = "ghp_" + "a1B2" * 9
+    read = [Reading("fs", "/code/evil.txt", "read"), Reading("fs", f"/code/{key}", "read")]
+    await bench.outcome(msgspec.structs.replace(ASK, read_from=read, read_more=2))
+    [(_, data, _, _, _)] = bench.bus.stored
+    request = msgspec.json.decode(data, type=RequestApproval)
+    assert (request.read_from[0], request.read_more) == (read[0], 2)
+    assert request.read_from[1].what.startswith("/code/")
+    assert key.encode() not in data
 
 
 async def test_a_gate_that_cannot_be_asked_for_is_tried_again(bench: Bench):

@@ -11,7 +11,7 @@ from contracts.task import TaskSpec
 from services.executor.run import snapshot
 from services.executor.run.decider import RUN
 from services.executor.run.snapshot import FORMAT, dump, restore
-from services.executor.run.state import Call, Run, Talk, TaskRecord, Work, digest
+from services.executor.run.state import Call, Run, Taint, Talk, TaskRecord, Work, digest
 from services.runtime.decider import fold
 from tests.support.spec import NOW_MS
 from tests.unit.executor.builders import COMPLETE, agent, answer, broke, done, group, llm, noop, run, spawn, start
@@ -99,7 +99,7 @@ def test_bytes_that_are_no_image_are_refused():
 def shape() -> str:
     """Everything that an image or a state is made of, as one short word."""
     images = (snapshot.RunImage, snapshot.TaskImage, snapshot.WorkImage, snapshot.CallImage, snapshot.TalkImage)
-    states = (TaskRecord, Work, Call, Talk)
+    states = (TaskRecord, Work, Call, Talk, Taint)
     words = [f"{kind.__name__}:{','.join(kind.__struct_fields__)}" for kind in (*images, *states)]
     words += [",".join(Run.__slots__), ",".join(snapshot.STATES), ",".join(RunOptions.__struct_fields__)]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
@@ -107,7 +107,7 @@ def shape() -> str:
 
 def test_another_shape_needs_another_format():
     """When this fails: say in `snapshot` what is new, give FORMAT another name, and write the new pair here."""
-    assert (FORMAT, shape()) == ("run-7", "78bdd35ac5d9bf82")
+    assert (FORMAT, shape()) == ("run-8", "a1d58679d77e7673")
 
 
 def test_a_big_run_is_dumped_quickly_enough_for_the_event_loop():

@@ -25,6 +25,7 @@ from tests.unit.executor.builders import (
     run,
     start,
     tool,
+    unfenced,
     wants,
     working,
 )
@@ -114,7 +115,7 @@ def test_a_tool_of_the_role_that_the_node_does_not_name_is_asked_for_only_to_be_
     spec.after(TakeToolResult("a", 1, 1, error=denial))
     assert refusal(spec, 1) == denial
     spec.after(gave("a", 2, {"content": "x"}))
-    shown = [json.loads(message["content"]) for message in messages(spec) if message["role"] == "tool"]
+    shown = [json.loads(unfenced(message["content"])) for message in messages(spec) if message["role"] == "tool"]
     assert [shown[0]["error"]["code"], shown[1]] == ["forbidden_tool", {"content": "x"}]
 
 

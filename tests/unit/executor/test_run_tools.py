@@ -33,6 +33,7 @@ from tests.unit.executor.builders import (
     spawn,
     start,
     tool,
+    unfenced,
     wants,
     working,
 )
@@ -129,12 +130,12 @@ def test_results_go_back_to_the_model_when_all_are_there():
     assert (assistant["role"], assistant["content"]) == ("assistant", "let me see")
     assert [call["id"] for call in assistant["tool_calls"]] == ["c1", "c2"]
     assert json.loads(assistant["tool_calls"][0]["function"]["arguments"]) == {"cmd": ["do 1"]}
-    assert (one["role"], one["tool_call_id"], json.loads(one["content"])["error"]["code"]) == (
+    assert (one["role"], one["tool_call_id"], json.loads(unfenced(one["content"]))["error"]["code"]) == (
         "tool",
         "c1",
         "forbidden_command",
     )
-    assert (two["tool_call_id"], json.loads(two["content"])) == ("c2", {"stdout": "clean", "exit": 0})
+    assert (two["tool_call_id"], json.loads(unfenced(two["content"]))) == ("c2", {"stdout": "clean", "exit": 0})
 
 
 def test_the_final_answer_ends_the_loop_and_every_call_has_its_number():
@@ -187,7 +188,8 @@ def test_each_agent_of_a_strategy_has_its_own_loop_and_the_others_wait_for_its_l
     assert [requested.step for requested in asked(spec)] == ["llm-1"]
     spec.after(gave("a", 1), answer("r1.a.1.llm-1.2", "LEADS"))
     assert [requested.step for requested in asked(spec)] == ["llm-1", "llm-1.2", "llm-2"]
-    assert "### coder\nLEADS" in messages(spec)[-1]["content"]
+    work = messages(spec)[-1]["content"].partition("### coder\n")[2]
+    assert unfenced(work.strip()) == "LEADS"
     assert spec.effects(RunStage) == []
     spec.after(wants("r1.a.1.llm-2", "shell"), gave("a", 2), answer("r1.a.1.llm-2.2", "FOLLOWS"))
     assert [effect.stage for effect in spec.effects(RunStage)] == ["completion"]
@@ -273,7 +275,7 @@ def test_an_answer_whose_calls_nobody_can_read_is_the_last_word():
 
 def test_long_results_are_cut_and_say_so():
     spec = working().after(wants("r1.a.1.llm-1", "fs"), gave("a", 1, "x" * 3 * TOOL_RESULT_CHARS_MAX))
-    content = messages(spec)[-1]["content"]
+    content = unfenced(messages(spec)[-1]["content"])
     assert len(content) < TOOL_RESULT_CHARS_MAX + 100
     assert content.endswith(f"[… cut: {3 * TOOL_RESULT_CHARS_MAX + 2} characters in all]")
 
@@ -287,5 +289,5 @@ def test_a_long_conversation_forgets_its_oldest_results_first():
         step = f"r1.a.1.llm-1.{number + 1}"
     results = [message["content"] for message in messages(spec) if message["role"] == "tool"]
     assert results[0].startswith("[cut")
-    assert results[-1].startswith('"xxx')
+    assert unfenced(results[-1]).startswith('"xxx')
     assert len(json.dumps(messages(spec))) < 1 << 20

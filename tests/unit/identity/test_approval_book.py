@@ -19,6 +19,7 @@ from contracts.commit import Commit
 from contracts.errors import Rejected
 from contracts.limits import REQUEST_BYTES_MAX, TITLE_CHARS_MAX
 from contracts.subjects import events
+from contracts.taint import READ_FROM_LISTED_MAX, READ_FROM_MAX, WHAT_CHARS_MAX, Reading
 from services.identity.approval_book import APPROVAL_CODEC, CLOSED_KEPT_MAX, TITLE_LISTED_CHARS_MAX, ApprovalBook
 from services.identity.handlers.approvals import PAGE_MAX
 from services.runtime.event_store import Recorded
@@ -92,9 +93,19 @@ def test_a_list_shows_small_actions_whole_and_says_how_large_the_others_are():
     assert (large.action, large.action_bytes > ACTION_LISTED_BYTES_MAX, small.action) == (None, True, {"do": 2})
 
 
+def test_a_list_shows_the_beginning_of_what_was_read_and_counts_the_rest():
+    book = ApprovalBook()
+    read = [Reading("fs", f"/code/{number}", "read") for number in range(READ_FROM_MAX)]
+    taken(book, 1, asked(1, read_from=read, read_more=2))
+    [view] = book.page(run_id=None, everything=False, limit=1, now_ms=NOW_MS)
+    assert view.read_from == read[:READ_FROM_LISTED_MAX]
+    assert view.read_more == 2 + READ_FROM_MAX - READ_FROM_LISTED_MAX
+
+
 @pytest.mark.parametrize(
     "more",
     [
+        {"read_from": [Reading("\x01" * WHAT_CHARS_MAX, "\u263a" * WHAT_CHARS_MAX, "x" * 64)] * READ_FROM_MAX},
         {"title": "\u263a" * TITLE_CHARS_MAX},
         {"title": "\x01" * TITLE_CHARS_MAX, "approvers": ["\u263a" * 64] * APPROVERS_MAX},
         {"action": {"do": "\u263a" * 1_300}},

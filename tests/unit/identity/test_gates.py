@@ -9,6 +9,7 @@ import pytest
 from contracts.approval import APPROVAL_TIMEOUT_MAX_MS, RequestApproval, action_digest
 from contracts.streams import COMMANDS, CONVERSATIONS, DEAD_LETTERS
 from contracts.subjects import command, dead_letter
+from contracts.taint import READ_FROM_LISTED_MAX, READ_FROM_MAX, WHAT_CHARS_MAX, Reading
 from services.runtime.signatures import signature_ok
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import ACTION, Hall
@@ -37,6 +38,16 @@ async def test_a_human_releases_a_gate_and_the_run_is_told(hall: Hall):
     assert (shown["status"], shown["step"], shown["signature_ok"]) == ("granted", int(hall.now_s) // 30, True)
     assert not signature_ok(answer["key"], answer["signature"], b"something else")
     assert await hall.ask("approval.list") == []
+
+
+async def test_who_is_asked_is_told_what_was_read_before(hall: Hall):
+    read = [Reading("fs", f"/code/{number}", "read") for number in range(READ_FROM_LISTED_MAX + 1)]
+    await hall.request("apr-7", read_from=read, read_more=2)
+    shown = await hall.ask("approval.show", approval_id="apr-7")
+    assert (shown["read_from"], shown["read_more"]) == (msgspec.to_builtins(read), 2)
+    said = await hall.ask("approval.converse", session="s", approval_id="apr-7")
+    [gate] = said["gates"]
+    assert (gate["read_from"], gate["read_more"]) == (msgspec.to_builtins(read[:READ_FROM_LISTED_MAX]), 3)
 
 
 async def test_an_agent_is_refused_before_its_code_is_looked_at(hall: Hall):
@@ -203,6 +214,22 @@ async def test_a_request_whose_digest_is_not_that_of_its_action_is_put_aside(hal
     lie = RequestApproval(run_id="r1", task_id="t", digest="beef", action=ACTION)
     subject = command("identity", "approval", "apr-7", "request")
     await hall.bus.store(subject, msgspec.json.encode(lie), stream=COMMANDS, msg_id="lie")
+
+    async def aside() -> bool:
+        return await hall.bus.last(DEAD_LETTERS, dead_letter(COMMANDS)) is not None
+
+    await eventually(aside)
+    assert await hall.status("apr-7") == ""
+
+
+@pytest.mark.parametrize(
+    "read", [[Reading("fs")] * (READ_FROM_MAX + 1), [Reading("fs", "x" * (WHAT_CHARS_MAX + 1))], [Reading("x" * 999)]]
+)
+async def test_a_request_that_tells_too_much_of_what_was_read_is_put_aside(hall: Hall, read: list[Reading]):
+    digest = action_digest(ACTION)
+    long = RequestApproval(run_id="r1", task_id="t", digest=digest, action=ACTION, read_from=read)
+    subject = command("identity", "approval", "apr-7", "request")
+    await hall.bus.store(subject, msgspec.json.encode(long), stream=COMMANDS, msg_id="long")
 
     async def aside() -> bool:
         return await hall.bus.last(DEAD_LETTERS, dead_letter(COMMANDS)) is not None
