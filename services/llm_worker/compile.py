@@ -12,12 +12,12 @@ from contracts.limits import (
     ID_CHARS_MAX,
     JSON_DEPTH_MAX,
     LLM_ATTEMPT_MAX,
-    LLM_MESSAGES_MAX,
     LLM_OUTPUT_TOKENS_MAX,
     LLM_TIMEOUT_MAX_MS,
 )
 from contracts.llm import LegacyLlmRequest, LlmError, LlmInput, LlmParams, LlmRequest
 from contracts.subjects import ID, check_id
+from services.llm_worker.conversation_shape import check_messages, check_tools, invalid
 from services.llm_worker.models import same_model
 from services.runtime.intake import deeper_than, field_of
 
@@ -158,8 +158,9 @@ def check_request(request: LlmRequest) -> None:
     if request.replay_of and not CORR_ID.match(request.replay_of):
         raise Rejected("bad_id", "replay_of is malformed", field="replay_of")
     _check_range("attempt", request.attempt, 1, LLM_ATTEMPT_MAX)
-    _check_messages(request.input.messages)
+    check_messages(request.input.messages)
     params = request.params
+    check_tools(params.tools or ())
     _check_range("params.temperature", params.temperature, 0.0, TEMPERATURE_MAX)
     _check_range("params.max_tokens", params.max_tokens, 1, LLM_OUTPUT_TOKENS_MAX)
     _check_range("params.timeout_ms", params.timeout_ms, 1, LLM_TIMEOUT_MAX_MS)
@@ -167,30 +168,9 @@ def check_request(request: LlmRequest) -> None:
         _check_range("params.top_p", params.top_p, 0.0, 1.0)
 
 
-def _check_messages(messages: list[dict[str, Any]]) -> None:
-    if not messages:
-        raise _invalid("input.messages", "messages is empty")
-    if len(messages) > LLM_MESSAGES_MAX:
-        raise _invalid("input.messages", "too many messages", max=LLM_MESSAGES_MAX, got=len(messages))
-    for index, message in enumerate(messages):
-        role = message.get("role")
-        if not isinstance(role, str) or not role:
-            raise _invalid(f"input.messages[{index}].role", "a message needs a role")
-        calls = message.get("tool_calls")
-        if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
-            raise _invalid(f"input.messages[{index}].tool_calls", "tool_calls is a list of objects")
-        content = message.get("content")
-        if not isinstance(content, str | list) and not (content is None and message.get("tool_calls")):
-            raise _invalid(f"input.messages[{index}].content", "a message needs content: text or a list of parts")
-
-
 def _check_range(field: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise _invalid(field, f"{field} is out of range", min=least, max=most, got=value)
-
-
-def _invalid(field: str, message: str, **detail: Any) -> Rejected:
-    return Rejected("invalid_request", message, field=field, **detail)
+        raise invalid(field, f"{field} is out of range", min=least, max=most, got=value)
 
 
 def _decode(data: bytes, decode: Callable[[bytes], T], bytes_max: int) -> T:
@@ -202,7 +182,7 @@ def _decode(data: bytes, decode: Callable[[bytes], T], bytes_max: int) -> T:
         field = field_of(str(error))
         if not field:
             raise Rejected("bad_json", "the request is not a JSON object") from error
-        raise _invalid(field, str(error)) from error
+        raise invalid(field, str(error)) from error
     except msgspec.DecodeError as error:
         raise Rejected("bad_json", f"the request is not JSON: {error}") from error
     except UnicodeDecodeError as error:

@@ -66,6 +66,14 @@ def native(call: Any) -> dict[str, Any]:
     return {"id": _id_of(call), "type": "function", "function": {"name": name, "arguments": text}}
 
 
+def native_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool in OpenAI's shape, from that or from its short one: `{"name", "description", "parameters"}`."""
+    function = dict(tool.get("function", tool))
+    if "input_schema" in function:
+        function["parameters"] = function.pop("input_schema")
+    return {"type": "function", "function": function}
+
+
 def conversation(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conversation with every tool call in OpenAI's shape."""
     return [

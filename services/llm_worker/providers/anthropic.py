@@ -14,7 +14,7 @@ from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.protocol import Call, Piece
 from services.llm_worker.providers.raw import fault_of, heard, once
-from services.llm_worker.tool_calls import native
+from services.llm_worker.tool_calls import native, native_tool
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -154,9 +154,7 @@ def _tool_use(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    function = tool.get("function")
-    if not isinstance(function, dict):
-        return tool
+    function = native_tool(tool)["function"]
     return {
         "name": function.get("name", ""),
         "description": function.get("description", ""),

@@ -15,6 +15,7 @@ import msgspec
 from contracts.errors import Rejected
 from services.llm_worker.config import Config
 from services.llm_worker.models import LOCAL, Resolved
+from services.llm_worker.providers.grammar import fits
 from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.providers.protocol import Call, Piece
 from services.runtime import weights
@@ -65,7 +66,7 @@ class EmbeddedProvider:
         """The answer as it comes."""
         url = await self.load()
         config = msgspec.structs.replace(call.resolved.config, base_url=url, model=LOCAL)
-        local = call._replace(resolved=call.resolved._replace(config=config))
+        local = _without_large_grammar(call)._replace(resolved=call.resolved._replace(config=config))
         try:
             async for piece in self._client.stream(local):
                 yield piece
@@ -74,7 +75,18 @@ class EmbeddedProvider:
                 most = self._config.embedded_context_tokens // self._config.embedded_slots
                 text = f"the conversation is longer than the {most} tokens of the model's context"
                 raise Rejected("too_large", text, provider="embedded", max=most, hint="say it shorter") from error
+            if "Failed to parse" in str(error.detail.get("detail")):
+                # Its server calls it its own failure; but the request is what is wrong, and the model is well.
+                raise Rejected("provider_rejected", **error.detail) from error
             raise
+
+
+def _without_large_grammar(call: Call) -> Call:
+    schema = call.request.params.response_schema
+    if schema is None or fits(schema):
+        return call
+    params = msgspec.structs.replace(call.request.params, response_schema=None)
+    return call._replace(request=msgspec.structs.replace(call.request, params=params))
 
 
 def _serve(path: str, key: str, config: Config) -> Any:

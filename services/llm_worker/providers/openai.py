@@ -13,7 +13,7 @@ from services.llm_worker.providers.failures import SENSELESS, of_connection, of_
 from services.llm_worker.providers.openai_chunks import Chunk, JoinedCalls, used
 from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, ToolCalls, Unseen
 from services.llm_worker.providers.raw import fault_of, heard, once
-from services.llm_worker.tool_calls import conversation
+from services.llm_worker.tool_calls import conversation, native_tool
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -101,7 +101,7 @@ def _arguments(call: Call) -> dict[str, Any]:
         "seed": params.seed,
         "top_p": params.top_p,
         "stop": params.stop,
-        "tools": params.tools,
+        "tools": [native_tool(tool) for tool in params.tools] if params.tools is not None else None,
     }
     if params.response_schema is not None:
         schema = {"name": "answer", "schema": params.response_schema, "strict": True}

@@ -37,7 +37,7 @@ def test_what_is_journaled_reads_back_as_the_same_request():
         "run_id": "r", "node_id": "n", "corr_id": "c", "model_id": "mock",
         "input": {"messages": MESSAGES, "type": "chat"},
         "params": {"stream": True, "seed": 7, "stop": ["x"], "mock": {"delay": "1s"}, "complexity": 2.5,
-                   "response_schema": {"type": "object"}, "tools": [{"type": "function"}], "top_p": 0.5},
+                   "response_schema": {"type": "object"}, "tools": [{"name": "f"}], "top_p": 0.5},
     }  # fmt: skip
     request = compiled(body)
     assert msgspec.json.decode(encode_logged(request), type=LlmRequest) == request
@@ -71,7 +71,17 @@ def test_unknown_fields_are_accepted():
         ({"input": {"messages": [MESSAGES[0], {"role": "user"}]}}, "input.messages[1].content"),
         *(
             ({"input": {"messages": [*MESSAGES, {**ASKED, "tool_calls": calls}]}}, "input.messages[1].tool_calls")
-            for calls in ([5], "x", [None], {"a": 1}, [[]], 5, True)
+            for calls in ([5], "x", [None], {"a": 1}, [[]], 5, True, [{}], [{"function": 5}], [{"name": "f", "id": 5}])
+        ),
+        ({"input": {"messages": [{**MESSAGES[0], "name": 5}]}}, "input.messages[0].name"),
+        (
+            {"input": {"messages": [{"role": "tool", "content": "x", "tool_call_id": [1]}]}},
+            "input.messages[0].tool_call_id",
+        ),
+        ({"input": {"messages": [{"role": "user", "content": [5]}]}}, "input.messages[0].content"),
+        *(
+            ({"input": {"messages": MESSAGES}, "params": {"tools": [{"name": "f"}, tool]}}, "params.tools[1]")
+            for tool in ({}, {"type": "function"}, {"function": 5}, {"name": 5}, {"name": "f", "parameters": "x"})
         ),
         ({"input": {"messages": MESSAGES}, "params": {"temperature": 2.1}}, "params.temperature"),
         ({"input": {"messages": MESSAGES}, "params": {"max_tokens": 0}}, "params.max_tokens"),

@@ -193,3 +193,13 @@ async def test_its_last_word_is_what_stands_in_the_json():
     assert (text_of(said), reason_of(said)) == ("the answer", "stop")
     said = await pieces(mock, call(stream=True, mock={"text": "no tools here"}))
     assert len([piece for piece in said if isinstance(piece, Delta)]) == 3
+
+
+@pytest.mark.parametrize("schema_key", ["parameters", "input_schema"])
+def test_a_tool_in_its_short_shape_is_sent_in_the_shape_of_each_dialect(schema_key):
+    short = {"name": "search", "description": "finds", schema_key: {"type": "object"}}
+    function = {"name": "search", "description": "finds", "parameters": {"type": "object"}}
+    to_openai = _arguments(with_config(talking(call(tools=[short])), provider="openai", model="m"))
+    assert to_openai["tools"] == [{"type": "function", "function": function}]
+    to_anthropic = arguments(with_config(talking(call(tools=[short])), provider="anthropic", model="m"))
+    assert to_anthropic["tools"] == [{"name": "search", "description": "finds", "input_schema": {"type": "object"}}]
