@@ -33,6 +33,7 @@ class LlmParams(msgspec.Struct, frozen=True, omit_defaults=True):
     no limit or budget keeps it back.
     `complexity` guides `auto`; `mock` commands the mock models, like what stands behind `mock:` in a model id.
     `allow_unpriced` lets a model without a known price answer although money is limited: only its tokens are counted.
+    `tools` are `{"name", "description", "parameters"}` each, or `{"type": "function", "function"}` around that.
     """
 
     stream: bool = shown(False)
