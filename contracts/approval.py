@@ -190,11 +190,16 @@ ApprovalEvent = (
 
 
 class ApprovalList(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Gates, the one that expires first first: the open ones, or all that are remembered."""
+    """Gates, the one that expires first first: the open ones, or all that are remembered, open ones first.
+
+    At most `limit`, and no more than an answer carries; what is left stands behind `after`, the last id of a page. A
+    list is at its end when a page is empty.
+    """
 
     run_id: str | None = None
     all: bool = False
     limit: int = 200
+    after: str | None = None
 
 
 class ApprovalRef(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from contracts import approval, epic, identity, policy, run, strategy, streams
 from contracts.channel import ChannelSpec, members
 from contracts.llm_channels import LLM_CHANNELS
 from contracts.subjects import (
+    beat,
     command,
     conversation,
     dead_letter,
@@ -29,6 +30,7 @@ PARAMETERS: Final = {
     "user_id": "key of an account: its name in lower case",
     "approval_id": "id of a gate, one token",
     "bucket": "bucket of a name that nobody has",
+    "digest": "digest of a question: its model, conversation and parameters",
     "session": "digest of a conversation's session",
     "node_id": "id of a task or node of that run, one token",
     "verb": "the command's verb, one token",
@@ -74,6 +76,14 @@ CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         publishers="executor",
         consumers="planner (projections), console, anybody",
         meaning="everything that ever happened in one run; replay folds exactly this",
+    ),
+    ChannelSpec(
+        name="executorBeat",
+        address=beat("executor"),
+        messages=(),
+        publishers="executor",
+        consumers="every executor",
+        meaning="this executor lives, every 2 s; the body is its id as plain text, with `-` before it when it leaves",
     ),
     ChannelSpec(
         name="toolCall",

@@ -150,6 +150,14 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     abandoned_usd_micros: int | None = 0
 
 
+class LlmAnswerPlace(msgspec.Struct, frozen=True):
+    """Where the journal has the answer of a question: the call that it was asked by."""
+
+    run_id: str
+    node_id: str
+    corr_id: str
+
+
 class LlmError(msgspec.Struct, frozen=True):
     """The final answer of a call that failed; `error` has `usage` and the cost when it was paid all the same."""
 

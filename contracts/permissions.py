@@ -20,6 +20,7 @@ from contracts.streams import (
     ANSWER_BUCKET,
     COMMANDS,
     CONSUMERS,
+    CONVERSATIONS,
     EVENTS_EXECUTOR,
     EVENTS_LLM_WORKER,
     EVENTS_PLANNER,
@@ -52,8 +53,10 @@ AGENT_ROLES: Final = tuple(role for role in ROLES if role != ADMIN)
 """Roles that an agent outside of htdag may have a key for: an admin waits for a human, a key waits for none."""
 AGENT_VERBS: Final = (rpc("identity", "agent", "code"), rpc("identity", "agent", "challenge"))
 """How agents prove themselves to each other: the credential in the request says which agent speaks."""
-_LOSSES: Final = ("DELETE", "PURGE", "MSG.DELETE", "CREATE", "UPDATE", "RESTORE", "PEER.REMOVE")
-"""What could lose a part of a stream: one whose bounds are changed forgets, too."""
+_MAKES: Final = ("CREATE", "UPDATE", "RESTORE")
+"""What makes a stream, or another of one: then it may forget, or keep what it should not hear."""
+_LOSSES: Final = ("DELETE", "PURGE", "MSG.DELETE", "PEER.REMOVE")
+"""What could lose a part of a stream."""
 _DISCOVERY: Final = ("PING", "INFO", "STATS")
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _WORD: Final = re.compile(r"[a-z][a-z-]+")
@@ -78,7 +81,6 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     never: tuple[str, ...] = ()
 
 
-_BEAT: Final = f"{ROOT}.beat.executor"
 _EVENTS: Final = tuple(spec.name for spec in STREAMS if spec.config["subjects"][0].startswith(f"{ROOT}.evt."))
 
 USES: Final[dict[str, Use]] = {
@@ -95,15 +97,13 @@ USES: Final[dict[str, Use]] = {
         tells=(rpc("llm-worker", "llm", "cancel"),),
         # What an admin does outside of a task, a person does: calls of admin tasks have a subject of their own.
         never=(f"{TOOLS}.{ADMIN}.*",),
-        says=(_BEAT,),
-        hears=(_BEAT,),
         reads=(TIMERS,),
         follows=(EVENTS_PLANNER,),
         purges=(TIMERS,),
     ),
     "llm-worker": Use(
         # A request that is refused was never stored: its answer cannot come from the journal.
-        says=(f"{LLM_RESPONSE_EDGE}.*.*", f"{ROOT}.llm.cache.*", f"$O.{ANSWER_BUCKET}.>"),
+        says=(f"{LLM_RESPONSE_EDGE}.*.*", f"$O.{ANSWER_BUCKET}.>"),
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
         reads=(LLM_REQUESTS,),
     ),
@@ -187,7 +187,8 @@ def callers(service: str) -> tuple[str, ...]:
         return ()
     asking = [name for name, use in USES.items() if any(_asks(call, service) for call in use.calls)]
     # Workers of one service ask each other.
-    asking += [service for one in CHANNELS if one.stream is None and {service} <= _both(one)]
+    asks_itself = (one.kind == "request" and one.stream is None and service in _both(one) for one in CHANNELS)
+    asking += [service] if any(asks_itself) else []
     asked_by_agents = service == "policy-gateway" or any(one.startswith(f"{ROOT}.{service}.") for one in AGENT_VERBS)
     agents = [f"{AGENT_PREFIX}{role}" for role in AGENT_ROLES] if asked_by_agents else []
     return tuple(dict.fromkeys([OPERATOR, *asking, *agents]))
@@ -298,13 +299,19 @@ def _nodes(private: Iterable[str]) -> User:
 
 
 def _operator(private: Iterable[str]) -> User:
-    """Everything but what would be a lie or a loss: facts that only a service may state, and the log of what was."""
+    """Everything but what would be a lie, a loss, or heard in secret.
+
+    Facts that only a service may state, the log of what was and of what sessions spoke of, and streams of any kind.
+    """
     written_by_one = _unique(
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
         [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
         [f"{ROOT}.conversation.>", *ALONE],
     )
-    losses = [f"{API}.STREAM.{verb}.{name}" for name in FACTS for verb in _LOSSES]
+    # The broker cannot judge which subjects a stream takes: one over inboxes, or over what is said to identity, would
+    # keep every code and every credential.
+    makes = [f"{API}.STREAM.{verb}.>" for verb in _MAKES]
+    losses = [f"{API}.STREAM.{verb}.{name}" for name in (*FACTS, CONVERSATIONS) for verb in _LOSSES]
     heard = tuple(private)
     # Who answers a nats node of a run is the operator, too.
     forged = [subject for subject in heard if subject != f"{inbox(NODES)}.>"]
@@ -314,7 +321,7 @@ def _operator(private: Iterable[str]) -> User:
         password=True,
         rights=Rights(
             publish=(">",),
-            publish_not=(*written_by_one, *forged, *losses, "$SYS.>"),
+            publish_not=(*written_by_one, *forged, *makes, *losses, "$SYS.>"),
             subscribe=(">",),
             # Names and codes are said to identity alone: who hears them, or takes them in its place, can use them.
             subscribe_not=(*heard, f"{ROOT}.identity.>", "$SYS.>"),

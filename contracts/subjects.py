@@ -180,6 +180,11 @@ def tool_owner(instance: str) -> str:
     return f"{ROOT}.policy-gateway.owner.{instance}"
 
 
+def beat(service: str) -> str:
+    """Subject on which the replicas of a service tell each other that they live, to share its partitions."""
+    return f"{ROOT}.beat.{service}"
+
+
 def dead_letter(stream: str) -> str:
     """Subject of the dead letters of one stream."""
     return f"{ROOT}.dlq.{stream}"

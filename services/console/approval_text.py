@@ -1,4 +1,7 @@
-"""Gates in words: a line each for a list, and the whole action before somebody is asked for a code."""
+"""Gates in words: a line each for a list, and the whole action before somebody is asked for a code.
+
+What is released is what was shown, so nothing of an action is left out here, however long it is.
+"""
 
 from typing import Any, Final
 
@@ -7,8 +10,8 @@ from services.console.board_text import shorten
 from services.console.output import duration
 from services.console.taint_text import read_before, read_text
 
-WHOLE_CHARS_MAX: Final = 32_000
-"""A longer action is shown so far, and says so: nobody reads more than that at a prompt."""
+SCREEN_CHARS_MAX: Final = 4_000
+"""Beyond so many characters it is said how to read them page by page: the first ones have left the screen."""
 TITLE_SHOWN_CHARS_MAX: Final = 40
 
 
@@ -43,13 +46,12 @@ def named(gate: dict[str, Any]) -> str:
 def whole(gate: dict[str, Any]) -> str:
     """Everything that will be done, then in one line what it comes to: that stands nearest to the prompt."""
     text = as_json(gate["action"], indent=2)
-    more = len(text) - WHOLE_CHARS_MAX
-    if more > 0:
-        look = f"htdag approvals show {gate['approval_id']} --json"
-        text = f"{text[:WHOLE_CHARS_MAX]}\n… {more} characters more are not shown here: {look}"
-    lines = "\n".join(f"    {line}" for line in text.split("\n"))
+    lines = [f"    {line}" for line in text.split("\n")]
+    if len(text) > SCREEN_CHARS_MAX:
+        lines.append(f"  {len(text)} characters, page by page: htdag approvals show {gate['approval_id']} | less")
     head = f"{gate['approval_id']}  {named(gate)}  run {visible(gate['run_id'])}"
-    return f"{head}\n{lines}\n{read_before(gate)}  {summary(gate['action'])}\n  digest {gate['digest']}"
+    told = [*lines, *read_before(gate), f"  {summary(gate['action'])}", f"  digest {gate['digest']}"]
+    return "\n".join([head, *told])
 
 
 def _tail(gate: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,11 +28,19 @@ DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 
 
 class Console:
-    """A bus, and the request verbs by name."""
+    """A bus, and the request verbs by name. `refused` is what the broker has said against this connection."""
 
-    def __init__(self, bus: "Bus", timeout_s: float) -> None:
+    def __init__(self, bus: "Bus", timeout_s: float, refused: Sequence[str] = ()) -> None:
         self.bus = bus
         self.timeout_s = timeout_s
+        self._refused = refused
+
+    async def check_heard(self, subject: str) -> None:
+        """After a subscription: raises forbidden_subject when the broker does not let this user hear it."""
+        await self.bus.flush()
+        if any("permissions violation for subscription" in text.lower() for text in self._refused):
+            hint = "what is said to identity, and others' answers, are nobody else's to hear"
+            raise Rejected("forbidden_subject", f"this user may not hear {subject}", hint=hint, subject=subject)
 
     async def call(self, verb: str, body: Any, *, timeout_s: float | None = None) -> Any:
         """Ask a verb like `executor.run.get`; its reply as the type the contract names."""
@@ -88,9 +96,10 @@ def broker_url(common: Common) -> str:
 @asynccontextmanager
 async def connected(common: Common) -> AsyncIterator[Console]:
     """A console on the broker that `common` means. Raises nats_unavailable or nats_denied."""
+    refused: list[str] = []
     with ends_when_told():
-        async with bus_at(broker_url(common)) as bus:
-            yield Console(bus, common.wait)
+        async with bus_at(broker_url(common), log=refused.append) as bus:
+            yield Console(bus, common.wait, refused)
 
 
 @asynccontextmanager

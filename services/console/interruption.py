@@ -59,11 +59,15 @@ def ends_when_told() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def unwind_on_term() -> None:
-    """TERM unwinds like Ctrl-C from here on: for commands that have something to end, and a folder to remove."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+def unwind_when_ended() -> None:
+    """TERM and a closed terminal unwind like Ctrl-C: for commands that have something to end, and a folder to remove.
+
+    Whoever has HUP ignored (`nohup`) goes on.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if task is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, task.cancel)
 
 
 def _pipe() -> int | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import importlib
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,18 +20,32 @@ KEY_FILE: Final = "identity"
 LINKS: Final = "set-up-links"
 AGENTS: Final = "agents"
 PAGE: Final = "/auth/setup/"
+_FIRST: Final = "/auth/password/"
 
 
 class _LocalFile(msgspec.Struct, frozen=True):
     pid: int
     url: str
     presence: str = ""
+    key_file: str = ""
 
 
 def address(home: Home) -> str | None:
     """The URL of the listener; None when no identity runs in this home."""
     found = _running(home)
     return found.url if found is not None else None
+
+
+def key_path(home: Home) -> Path:
+    """The key file of this home's identity: the one that runs says which, else the configuration. Raises bad_config."""
+    found = _running(home)
+    if found is not None and found.key_file:
+        return Path(found.key_file)
+    # Late: most commands need neither.
+    config: Any = importlib.import_module("services.runtime.config")
+    section: Any = importlib.import_module("services.identity.config")
+    named = config.Config.load({"core.home": str(home.root)}).section("identity", section.Config).key_file
+    return Path(named).expanduser() if named else home.keys / KEY_FILE
 
 
 def _running(home: Home) -> _LocalFile | None:
@@ -65,6 +80,18 @@ def token_of(home: Home, user: str) -> str:
     if link is None:
         raise Rejected("bad_link", f"there is no set-up link for {user}", hint="`htdag users list` shows who has one")
     return link.rpartition("#")[2]
+
+
+async def bring_to_life(home: Home, name: str, password: str) -> dict[str, Any]:
+    """The first password of an account, by the link in its file; what its session is. Raises as `post` does."""
+    token = token_of(home, name)
+    try:
+        return await post(home, _FIRST, {"user": name, "password": password, "token": token})
+    except RemoteRejected as error:
+        # One that had run out was replaced by this.
+        if error.code != "bad_link" or token_of(home, name) == token:
+            raise
+    return await post(home, _FIRST, {"user": name, "password": password, "token": token_of(home, name)})
 
 
 def credential_file(home: Home, agent: str) -> Path:

@@ -11,6 +11,7 @@ from services.console.connection import Console, connected
 from services.console.keyboard import ask
 from services.console.options import Common
 from services.console.output import plain
+from services.console.rows import broken, columns_of
 
 
 async def converse(common: Common, verb: str, body: dict[str, Any]) -> int:
@@ -47,5 +48,5 @@ async def _show(console: Console, gates: list[dict[str, Any]]) -> list[dict[str,
         gate = plain(await console.call("identity.approval.show", asked)) if cut else listed
         if action_digest(gate["action"]) != gate["digest"]:
             raise Rejected("approval_stale", "the action is not that of the digest", approval_id=gate["approval_id"])
-        sys.stderr.write(f"{whole(gate)}\n")
+        sys.stderr.write(f"{broken(whole(gate), columns_of(sys.stderr))}\n")
     return [{"approval_id": gate["approval_id"], "digest": gate["digest"]} for gate in gates]

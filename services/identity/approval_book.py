@@ -8,6 +8,7 @@ import msgspec
 from contracts.action_text import summary
 from contracts.approval import ACTION_LISTED_BYTES_MAX, ApprovalEvent, ApprovalRequested, ApprovalView, signed_text
 from contracts.codec import CommitCodec
+from contracts.errors import Rejected
 from contracts.subjects import parse_events
 from contracts.taint import listed
 from services.identity.approval.state import Approval, evolve
@@ -66,12 +67,19 @@ class ApprovalBook:
         """Gates whose answer is not in the run's mailbox yet."""
         return [gate.approval_id for gate in self._live.values() if gate.owes_an_answer]
 
-    def page(self, *, run_id: str | None, everything: bool, limit: int, now_ms: int) -> list[ApprovalView]:
-        """Gates: open ones by expiry, then, if wanted, the others, the one that was closed last first."""
-        gates = sorted((gate for gate in self._live.values() if gate.open), key=_expiry)
+    def page(
+        self, *, run_id: str | None, everything: bool, limit: int, now_ms: int, after: str | None = None
+    ) -> list[ApprovalView]:
+        """Gates: open ones by expiry, then, if wanted, the others, the one that was closed last first.
+
+        Those behind `after`, when it is given, wherever that one stands by now. Raises approval_not_found.
+        """
+        gates = sorted((gate for gate in self._live.values() if gate.open), key=_order)
         if everything:
             owing = [gate for gate in self._live.values() if not gate.open]
             gates += [*owing, *reversed(self._closed.values())]
+        if after is not None:
+            gates = self._behind(gates, after)
         page: list[ApprovalView] = []
         room = PAGE_BYTES_MAX
         for gate in gates:
@@ -83,6 +91,15 @@ class ApprovalBook:
                 break
             page.append(view)
         return page
+
+    def _behind(self, gates: list[Approval], after: str) -> list[Approval]:
+        last = self._live.get(after) or self._closed.get(after)
+        if last is None:
+            raise Rejected("approval_not_found", approval_id=after)
+        if last in gates:
+            return gates[gates.index(last) + 1 :]
+        # It was closed since it was listed: what expires later is not listed yet.
+        return [gate for gate in gates if _order(gate) > _order(last)]
 
 
 def view_of(gate: Approval, now_ms: int) -> ApprovalView:
@@ -146,8 +163,8 @@ def _signature_ok(gate: Approval, asked: ApprovalRequested) -> bool | None:
     return signature_ok(granted.key, granted.signature, text)
 
 
-def _expiry(gate: Approval) -> int:
-    return gate.requested.expires_at_ms if gate.requested else 0
+def _order(gate: Approval) -> tuple[int, str]:
+    return gate.requested.expires_at_ms if gate.requested else 0, gate.approval_id
 
 
 def _run(gate: Approval) -> str | None:

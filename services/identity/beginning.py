@@ -17,11 +17,13 @@ from services.identity.own_files import write_private
 class Mark(msgspec.Struct, frozen=True):
     """There were accounts, and `first_seq` was the oldest message of the log.
 
-    `public_key` is identity's own, hex: from the file alone it shows whether a key file is another home's.
+    `public_key` is identity's own, hex, and `newest` the mark of the key that it last sealed with: from the files alone
+    they show whether a key file is another home's or an older copy. No secret can be had from either.
     """
 
     first_seq: int = 1
     public_key: str = ""
+    newest: str = ""
 
 
 def check_log(*, accounts: bool, first_seq: int, mark: Mark | None) -> None:
@@ -45,15 +47,23 @@ class Beginning:
         if not self._wish.exists():
             check_log(accounts=self._accounts, first_seq=self._first_seq, mark=self._mark())
 
-    def done(self, public_key: str) -> None:
+    def done(self, public_key: str, newest: str) -> None:
         """There are accounts now: from here on the log must keep them."""
         mark = self._mark()
         if mark is None or self._wish.exists():
             mark = Mark(max(self._first_seq, 1))
-        if mark.public_key != public_key:
-            mark = msgspec.structs.replace(mark, public_key=public_key)
-            write_private(self._mark_file, msgspec.json.encode(mark).decode() + "\n")
+        self._put(msgspec.structs.replace(mark, public_key=public_key, newest=newest))
         self._wish.unlink(missing_ok=True)
+
+    def takes(self, newest: str) -> None:
+        """Identity is about to seal with another key: from here on a key file without it is an older copy."""
+        mark = self._mark()
+        if mark is not None:
+            self._put(msgspec.structs.replace(mark, newest=newest))
+
+    def _put(self, mark: Mark) -> None:
+        if mark != self._mark():
+            write_private(self._mark_file, msgspec.json.encode(mark).decode() + "\n")
 
     def _mark(self) -> Mark | None:
         try:

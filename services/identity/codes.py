@@ -11,7 +11,7 @@ from typing import Final
 import pyotp
 
 from contracts.identity import CODE_DIGITS, STEP_S
-from services.identity.account.decider import step_of
+from services.identity.account.state import step_of
 
 _WHITE: Final = " \t\r\n\v\f"
 _CODE: Final = re.compile(r"([0-9]{3}) ?([0-9]{3})\Z", re.ASCII)

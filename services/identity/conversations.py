@@ -14,7 +14,7 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.identity import GateRef
-from contracts.streams import CONVERSATIONS
+from contracts.streams import CONVERSATIONS, STREAMS
 from contracts.subjects import conversation
 from services.identity.accounts import Claim
 from services.runtime.bus import Bus
@@ -29,6 +29,9 @@ SESSION_CHARS_MAX: Final = 128
 TURN_MS: Final = 600_000
 """So long a name waits for its code; then the next text is a name again."""
 
+MESSAGES_MAX: Final = int(next(one.config["max_msgs"] for one in STREAMS if one.name == CONVERSATIONS))
+"""So many sessions are remembered."""
+
 Spoken = Literal["login", "approval", "deny"]
 """What a conversation is for."""
 
@@ -36,7 +39,9 @@ Spoken = Literal["login", "approval", "deny"]
 class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who is about to prove being whom. `barred` is a code for somebody who may not answer these gates at all.
 
-    `asker` says over which connection this turn came: sessions have names that others may know.
+    `gates` are those of the log, with the log's own digests; `unknown` says that others were named, too: what they were
+    called is kept nowhere, not even as a digest, since it may have been a code. `asker` says over which connection this
+    turn came: sessions have names that others may know.
     """
 
     account: str
@@ -44,6 +49,7 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     gates: list[GateRef] = []
     barred: str = ""
     asker: str = ""
+    unknown: bool = False
 
     @property
     def claim(self) -> Claim:
@@ -61,8 +67,9 @@ def asker_of(caller: Caller) -> str:
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A session as it is stored; see Talk."""
+    """A session as it is stored; see Talk. `of` is its subject: in the place of another it says nothing."""
 
+    of: str = ""
     turn: Turn | None = None
     gates: str = ""
     mixed: bool = False
@@ -71,7 +78,8 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
 class Talk(NamedTuple):
     """A session as it was found. `turn` is the one that waits for its code, if one does.
 
-    `gates` are those that were spoken of first, as one digest, "" when none were; `mixed` says that others were, too.
+    `gates` are those that were spoken of first, as one digest, "" when none were; `mixed` says that others were, too,
+    or that nobody knows which: what is stored of it was put there by somebody else, or is gone.
     """
 
     purpose: Spoken
@@ -90,15 +98,16 @@ class Talk(NamedTuple):
         return not self.mixed and self.turn is not None and self.turn.asker == asker_of(caller)
 
     def speaking_of(self, gates: Iterable[GateRef]) -> "Talk":
-        """The same session once these gates were spoken of in it; none change nothing."""
+        """The same session once these gates were spoken of in it; none change nothing, nor does one more set."""
         these = _digest({gate.approval_id for gate in gates})
-        if not these:
+        if not these or self.mixed:
             return self
-        return self._replace(gates=self.gates or these, mixed=self.mixed or self.gates not in ("", these))
+        return self._replace(gates=self.gates or these, mixed=self.gates not in ("", these))
 
 
 _DECODE: Final = msgspec.json.Decoder(_Kept).decode
 _ENCODE: Final = msgspec.json.Encoder().encode
+_NOBODY_KNOWS: Final = _Kept()
 
 
 class Conversations:
@@ -108,7 +117,8 @@ class Conversations:
     """
 
     def __init__(self, bus: Bus, ids: Ids, clock: Clock) -> None:
-        self._store, self._ids, self._clock = JetStreamEventStore(bus, CONVERSATIONS), ids, clock
+        self._store, self._bus = JetStreamEventStore(bus, CONVERSATIONS), bus
+        self._ids, self._clock = ids, clock
 
     def session(self, asked: str) -> str:
         """The session that was said, or a new one. Raises too_large."""
@@ -118,20 +128,30 @@ class Conversations:
 
     async def recall(self, purpose: Spoken, session: str) -> Talk:
         """What is known of a session."""
-        found = await self._store.last(_subject(purpose, session))
+        subject = _subject(purpose, session)
+        # Not the newest that is genuine: in the place of what was remembered another one stands, and it is gone.
+        found = await self._bus.last_stored(CONVERSATIONS, subject)
         if found is None:
             return Talk(purpose, session)
-        try:
-            kept = _DECODE(found.data)
-        except msgspec.MsgspecError:
-            # An older version wrote it: whoever speaks begins with a name, and of which gates it spoke nobody knows.
-            kept = _Kept(mixed=True)
+        kept = _NOBODY_KNOWS if found.forged else _kept(found.data)
+        if kept.of != subject:
+            # Somebody else put it there, or an older version: whoever speaks begins with a name.
+            return Talk(purpose, session, found.seq, mixed=True)
         late = self._clock.now_ms() - _ms(found.headers[STORED_AT]) > TURN_MS
         return Talk(purpose, session, found.seq, None if late else kept.turn, kept.gates, kept.mixed)
+
+    async def forgets_none(self) -> bool:
+        """Whether each session that was spoken in within a day is remembered.
+
+        The stream holds so many and no more: whoever speaks in very many sessions has others forgotten, and a session
+        that is forgotten looks like one that nobody ever spoke in.
+        """
+        return int((await self._bus.api(f"STREAM.INFO.{CONVERSATIONS}"))["state"]["messages"]) < MESSAGES_MAX
 
     async def begin(self, talk: Talk, turn: Turn) -> None:
         """Keep the first turn. Raises conflict when somebody else spoke in this session at this moment."""
         try:
+            talk = talk._replace(mixed=talk.mixed or turn.unknown)
             await self._put(talk.speaking_of(turn.gates)._replace(turn=turn))
         except Conflict as error:
             raise Rejected("conflict", "somebody else speaks in this session") from error
@@ -144,8 +164,16 @@ class Conversations:
             return  # somebody speaks in it already, and what is remembered of it was taken over
 
     async def _put(self, talk: Talk) -> None:
-        subject, kept = _subject(talk.purpose, talk.session), _Kept(talk.turn, talk.gates, talk.mixed)
+        subject = _subject(talk.purpose, talk.session)
+        kept = _Kept(subject, talk.turn, talk.gates, talk.mixed)
         await self._store.append(subject, (_ENCODE(kept),), expect=talk.seq, msg_id=self._ids.new(), headers={})
+
+
+def _kept(data: bytes) -> _Kept:
+    try:
+        return _DECODE(data)
+    except msgspec.MsgspecError:
+        return _NOBODY_KNOWS
 
 
 def _ms(stored_at: str) -> float:

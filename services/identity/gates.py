@@ -39,6 +39,8 @@ from services.runtime.rpc import Caller
 ApprovalHost = ActorHost[ApprovalCommand, Approval, ApprovalEvent]
 Answer = Literal["approval", "deny"]
 REASON_CHARS_MAX: Final = 1_000
+NOT_AN_APPROVER: Final = "not_an_approver"
+"""Bars whoever is not among those that a gate names."""
 
 
 class _Heard(NamedTuple):
@@ -83,21 +85,24 @@ class Gates:
 
     async def _take_name(self, talk: Talk, heard: _Heard) -> Said:
         """The first turn: which gates it is about, and who is going to prove being whom."""
-        session, text, shown = talk.session, heard.text, _checked(heard.gates)
+        session, text, named = talk.session, heard.text, _checked(heard.gates)
+        states = await self._read(named)
+        # Of what was typed nothing is kept, only what is in the log: a code that is said a field too early is not.
+        found = [GateRef(one.approval_id, one.digest) for one in (state.requested for state in states) if one]
         try:
-            requests = await self._open(shown)
+            requests = self._answerable(named, states)
         except Rejected as error:
             if not text.strip():
                 return refused(session, error, heard.gates)
             # The name's turn always ends in "Enter your code."; the answer to the code says what is wrong.
             requests, barred = [], error.code
         else:
-            shown = [GateRef(one.approval_id, one.digest) for one in requests]
-            barred = "" if all(_may(one, key_of(text)) for one in requests) else "not_an_approver"
+            barred = "" if all(_may(one, key_of(text)) for one in requests) else NOT_AN_APPROVER
         if not text.strip():
             return Said(session=session, state="await_name", say=ASK_NAME, gates=_shown(requests, "open"))
         claim = await self._accounts.claim(text)
-        begun = Turn(claim.actor_id, claim.shadow, shown, barred, asker_of(heard.caller))
+        asker, unknown = asker_of(heard.caller), len(found) < len(named)
+        begun = Turn(claim.actor_id, claim.shadow, found, barred, asker, unknown)
         await self._conversations.begin(talk, begun)
         return Said(session=session, state="await_code", say=ASK_CODE, gates=_shown(requests, "open"))
 
@@ -108,10 +113,14 @@ class Gates:
             if is_agent(caller) or await self._accounts.kind_of(turn.claim) == "agent":
                 await self._note(turn, "agent_cannot_approve", caller)
                 raise Rejected("agent_cannot_approve")
-            _check_same(turn, heard.gates, alone=talk.is_alone_with(caller))
-            requests = await self._open(turn.gates)
-            if turn.barred:
+            if turn.unknown:  # of such a gate no more was kept than this
+                raise Rejected(turn.barred)
+            alone = talk.is_alone_with(caller) and (bool(heard.gates) or await self._conversations.forgets_none())
+            _check_same(turn, heard.gates, alone=alone)
+            requests = self._answerable(turn.gates, await self._read(turn.gates))
+            if turn.barred == NOT_AN_APPROVER:
                 await self._note(turn, turn.barred, caller)
+            if turn.barred:
                 raise Rejected(turn.barred)
         except Rejected as error:
             return refused(session, error, turn.gates)
@@ -141,11 +150,14 @@ class Gates:
             said, say=f"{said.say}. {names} {word}", code=failed[0].code if failed else None, gates=shown
         )
 
-    async def _open(self, gates: Sequence[GateRef]) -> list[ApprovalRequested]:
+    async def _read(self, gates: Sequence[GateRef]) -> list[Approval]:
+        """The gates as the log has them now."""
+        return [state for state, _ in await asyncio.gather(*(self._host.read(gate.approval_id) for gate in gates))]
+
+    def _answerable(self, gates: Sequence[GateRef], states: Sequence[Approval]) -> list[ApprovalRequested]:
         """The requests of gates that may be answered now, each the one that was shown. Raises Rejected."""
         now_ms = self._clock.now_ms()
-        states = await asyncio.gather(*(self._host.read(gate.approval_id) for gate in gates))
-        return [check_answerable(state, gate.digest, now_ms) for (state, _), gate in zip(states, gates, strict=True)]
+        return [check_answerable(state, gate.digest, now_ms) for state, gate in zip(states, gates, strict=True)]
 
     async def _note(self, turn: Turn, code: str, caller: Caller) -> None:
         who = "somebody" if turn.shadow else turn.account

@@ -1,6 +1,7 @@
 """New human accounts: a one-time link, written into a private file of this host, brings one to life."""
 
 import secrets
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -42,31 +43,37 @@ class Invitations:
         self._write(key, token, outcome.state.invited_at_ms)
         return outcome.state
 
-    async def renew(self, key: str, caller: Caller) -> None:
-        """A new link for an account that has no password yet: the old one may be lost, or name another port."""
+    async def renew(self, key: str, caller: Caller, instead: str | None = None) -> None:
+        """A new link for an account that has no password yet: the old one may be lost, or have run out."""
         token = secrets.token_urlsafe(32)
-        outcome = await self._accounts.users.ask(key, InviteUser(digest_of(token)), by=caller.by, corr=caller.corr)
-        self._write(key, token, outcome.state.invited_at_ms)
+        invite = InviteUser(digest_of(token), instead)
+        outcome = await self._accounts.users.ask(key, invite, by=caller.by, corr=caller.corr)
+        if outcome.state.invitation == invite.invitation:  # else another replica was first, and writes its own
+            self._write(key, token, outcome.state.invited_at_ms)
 
     async def renew_old(self, caller: Caller) -> None:
         """New links in the place of those that have run out."""
         for path in self._links():
-            user = await self._accounts.find(path.name)
-            if user is None or user.password is not None:
-                continue
-            if self._clock.now_ms() >= user.invited_at_ms + self.lasts_ms:
-                await self.renew(user.user_id, caller)
+            await self.renew_if_old(path.name, caller)
 
-    def retarget(self, base_url: str) -> None:
-        """The listener has another port now: links that are not used yet lead there."""
+    async def renew_if_old(self, name: str, caller: Caller) -> None:
+        """A new link in the place of one account's, if that has run out."""
+        user = await self._accounts.find(name)
+        if user is None or user.password is not None:
+            return
+        if self._clock.now_ms() >= user.invited_at_ms + self.lasts_ms:
+            await self.renew(user.user_id, caller, user.invitation)
+
+    def retarget(self, base_url: str, living: Collection[str] = ()) -> None:
+        """Links that are not used yet lead to this listener, but for those to another one that is `living`."""
         self.base_url = base_url
         for path in self._links():
             try:
                 text = path.read_text(encoding="ascii").strip()
             except FileNotFoundError:
                 continue  # it was used just now
-            _, path_of_page, rest = text.partition(PAGE)
-            if path_of_page:
+            there, path_of_page, rest = text.partition(PAGE)
+            if path_of_page and there != base_url and there not in living:
                 self._put(path.name, rest)
 
     def used(self, key: str) -> None:

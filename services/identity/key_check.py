@@ -4,12 +4,13 @@ Else identity would look well until somebody proves who they are. One sealed val
 does not, among others that do, is a matter of its account, and is said in the log.
 """
 
+import contextlib
 from typing import Final
 
 from contracts.errors import Rejected
 from services.identity.account.state import User
 from services.identity.accounts import Accounts
-from services.identity.sealing import Sealer
+from services.identity.sealing import Kind, Sealer
 from services.runtime.lifecycle import Log
 
 LOOKED_AT_MAX: Final = 20
@@ -32,12 +33,22 @@ async def check_keys(accounts: Accounts, log: Log) -> None:
         )
 
 
+def readable(sealer: Sealer, user: User) -> dict[Kind, str]:
+    """What is sealed of an account and opens: with its secret, by its kind."""
+    tokens: dict[Kind, str | None] = {"totp": user.secret, "password": user.password}
+    found: dict[Kind, str] = {}
+    for kind, token in tokens.items():
+        if token is not None:
+            with contextlib.suppress(Rejected):
+                found[kind] = sealer.open(user.user_id, kind, token)
+    return found
+
+
+def on_old_keys(sealer: Sealer, user: User) -> dict[Kind, str]:
+    """The secrets of an account that open and are not sealed with the newest key. What no key opens waits for none."""
+    tokens: dict[Kind, str | None] = {"totp": user.secret, "password": user.password}
+    return {kind: secret for kind, secret in readable(sealer, user).items() if not sealer.is_newest(tokens[kind] or "")}
+
+
 def _opens(sealer: Sealer, user: User) -> bool:
-    try:
-        if user.secret is not None:
-            sealer.open(user.user_id, "totp", user.secret)
-        if user.password is not None:
-            sealer.open(user.user_id, "password", user.password)
-    except Rejected:
-        return False
-    return True
+    return len(readable(sealer, user)) == sum(one is not None for one in (user.secret, user.password))

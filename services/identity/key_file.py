@@ -119,7 +119,7 @@ class KeyFile:
         Inside `changing`, as what says that nothing is sealed with the others any more.
         """
         keys = self.read()
-        dropped = (*keys.dropped, *map(_mark, reversed(keys.fernet[1:])))
+        dropped = (*keys.dropped, *map(mark_of, reversed(keys.fernet[1:])))
         self._write(Keys(keys.fernet[:1], keys.seed, dropped[-DROPPED_MAX:]))
         return len(keys.fernet) - 1
 
@@ -147,11 +147,16 @@ def _parsed(text: str) -> Keys:
     return Keys(fernet, seeds[0], dropped[-DROPPED_MAX:])
 
 
-def _mark(key: str) -> str:
+def mark_of(key: str) -> str:
+    """What a key is known by where no key may stand; it cannot be had from it."""
     return hashlib.blake2b(key.encode(), digest_size=16, person=b"dropped").hexdigest()
+
+
+def knows(keys: Keys, mark: str) -> bool:
+    """Whether a file has the key with this mark, or dropped it on purpose; one that does neither is an older copy."""
+    return mark in {*map(mark_of, keys.fernet), *keys.dropped}
 
 
 def follows(keys: Keys, used: Keys) -> bool:
     """Whether a file comes after the one in use: it opens what that one seals, or dropped its key on purpose."""
-    newest = used.fernet[0]
-    return keys.seed == used.seed and (newest in keys.fernet or _mark(newest) in keys.dropped)
+    return keys.seed == used.seed and knows(keys, mark_of(used.fernet[0]))

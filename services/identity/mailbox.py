@@ -35,6 +35,7 @@ from services.runtime import telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
 from services.runtime.dead_letters import DeadLetters
+from services.runtime.genuine import HEADER_STREAM
 from services.runtime.intake import deeper_than
 from services.runtime.lifecycle import Log
 from services.runtime.mailbox import Interrupted
@@ -104,6 +105,9 @@ class Mailbox:
             delivery.nak(NAK_DELAY_S)
             return
         try:
+            if delivery.headers.get(HEADER_STREAM) != COMMANDS:
+                # Whoever has a stream can have the broker send its messages here, but none of them names this stream.
+                raise Rejected("poison", "this is not how an executor asks")
             subject = parse_mailbox(delivery.subject)
             approval_id = check_id(subject.aggregate_id, "approval_id")
             if subject.aggregate != "approval":

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.errors import Rejected
-from services.identity.key_file import SEED_BYTES, KeyFile, follows
+from services.identity.key_file import SEED_BYTES, KeyFile, follows, mark_of
 
 Kind = Literal["totp", "password"]
 
@@ -76,6 +76,12 @@ class Sealer:
         """How many keys there are; more than one means that a rotation is not finished by `--drop-old`."""
         self._current()
         return len(self._keys.fernet)
+
+    @property
+    def newest(self) -> str:
+        """The mark of the key that is sealed with now."""
+        self._current()
+        return mark_of(self._keys.fernet[0])
 
     def check(self) -> None:
         """Return when the key file is the right one. Raises bad_config.

@@ -30,7 +30,7 @@ from services.identity.key_file import KEY_FILE, KeyFile
 from services.identity.local.desk import Desk
 from services.identity.local.server import LocalServer
 from services.identity.local.sessions import Sessions
-from services.identity.local.whereabouts import tell_where
+from services.identity.local.whereabouts import living, tell_where
 from services.identity.mailbox import Answers, Mailbox
 from services.identity.names import key_of
 from services.identity.observer import CommitObserver
@@ -52,7 +52,7 @@ CATCH_UP_S: Final = 60.0
 HOUSEKEEPING_S: Final = 10.0
 IDLE_S: Final = 86_400.0
 """Accounts are few and small, and one that must be read anew answers later than one that nobody has."""
-RENEW_S: Final = 600.0
+LINKS_S: Final = 2.0
 SNAPSHOT_EVERY: Final = 32
 """Events of an account, at most so many are read behind its snapshot: as fast after years as on the first day."""
 OWNER: Final = "owner"
@@ -84,7 +84,7 @@ async def build(app: App) -> None:
     await _follow(app, Follow(book, proofs))
     watch = Watch(
         host=approvals, book=book, proofs=proofs, accounts=accounts, clock=clock, ids=app.ids, metrics=app.metrics,
-        log=app.log,
+        log=app.log, beginning=beginning,
     )  # fmt: skip
     await watch.look(at_start=True)
     await _take_requests(app, Mailbox(app.bus, approvals, clock, app.metrics, app.log, app.spawn))
@@ -92,7 +92,7 @@ async def build(app: App) -> None:
     invitations = Invitations(accounts, app.home / "keys", clock, config.set_up_link_s)
     _listen(app, config, clock, accounts, invitations)
     await _first_start(app, config, accounts, invitations)
-    beginning.done(sealer.public_key)
+    beginning.done(sealer.public_key, sealer.newest)
     conversations = Conversations(app.bus, app.ids, app.clock)
     user_handlers = UserHandlers(accounts, invitations, clock)
     _bind_accounts(app, user_handlers, AgentHandlers(accounts, user_handlers, clock), Login(accounts, conversations))
@@ -105,7 +105,7 @@ async def build(app: App) -> None:
     app.handle("approval", "deny", gates.deny)
     _ = app.spawn(watch.run(), "watch")
     _ = app.spawn(_housekeeping(app, *hosts), "housekeeping")
-    _ = app.spawn(_renewing(app, invitations), "renewing")
+    _ = app.spawn(_look_after_links(app, invitations), "links")
 
 
 def _bind_accounts(app: App, users: UserHandlers, agents: AgentHandlers, login: Login) -> None:
@@ -231,7 +231,8 @@ def _listen(app: App, config: Config, clock: Clock, accounts: Accounts, invitati
     )  # fmt: skip
     presence = secrets.token_urlsafe(32)
     server.start(application(desk, sessions, presence, lambda: server.port), app.spawn)
-    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence))
+    key_path = _key_path(app, config)
+    app.on_stop(tell_where(app.home / "run", app.instance, url, config.test_clock, presence, key_path))
     app.log.info("local_listener", url=url)
 
 
@@ -263,12 +264,13 @@ def _owner(config: Config) -> str:
     return name if key_of(name) else OWNER
 
 
-async def _renewing(app: App, invitations: Invitations) -> None:
-    """A set-up link that runs out is replaced in its file, so that only who may read the file has a good one."""
+async def _look_after_links(app: App, invitations: Invitations) -> None:
+    """Replace set-up links that have run out, and have none lead to a listener that is gone."""
     while True:
-        await asyncio.sleep(RENEW_S)
+        await asyncio.sleep(LINKS_S)
         try:
             await invitations.renew_old(STARTER)
+            invitations.retarget(invitations.base_url, living(app.home / "run"))
         except Rejected as error:
             app.log.warning("links_not_renewed", code=error.code)
 

@@ -12,7 +12,9 @@ from services.identity.account.decider import Rewrap
 from services.identity.accounts import Accounts
 from services.identity.approval.decider import TakeTime
 from services.identity.approval_book import ApprovalBook
+from services.identity.beginning import Beginning
 from services.identity.gates import ApprovalHost
+from services.identity.key_check import on_old_keys
 from services.identity.proofs import Proofs
 from services.runtime.clock import Clock
 from services.runtime.event_store import Recorded
@@ -43,10 +45,11 @@ class Watch:
 
     def __init__(
         self, *, host: ApprovalHost, book: ApprovalBook, proofs: Proofs, accounts: Accounts, clock: Clock, ids: Ids,
-        metrics: Metrics, log: Log,
+        metrics: Metrics, log: Log, beginning: Beginning,
     ) -> None:  # fmt: skip
         self._host, self._book, self._proofs, self._accounts = host, book, proofs, accounts
         self._clock, self._ids, self._metrics, self._log = clock, ids, metrics, log
+        self._beginning = beginning
         self._owed_at_s = self._keys_at_s = clock.monotonic_s()
         self._version_seen = 0
 
@@ -90,20 +93,15 @@ class Watch:
         version = sealer.version
         if version == self._version_seen:
             return
+        self._beginning.takes(sealer.newest)
         done = 0
         for entry in await self._accounts.directory.entries():
             user, _ = await self._accounts.users.read(entry.user_id)
-            secret_no, old = user.secret_no, [one for one in (user.secret, user.password) if one is not None]
-            if all(sealer.is_newest(one) for one in old):
+            user_id, old = user.user_id, on_old_keys(sealer, user)
+            if not old:
                 continue
-            user_id = user.user_id
-            secret = None if user.secret is None else sealer.open(user_id, "totp", user.secret)
-            password = None if user.password is None else sealer.open(user_id, "password", user.password)
-            command = Rewrap(
-                secret_no,
-                None if secret is None else sealer.seal(user_id, "totp", secret),
-                None if password is None else sealer.seal(user_id, "password", password),
-            )
+            sealed = {kind: sealer.seal(user_id, kind, secret) for kind, secret in old.items()}
+            command = Rewrap(user.secret_no, sealed.get("totp"), sealed.get("password"))
             await self._accounts.users.ask(user_id, command, by="identity")
             done += 1
         self._version_seen = version

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.llm import LlmAnswer, LlmRequest
+from contracts.llm import LlmAnswer, LlmAnswerPlace, LlmRequest
 from contracts.streams import LLM_CACHE
 from contracts.subjects import llm_cache
 from services.llm_worker.journal import Journal, Key
@@ -18,15 +18,7 @@ from services.runtime.bus import Bus
 
 _SORTED: Final = msgspec.json.Encoder(order="deterministic").encode
 _ANSWER: Final = msgspec.json.Decoder(LlmAnswer).decode
-
-
-class _Place(msgspec.Struct, frozen=True):
-    run_id: str
-    node_id: str
-    corr_id: str
-
-
-_PLACE: Final = msgspec.json.Decoder(_Place).decode
+_PLACE: Final = msgspec.json.Decoder(LlmAnswerPlace).decode
 
 
 def digest_of(request: LlmRequest, resolved: Resolved) -> str:
@@ -75,7 +67,7 @@ class Cache:
     async def keep(self, request: LlmRequest, resolved: Resolved) -> None:
         """Remember where the answer of this request will stand. Losing this costs a payment, never an answer."""
         digest = digest_of(request, resolved)
-        data = msgspec.json.encode(_Place(request.run_id, request.node_id, request.corr_id))
+        data = msgspec.json.encode(LlmAnswerPlace(request.run_id, request.node_id, request.corr_id))
         try:
             await self._bus.store(llm_cache(digest), data, stream=LLM_CACHE, msg_id=f"{digest}:{request.corr_id}")
         except Rejected as error:

@@ -9,11 +9,11 @@ import msgspec
 from contracts.errors import Rejected, failure
 from contracts.llm import LlmAnswer, LlmError, Usage
 from services.llm_worker import genai
-from services.llm_worker.believing import SLACK_TOKENS, Believing, Bill, all_of
+from services.llm_worker.admission import Admission
+from services.llm_worker.billing import SLACK_TOKENS, Bill, Biller, all_of
 from services.llm_worker.breaker.breakers import Breakers, Pass
 from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
-from services.llm_worker.crowd import Crowd
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.flight import Flight
 from services.llm_worker.judging.judge import Judge
@@ -62,8 +62,8 @@ class Caller:
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
-        self.load, self.crowd = Load(clock=clock, metrics=metrics), Crowd(config, clock)
-        self._believing = Believing(prices, metrics, log)
+        self.load, self.admission = Load(clock=clock, metrics=metrics), Admission(config, clock)
+        self._biller = Biller(prices, metrics, log)
 
     async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
         """The outcome of one call, whatever it is. Only the end of this worker leaves it without one."""
@@ -93,7 +93,7 @@ class Caller:
     async def _recorded_or_asked(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         request, asked = flight.request, flight.resolved
         if request.params.response_schema is not None:
-            with self.crowd.aside():
+            with self.admission.aside():
                 await self._verdicts.of_schema(flight, request.params.response_schema)
         if request.params.cache:
             recorded = await self._cache.find(request, asked)
@@ -106,7 +106,7 @@ class Caller:
             flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
         )
         if request.params.response_schema is not None and not answer.tool_calls:
-            with self.crowd.over(asked):
+            with self.admission.over(asked):
                 await self._verdicts.of_answer(flight, request.params.response_schema, answer)
         if request.params.cache and flight.resolved is asked:
             await self._cache.keep(request, asked)
@@ -114,7 +114,7 @@ class Caller:
 
     def full(self, flight: Flight) -> bool:
         """Whether a call would wait here for too long: for its model, or to be judged."""
-        return self.crowd.full(flight.resolved) or self._verdicts.full(flight)
+        return self.admission.full(flight.resolved) or self._verdicts.full(flight)
 
     def hurry(self) -> None:
         """This worker stops soon: what is paid becomes an outcome before that."""
@@ -140,14 +140,14 @@ class Caller:
         held: list[asyncio.Semaphore] = []
         try:
             if slots is not None:
-                with self.crowd.aside():
+                with self.admission.aside():
                     await self._take_place(flight, slots, held, end_s, wait_s)
             alone = not self._cashier.limits_of(flight.resolved).lifted
             if alone:  # what one model's limit puts off keeps no place from the others
-                with self.crowd.aside():
+                with self.admission.aside():
                     await self._cashier.reserve(flight, reserved_until_s(flight, end_s, self._clock.now_ms()))
             await self._take_place(flight, self._places, held, end_s, wait_s)
-            with self.crowd.at_work(flight.resolved):
+            with self.admission.at_work(flight.resolved):
                 if flight.expired(self._clock.now_ms()):
                     raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
                 if not alone:
@@ -240,7 +240,7 @@ class Caller:
             heard.on_chunk = told.chunk
             try:
                 await self._listen(flight, heard)
-                bill = await self._believing.bill(flight, heard)
+                bill = await self._biller.bill(flight, heard)
             except BaseException as error:
                 await self._used_in_vain(flight, heard, error)
                 self._tell_used(flight, told)
@@ -281,7 +281,7 @@ class Caller:
             heard.used = all_of(flight)
         if heard.begun:
             try:
-                bill = await self._believing.bill(flight, heard)
+                bill = await self._biller.bill(flight, heard)
             except Exception:
                 bill = Bill(all_of(flight), True, None)  # what it cost nobody knows: then it is what was held for it
             self._note(flight, bill)

@@ -243,7 +243,7 @@ class Edge:
                 corr_id = message.headers.get("Nats-Msg-Id") or self._ids.new()
                 answer = msgspec.structs.replace(answer, corr_id=corr_id)
         self._log.info("llm_refused", code=error.code, model=model_id, corr_id=answer.corr_id)
-        data = _ENCODE(_Refusal(False, *msgspec.structs.astuple(answer)))
+        data = _ENCODE(_Refusal(ok=False, **msgspec.structs.asdict(answer)))
         if message.reply:
             reply(self._bus, self._log, message.reply, data)
         elif ID.match(answer.run_id) and ID.match(answer.node_id):

@@ -12,13 +12,14 @@ from contracts.subjects import LLM_CANCEL, check_id, llm_response, llm_tokens
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
-from services.llm_worker.health import Registry, call_the_roll
 from services.llm_worker.journal import Journal, decode
 from services.llm_worker.models import ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.registry import Registry
 from services.llm_worker.replaying import Replaying
 from services.llm_worker.replies import reply
+from services.llm_worker.roll_call import call_the_roll
 from services.runtime.bus import Bus, Message
 from services.runtime.rpc import Caller
 

@@ -57,12 +57,18 @@ def corr_of(headers: Mapping[str, str]) -> str:
 def settles(entry: Recorded, request_seq: int) -> bool:
     """Whether a journaled answer also answers the request stored at `request_seq`.
 
-    A final answer always does. An error that may pass settles only the very request it answered: the same call, asked
-    again, is tried again.
+    A final answer always does, and an error that was paid: its call is not paid twice. An error that may pass and cost
+    nothing settles only the very request it answered: the same call, asked again, is tried again.
     """
     if entry.headers.get(HEADER_OUTCOME, OK) in FINAL:
         return True
-    return entry.headers.get(HEADER_REQUEST) == str(request_seq)
+    return entry.headers.get(HEADER_REQUEST) == str(request_seq) or _was_paid(entry)
+
+
+def _was_paid(entry: Recorded) -> bool:
+    """Whether a failed call used something all the same, or may be billed for an asking that nobody heard."""
+    error = decode(entry.data).get("error")
+    return isinstance(error, dict) and bool(error.get("usage") or error.get("abandoned_tokens"))
 
 
 class _Seen:

@@ -103,12 +103,14 @@ class ModelTable:
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config
-        self._keys = {
+        keys = {
             **environ,
             "OPENAI_API_KEY": config.openai_api_key or "",
             "ANTHROPIC_API_KEY": config.anthropic_api_key or "",
             "GEMINI_API_KEY": config.gemini_api_key or "",
         }
+        # Whoever keeps a key in a file often keeps a line end with it.
+        self._keys = {name: key.strip() for name, key in keys.items()}
         seeds = _not_named_by(config)
         self._models: dict[str, ModelConfig] = {
             LOCAL: ModelConfig(

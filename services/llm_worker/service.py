@@ -13,7 +13,8 @@ from services.llm_worker.config import SECTION, Config
 from services.llm_worker.edge import Edge
 from services.llm_worker.fallback import Fallbacks
 from services.llm_worker.handlers import Handlers
-from services.llm_worker.health import Heart, Registry, call_the_roll, recall_the_gone
+from services.llm_worker.health import Heart
+from services.llm_worker.initial_metrics import begin_series
 from services.llm_worker.journal import Journal
 from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.opening import Opened, open_ledger
@@ -22,10 +23,11 @@ from services.llm_worker.models import LOCAL, ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.foreign import ForeignProvider
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.registry import Registry
 from services.llm_worker.replaying import Replaying
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
-from services.llm_worker.unasked import show_unasked
+from services.llm_worker.roll_call import call_the_roll, recall_the_gone
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
 
@@ -42,7 +44,7 @@ async def build(app: App) -> None:
     environ = dict(os.environ)
     models = ModelTable(config, environ)
     models.check()
-    show_unasked(app.metrics, models)
+    begin_series(app.metrics, models)
     providers = ProviderTable(config, models, environ)
     providers.put("nats", ForeignProvider(app.bus, app.instance))
     app.on_stop(providers.close)

@@ -13,21 +13,21 @@ from contracts.errors import Rejected, failure
 from contracts.llm import LlmAnswer, LlmError, LlmInput, LlmRequest
 from contracts.streams import CONSUMERS, LLM_REQUESTS, LLM_RESPONSES, ConsumerSpec
 from contracts.subjects import ID, model_of
+from services.llm_worker import admission
 from services.llm_worker import compile as compiler
-from services.llm_worker import crowd
 from services.llm_worker.big_answers import HEADROOM_BYTES, slim
 from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.journal import Journal, Key, settles
-from services.llm_worker.keeping import Keeper
 from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import TokensUsed
+from services.llm_worker.recorder import Recorder
+from services.llm_worker.redelivery import LATER_S, REQUESTS, Redelivery
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
-from services.llm_worker.returning import LATER_S, PREFIX, Returning
 from services.llm_worker.settling import Settling
 from services.runtime import faults
 from services.runtime.bus import Bus
@@ -71,9 +71,9 @@ class Worker:
         self._config, self._clock, self._ids, self._metrics, self._log = config, clock, ids, metrics, log
         self.flights = Flights()
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
-        self._keeper = Keeper(bus=bus, journal=journal, log=log)
-        self._crowd = caller.crowd
-        self._returning = Returning(
+        self._recorder = Recorder(bus=bus, journal=journal, log=log)
+        self._admission = caller.admission
+        self._redelivery = Redelivery(
             bus=bus, metrics=metrics, log=log, flights=self.flights, claims=self._claims, cashier=cashier,
             spawn=self._spawn,
         )  # fmt: skip
@@ -88,8 +88,8 @@ class Worker:
     async def start(self) -> None:
         """Begin to pull."""
         await self._claims.start()
-        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._crowd.credit)
-        self._crowd.changed = self._puller.more
+        self._puller = await self._bus.pull(CONSUMER, self.take, credit=self._admission.credit)
+        self._admission.changed = self._puller.more
 
     async def keep_alive(self) -> None:
         """Tell the broker every 3 s that what is under way is not dead."""
@@ -125,7 +125,7 @@ class Worker:
             if tasks:
                 await asyncio.wait(tasks, timeout=CUT_S)
             for flight in self.flights.all():  # cut before they began
-                self._returning.give_back(flight, 0.0)
+                self._redelivery.give_back(flight, 0.0)
             if self._handing:  # what is given back is free of its reservation first
                 await asyncio.wait(self._handing, timeout=CUT_S)
         finally:
@@ -154,12 +154,12 @@ class Worker:
             return self._accept(delivery)
         except Exception:  # one request that breaks us must not stop the others
             self._log.exception("request_broke", seq=delivery.seq, delivered=delivery.delivered)
-            self._returning.later(delivery)
+            self._redelivery.later(delivery)
             return None
 
     def _accept(self, delivery: Delivery) -> Flight | None:
         """The call a request asks for; None when it is refused or already under way here."""
-        model_id = model_of(delivery.subject, PREFIX)
+        model_id = model_of(delivery.subject, REQUESTS)
         try:
             request = compiler.compile_request(
                 delivery.data,
@@ -172,7 +172,7 @@ class Worker:
         except Rejected as error:
             self._refuse(delivery, error, model_id)
             return None
-        waiter = self._keeper.waiter(delivery, request.run_id)
+        waiter = self._recorder.waiter(delivery, request.run_id)
         under_way = self.flights.of(request.corr_id)
         if under_way is not None:
             under_way.waiters.append(waiter)
@@ -188,7 +188,7 @@ class Worker:
         except Exception as error:  # mostly a Rejected: the broker is away
             self._log.warning("journal_unreadable", reason=str(error), requests=len(flights))
             for flight in flights:
-                self._returning.give_back(flight, LATER_S)
+                self._redelivery.give_back(flight, LATER_S)
             return
         for flight in flights:
             try:
@@ -203,8 +203,8 @@ class Worker:
             self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
         elif self._bus.stopped_now(LLM_RESPONSES) and not flight.cancelled:
             # Its answer could not be kept: it is not paid for now.
-            self._keeper.tell_full(flight, "the broker has no room to keep an answer; the call waits")
-            self._returning.give_back(flight, NO_ROOM_S)
+            self._recorder.tell_full(flight, "the broker has no room to keep an answer; the call waits")
+            self._redelivery.give_back(flight, NO_ROOM_S)
         elif self._caller.full(flight) and not flight.cancelled:
             self._put_off(flight)
         else:
@@ -223,10 +223,10 @@ class Worker:
     def _put_off(self, flight: Flight) -> None:
         """Too many wait for the same here: back to the broker for a while, so that others have room."""
         delivered = max(waiter.delivery.delivered for waiter in flight.waiters)
-        delay_s = crowd.delay_s(delivered)
-        patient = crowd.waited_s(delivered) + delay_s <= self._config.queue_timeout_s
+        delay_s = admission.delay_s(delivered)
+        patient = admission.waited_s(delivered) + delay_s <= self._config.queue_timeout_s
         if patient and not flight.expired(self._clock.now_ms() + int(delay_s * 1000)):
-            self._returning.give_back(flight, delay_s)
+            self._redelivery.give_back(flight, delay_s)
         else:
             self._start(flight, failure("provider_overloaded", "too many requests wait for the model"))
 
@@ -234,7 +234,7 @@ class Worker:
         """Call, or answer with an error that is certain already."""
         answer = None if error is None else flight.error(error)
         if answer is None:
-            self._crowd.enter(flight.resolved)  # now, so that the next one of the same batch sees it
+            self._admission.enter(flight.resolved)  # now, so that the next one of the same batch sees it
         flight.task = asyncio.create_task(self._work(flight, answer), name="llm-call")
 
     def _refuse(self, delivery: Delivery, error: Rejected, model_id: str) -> None:
@@ -242,7 +242,7 @@ class Worker:
         answer = compiler.refusal(delivery.data, error, model_id=model_id)
         corr_id = answer.corr_id or delivery.headers.get("Nats-Msg-Id", "")
         if not (compiler.CORR_ID.match(corr_id) and ID.match(answer.run_id) and ID.match(answer.node_id)):
-            self._returning.put_aside(delivery, error, answer)
+            self._redelivery.put_aside(delivery, error, answer)
             return
         key = Key(answer.run_id, answer.node_id, corr_id)
         answer = LlmError(*key, model_id, answer.error, answer.attempt)
@@ -267,7 +267,7 @@ class Worker:
                 await self._record(flight, answer)
         except asyncio.CancelledError:
             # The worker ends: an interruption is no outcome, somebody else takes the request at once.
-            self._returning.give_back(flight, 0.0)
+            self._redelivery.give_back(flight, 0.0)
             raise
         except Exception:  # the edge of one call: the others go on
             if not await self._ended_by_us(flight, answer):
@@ -309,7 +309,7 @@ class Worker:
                 return None
             return await self._caller.answer(flight)
         finally:
-            self._crowd.leave(asked)
+            self._admission.leave(asked)
 
     async def _is_ours(self, flight: Flight) -> bool:
         """Ask the others first, then the journal: who ended the call in between has written it there."""
@@ -318,11 +318,11 @@ class Worker:
             entry = None if elsewhere else await self._journal.find(flight.key)
         except Rejected as error:
             self._log.warning("claim_unknown", code=error.code, corr_id=flight.key.corr_id)
-            self._returning.give_back(flight, LATER_S)
+            self._redelivery.give_back(flight, LATER_S)
             return False
         if elsewhere:
             self._log.info("call_elsewhere", corr_id=flight.key.corr_id)
-            self._returning.give_back(flight, ELSEWHERE_S)
+            self._redelivery.give_back(flight, ELSEWHERE_S)
             return False
         return not self._is_paid(flight, entry)
 
@@ -335,7 +335,7 @@ class Worker:
             error = Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
             answer = self._unkept(flight, answer, error)
             data = _ENCODE(self._cashier.told(flight, answer))
-        stored = await self._keeper.keep(flight, answer, data)
+        stored = await self._recorder.keep(flight, answer, data)
         flight.kept = True
         self._caller.counted(flight, answer)
         faults.point("llm_worker.after_journal")
@@ -355,10 +355,10 @@ class Worker:
         mailboxes = {waiter.answer_to for waiter in flight.waiters if waiter.answer_to}
         if mailboxes:
             telling = self._spawn(self._settling.tell_run(flight, mailboxes.pop(), data, closing))
-            self._crowd.settling(len(flight.waiters), telling)
+            self._admission.settling(len(flight.waiters), telling)
         elif closing is not None:
             self._settling.when(flight, closing)
-            self._crowd.settling(len(flight.waiters), closing)
+            self._admission.settling(len(flight.waiters), closing)
             self._handing.add(closing)
             closing.add_done_callback(self._handing.discard)
         else:
@@ -369,7 +369,7 @@ class Worker:
         self._log.exception("call_failed", corr_id=flight.key.corr_id)
         self.flights.remove(flight)
         for waiter in flight.waiters:
-            self._returning.later(waiter.delivery)
+            self._redelivery.later(waiter.delivery)
 
     def _spawn(self, coro: Any) -> "asyncio.Future[Any]":
         task: asyncio.Future[Any] = asyncio.create_task(coro)

@@ -11,7 +11,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from services.runtime.event_store import Recorded
-from services.runtime.genuine import genuine
+from services.runtime.genuine import GUARDED, genuine, sent_on
 from services.runtime.link import Link
 from services.runtime.stream_info import missing
 
@@ -69,7 +69,7 @@ class Follower:
             return
         headers = message.headers or {}
         try:
-            if genuine(self._stream, headers):
+            if genuine(self._stream, headers) and not (self._stream in GUARDED and sent_on(headers)):
                 self._handler(Recorded(seq, message.subject, message.data, headers))
             else:
                 self.forged += 1

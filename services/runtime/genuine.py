@@ -2,7 +2,9 @@
 
 Whoever may ask the broker for a message names the subject its answer goes to, and the broker checks that subject
 against nobody's rights: so a service could store a lie in its own stream and have it sent into another's. But what we
-store names its stream, and the broker refuses it anywhere else: a lie names its own stream, or none.
+store names its stream, and the broker refuses it anywhere else: a lie names its own stream, or none. A message of the
+very stream may be sent to another of its subjects; but what the broker hands out it marks, and a stored one with that
+mark was put there by the broker, at somebody's bidding.
 
 A lie is not believed, and it stops nobody: it keeps its place in the stream, reads as a commit that says nothing, and
 whoever appends passes over it. It is told once, counted, and shown by `htdag doctor` and `htdag policy verify`.
@@ -18,7 +20,10 @@ from contracts.streams import CONVERSATIONS, FACTS, SNAPSHOTS
 from services.runtime.event_store import Recorded
 
 HEADER_STREAM: Final = "Nats-Expected-Stream"
+HANDED_OUT: Final = "Nats-Stream"
+"""The mark: the broker adds this header to all that it hands out by a direct get, and to nothing else."""
 _NAME: Final = f"{HEADER_STREAM}:".encode()
+_MARK: Final = f"\r\n{HANDED_OUT}:".encode()
 GUARDED: Final = frozenset((*FACTS, SNAPSHOTS, CONVERSATIONS))
 """The streams whose messages are only believed when their owner stored them."""
 TOLD_MAX: Final = 10_000
@@ -32,12 +37,20 @@ def genuine(stream: str, headers: Mapping[str, str]) -> bool:
     return stream not in GUARDED or headers.get(HEADER_STREAM) == stream
 
 
+def sent_on(headers: Mapping[str, str]) -> bool:
+    """Whether a message that a consumer delivers, with its headers as they are stored, was put there by the broker."""
+    return HANDED_OUT in headers
+
+
 def stream_named(block: bytes) -> str:
     """The stream that a block of headers, as it came over the wire, names; "" when the broker has not seen it.
 
     The broker takes the first place where the name stands, and none at all where that is no beginning of a line. A
-    reader that is kinder would believe what nobody has checked.
+    reader that is kinder would believe what nobody has checked. What was handed out twice names none: it was stored by
+    the broker in between, wherever somebody wanted it.
     """
+    if block.count(_MARK) > 1:
+        return ""
     at = block.find(_NAME)
     if block[max(at - 2, 0) : max(at, 0)] != b"\r\n":
         return ""
@@ -52,7 +65,7 @@ def void(seq: int, subject: str) -> Recorded:
 
 def redirected(headers: Mapping[str, str], reply: str) -> bool:
     """Whether a request is really a stored message that somebody had the broker send here."""
-    return "Nats-Stream" in headers or reply.startswith("$")
+    return HANDED_OUT in headers or reply.startswith("$")
 
 
 class Forgeries:

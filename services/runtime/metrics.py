@@ -24,6 +24,8 @@ COUNT_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.
 
 SERIES_MAX: Final = 1_000
 """Of one metric. Some labels are what strangers say, the names of models: beyond this they are counted together."""
+HISTOGRAMS_MAX: Final = 200
+"""The same of a histogram, of which each series is some twenty lines of `/metrics`."""
 OTHER: Final = "other"
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -170,7 +172,7 @@ class Metrics:
         own = (name, tuple(zip(spec.labels, values, strict=True)))
         with self._lock:
             found = self._series.get(own)
-            if found is None and self._counts[name] >= SERIES_MAX:
+            if found is None and self._counts[name] >= (HISTOGRAMS_MAX if kind == "histogram" else SERIES_MAX):
                 # Not kept under its own labels either: that would grow as well.
                 shared = (name, tuple((label, OTHER) for label in spec.labels))
                 return self._series.setdefault(shared, _Series(spec, (OTHER,) * len(values)))

@@ -1,6 +1,7 @@
 """One way to connect to NATS: the options that survive restarts, and callbacks that never raise."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -149,21 +150,36 @@ async def connect(
 
 
 async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
-    """One try. Raises TimeoutError at its end, also when it is cancelled in vain.
-
-    nats-py swallows a cancellation that reaches it while it closes a connection, which it does after every refused
-    login, and then goes on trying for ever (2.16): it is cancelled until it has unwound.
-    """
+    """One try. Raises TimeoutError at its end, also when it is cancelled in vain."""
     task = asyncio.ensure_future(connecting)
     try:
         await asyncio.wait([task], timeout=CONNECT_TRY_S)
-    finally:
-        while not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+    except asyncio.CancelledError:
+        await _unwound(task)
+        if not task.cancelled() and task.exception() is None:
+            await _closed(task.result())  # nobody gets this client, so nobody else could close it
+        raise
+    await _unwound(task)
     if task.cancelled():
         raise TimeoutError
     return task.result()
+
+
+async def _unwound(task: asyncio.Task[Client]) -> None:
+    """Cancel until it is over.
+
+    nats-py swallows a cancellation that reaches it while it closes a connection, which it does after every refused
+    login, and then goes on trying for ever (2.16).
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+
+
+async def _closed(client: Client) -> None:
+    with contextlib.suppress(OSError, TimeoutError, nats.errors.Error):
+        async with asyncio.timeout(CONNECT_TRY_S):
+            await client.close()
 
 
 async def _connect_once(

@@ -40,7 +40,7 @@ class Placement:
         self, bus: Bus, clock: Clock, service: str, instance: str, on_change: Callable[[tuple[int, ...]], None]
     ) -> None:
         self._bus, self._clock, self._instance, self._on_change = bus, clock, instance, on_change
-        self._subject = f"{subjects.ROOT}.beat.{service}"
+        self._subject = subjects.beat(service)
         self._seen: dict[str, float] = {}
         self._ranks: tuple[int, ...] = ()
 

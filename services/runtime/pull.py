@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from contracts.streams import GROUP, ConsumerSpec
+from services.runtime.genuine import sent_on
 from services.runtime.link import Link, status_of
 
 EXPIRES_S: Final = 5.0
@@ -185,7 +186,11 @@ class Puller:
         self._unsettled += 1
         delivery = Delivery(self, message)
         try:
-            self._handler(delivery)
+            if sent_on(delivery.headers):
+                self.link.forgeries.seen(delivery.stream, delivery.subject, delivery.seq)
+                delivery.term("the broker put it here, and nobody who may")
+            else:
+                self._handler(delivery)
         except Exception as error:  # the edge: the message comes again, and its place is free meanwhile
             self.link.on_failure(f"{message.subject} was not taken in: {type(error).__name__}: {error}")
             delivery.nak(FAILED_DELAY_S)

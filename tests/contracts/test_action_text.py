@@ -48,6 +48,31 @@ def test_nothing_of_it_moves_a_cursor_or_turns_a_line(evil: str) -> None:
     assert as_json([evil]).isprintable()
 
 
+UNSEEN = (
+    "\u034f\u115f\u1160\u3164\uffa0\u2800\u17b4\u17b5\u180b\ufe00\ufe0f\U000e0100\U0001d159\ufffc\U00013441\u00ad\u200d"
+)
+
+
+@pytest.mark.parametrize("blank", UNSEEN)
+def test_what_is_drawn_as_nothing_stands_as_its_escape(blank: str) -> None:
+    cmd = [f"deploy.sh{blank}"]
+    for told in (visible(cmd[0]), as_json(cmd), summary({**DEPLOY, "node": {**SHELL, "args": {"cmd": cmd}}})):
+        assert told.isascii()
+        assert "deploy.sh\\u" in told
+    assert json.loads(as_json(cmd)) == cmd
+
+
+def test_what_is_drawn_stays_as_it_is() -> None:
+    text = "cafe\u0301 \u4f60\u597d \u0627\u0644 \u0e17\u0e35\u0e48 \U0001f600 \u2714"
+    assert visible(text) == text
+
+
+def test_blanks_put_no_words_of_a_summary_by_themselves() -> None:
+    told = summary({**DEPLOY, "node": {**SHELL, "args": {"cmd": ["x" + " " * 60 + "Who are you?  > "]}}})
+    assert "    " not in told
+    assert told.startswith('admin shell ["x\\u0020\\u0020')
+
+
 @given(ANY)
 def test_every_character_can_be_seen_and_it_still_says_the_same(value: object) -> None:
     for indent in (None, 2):

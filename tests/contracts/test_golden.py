@@ -1,8 +1,8 @@
 """The bytes of every message are frozen: what was written once is read for ever.
 
 `golden/<name>.json` holds one message as it was first released, every field set. When a field is added, the old file
-stays and `golden/<name>+<n>.json` with the new field is put beside it; a field that is always written out may appear in
-what is written of an old one, and nothing else may change. When a meaning changes, a new tag `….v2` comes
+stays and `golden/<name>+<n>.json` with the new field is put beside it; its default may appear in what is written of an
+old one where it is always written out, and nothing else may change. When a meaning changes, a new tag `….v2` comes
 with an upcaster, and the file of `….v1` stays.
 """
 
@@ -24,6 +24,7 @@ from contracts.policy import AuditEvent, CallEvent, PolicyEvent
 from contracts.run import RunEvent
 from contracts.strategy import StrategyEvent
 from scripts.generators.shapes import name_of, public_shapes, tagged_types
+from tests.contracts.additive import without_later_fields
 
 GOLDEN = Path(__file__).parent / "golden"
 MESSAGES: list[type[Any]] = [*tagged_types(), *public_shapes()]
@@ -48,23 +49,6 @@ def golden_files(name: str) -> list[Path]:
 
 def name_in(path: Path) -> str:
     return path.stem.split("+")[0]
-
-
-def without_later_fields(written: bytes, message: type[Any], old: bytes) -> bytes:
-    """What is written now, without fields that came after `old` and are always written out, their default too."""
-    omits, there = message.__struct_config__.omit_defaults, msgspec.json.decode(old)
-    later = {
-        field.encode_name
-        for field in structs.fields(message)
-        if not field.required
-        and field.encode_name not in there
-        and (not omits or field.default_factory is not msgspec.NODEFAULT)
-    }
-    if not later:
-        return written
-    return msgspec.json.encode(
-        {name: value for name, value in msgspec.json.decode(written).items() if name not in later}
-    )
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=name_of)

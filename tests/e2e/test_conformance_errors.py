@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import CATALOGUE
-from services.console.conformance.error_answers import asked_of_scratch
+from services.console.conformance.errors.answers import asked_of_scratch
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
 
@@ -62,7 +62,7 @@ def test_without_a_scratch_instance_the_codes_that_need_one_are_notes_and_counte
     assert f"0 not, {len(notes)} not produced" in said.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_who_stops_it_stops_the_scratch_instance(instance: Instance, number: signal.Signals) -> None:
     command = instance.start("conformance", "errors")
     try:

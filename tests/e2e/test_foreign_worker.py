@@ -73,7 +73,7 @@ async def test_a_foreign_worker_conforms_and_one_that_is_not_there_does_not(inst
     said = await asyncio.to_thread(instance, "conformance", "worker", "--model", "echo", "--json")
     assert said.code == 0, said.out
     assert {point["outcome"] for point in said.document["points"]} == {"pass"}
-    assert len(said.document["points"]) == 9
+    assert len(said.document["points"]) == 10
     nobody = await asyncio.to_thread(instance, "conformance", "worker", "--model", "ghost", "--wait", "1", "--json")
     assert (nobody.code, len(nobody.document["points"])) == (1, 1)
 

@@ -51,6 +51,9 @@ def test_under_supervisord_only_the_worker_has_the_keys(instance):
     assert set(checks) == {"planner", "policy-gateway", "executor", "llm-worker", "identity", "nats", "scaler"}
     assert checks["scaler"]["status"] == "ok"
     assert "speaks to the broker only; runs nothing but Lua children" in checks["executor"]["message"]
+    # What is said to identity is nobody else's to hear, and whoever tries is told so.
+    heard = instance("bus", "tail", "htdag.v1.identity.>", "--json")
+    assert (heard.code, heard.document["error"]["code"]) == (4, "forbidden_subject")
 
 
 async def test_in_the_foreground_only_the_worker_has_the_keys(instance):

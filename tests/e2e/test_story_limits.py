@@ -114,6 +114,9 @@ async def test_the_reservation_of_a_killed_worker_is_paid_or_released_never_both
     assert (seen["reserved_usd_micros"], seen["in_flight"]) == (60_000_000, 1)
     found = (await asyncio.to_thread(instance, "llm", "workers", "--json")).document
     assert held["worker_id"] in {worker["worker_id"] for worker in found}
+    head, *rows = (await asyncio.to_thread(instance, "llm", "workers")).out.splitlines()
+    assert head.split()[2:6] == ["CALLS", "WAITING", "LONGEST", "LIMITED"]
+    assert next(row.split()[2:6] for row in rows if held["worker_id"] in row) == ["1", "0", "-", "0"]
     victims = [
         path for path in (instance.home / "run").glob("llm-worker-*.json") if held["worker_id"] in path.read_text()
     ]

@@ -19,6 +19,8 @@ from nats.js.errors import APIError
 
 from contracts.limits import REQUEST_BYTES_MAX
 from contracts.permissions import USERS
+from contracts.rights import BOOTSTRAP, inbox
+from contracts.streams import EVENTS_PLANNER
 from contracts.subjects import rpc
 from services.console import key_files
 from services.console.connection import bus_at
@@ -156,14 +158,17 @@ async def test_three_servers_are_one_cluster_that_keeps_a_stream_three_times(sta
     for number, (client, route) in ports.items():
         listens = {"0.0.0.0:4222": f"127.0.0.1:{client}", "0.0.0.0:6222": f"127.0.0.1:{route}"}
         started.start(f"cluster-{number}.conf", {**listens, **routes})
-    operator = await operator_of(started, ports[1][0])
+    await eventually(lambda: answers(ports[1][0]), timeout_s=15)
+    url, key = f"nats://127.0.0.1:{ports[1][0]}", nkeys.load(started.keys, BOOTSTRAP)
+    maker = await nats_client.connect(url, name=BOOTSTRAP, key=key, inbox=inbox(BOOTSTRAP))
 
     async def replicas() -> int:
         try:
-            info = await operator.jetstream(timeout=2).add_stream(name="S", subjects=["s"], num_replicas=3)
+            stream = maker.jetstream(timeout=2).add_stream
+            info = await stream(name=EVENTS_PLANNER, subjects=["s"], num_replicas=3)
         except (NatsError, APIError):
             return 0  # no meta leader yet
         return 1 + len(info.cluster.replicas or []) if info.cluster else 0
 
     assert await eventually(replicas, timeout_s=40, interval_s=0.2) == 3
-    await operator.close()
+    await maker.close()

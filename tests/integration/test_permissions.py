@@ -9,7 +9,7 @@ import pytest
 from contracts.channels import CHANNELS
 from contracts.permissions import BY_NAME, USERS
 from contracts.rights import NODES, OPERATOR, User, inbox, may_publish, may_subscribe
-from contracts.streams import CONSUMERS, FACTS, LLM_TOKENS, STREAMS
+from contracts.streams import CONSUMERS, CONVERSATIONS, DEAD_LETTERS, FACTS, LLM_TOKENS, STREAMS
 from contracts.subjects import ROOT, SERVICES
 from contracts.task import ROLES
 from contracts.verbs import VERBS
@@ -144,13 +144,38 @@ def test_the_log_of_what_was_is_cut_by_nobody_and_changed_by_one_key() -> None:
     """A stream that forgets (`max_msgs`, `max_age`) loses what it holds as surely as one that is purged."""
     for spec in STREAMS:
         guarded_stream = bool(spec.config.get("deny_purge"))
-        makers = {"bootstrap"} if guarded_stream else {OPERATOR, "bootstrap"}
         for verb in ("CREATE", "UPDATE"):
-            assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == makers
+            assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == {"bootstrap"}
         for verb in ("DELETE", "PURGE", "MSG.DELETE", "RESTORE", "PEER.REMOVE") if guarded_stream else ():
             assert who(may_publish, f"{API}.STREAM.{verb}.{spec.name}") == set()
         assert who(may_publish, f"{API}.STREAM.DELETE.{spec.name}") <= {OPERATOR, "bootstrap"}
     assert who(may_publish, "$SYS.REQ.SERVER.PING") == who(may_subscribe, "$SYS.>") == set()
+
+
+def test_what_sessions_spoke_of_is_forgotten_by_itself_only() -> None:
+    """Whoever could have a session forgotten could have a bare code counted for another gate."""
+    for verb in ("PURGE", "MSG.DELETE", "RESTORE", "PEER.REMOVE"):
+        assert who(may_publish, f"{API}.STREAM.{verb}.{CONVERSATIONS}") == set()
+    assert who(may_publish, f"{API}.STREAM.DELETE.{CONVERSATIONS}") == {"bootstrap"}
+
+
+HEARD_BY_A_STREAM = [f"{ROOT}.identity.>", "_INBOX.>", "_INBOX_agent-coder.>", f"{ROOT}.tool.>", "$JS.API.>", "$SRV.>"]
+
+
+async def test_nobody_but_the_key_of_the_streams_makes_one_that_keeps_what_others_say(guarded: Guarded) -> None:
+    await provision.apply(await guarded.bus("bootstrap"))
+    for name in (name for name in NAMES if name != "bootstrap"):
+        client = await guarded.connect(name)
+        for number, subject in enumerate(HEARD_BY_A_STREAM):
+            body = {"name": f"S{number}", "subjects": [subject], "no_ack": True}
+            await client.publish(f"{API}.STREAM.CREATE.S{number}", json.dumps(body).encode())
+        wide = {"name": DEAD_LETTERS, "subjects": [f"{ROOT}.dlq.>", f"{ROOT}.identity.>"]}
+        await client.publish(f"{API}.STREAM.UPDATE.{DEAD_LETTERS}", json.dumps(wide).encode())
+        await settle(client)
+    bus = await guarded.bus(OPERATOR)
+    streams = (await bus.api("STREAM.LIST"))["streams"]
+    assert {one["config"]["name"] for one in streams} == {spec.name for spec in STREAMS}
+    assert {change.action for change in await provision.apply(bus, dry=True)} == {"same"}
 
 
 async def test_the_operator_cannot_make_the_broker_forget_what_was(guarded: Guarded) -> None:

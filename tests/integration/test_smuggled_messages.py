@@ -13,6 +13,8 @@ from contracts.errors import Rejected
 from contracts.policy import CallOf, ToolDecided, ToolFinished
 from contracts.rights import BOOTSTRAP, OPERATOR
 from contracts.streams import (
+    COMMANDS,
+    CONSUMERS,
     EVENTS_EXECUTOR,
     EVENTS_IDENTITY,
     EVENTS_PLANNER,
@@ -20,7 +22,7 @@ from contracts.streams import (
     SNAPSHOTS,
     TOOL_CALLS,
 )
-from contracts.subjects import SERVICES, events, snapshot
+from contracts.subjects import SERVICES, command, events, snapshot
 from services.console.connection import Console
 from services.console.doctor.forgeries import forgeries
 from services.policy_gateway.audit.log import AUDIT_SUBJECT
@@ -33,6 +35,7 @@ from services.runtime.genuine import HEADER_STREAM
 from services.runtime.ids import RandomIds
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.link import header_block
+from services.runtime.pull import Delivery
 from services.runtime.snapshots import HEADER_AT_SEQ, HEADER_FORMAT, JetStreamSnapshots
 from tests.support.eventually import eventually
 from tests.support.guarded import Guarded
@@ -204,6 +207,76 @@ async def test_no_block_of_headers_makes_a_smuggled_message_believed(
     records = [record async for record in operator.history(EVENTS_IDENTITY, theirs)]
     assert records
     assert all(record.forged for record in records)
+
+
+async def send_on(bad: Bus, operator: Bus, stream: str, seq: int, subject: str, into: str) -> None:
+    """Have the broker hand out a stored message to another subject, until it is stored there too."""
+
+    async def arrived() -> bool:
+        bad.publish(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":%d}' % seq, reply=subject)
+        await bad.flush()
+        return (await operator.subjects(into, subject)).get(subject, 0) > 0
+
+    assert await eventually(arrived), "the broker checks replies now: services.runtime.genuine can go"
+
+
+@pytest.fixture
+async def brief(guarded: Guarded) -> Bus:
+    """Streams that forget their ids at once: what was sent an hour ago can be sent on."""
+    maker = await guarded.bus(BOOTSTRAP)
+    await provision.apply(maker)
+    for stream in (EVENTS_IDENTITY, COMMANDS):
+        config = (await maker.api(f"STREAM.INFO.{stream}"))["config"]
+        await maker.api(f"STREAM.UPDATE.{stream}", {**config, "duplicate_window": 100_000_000})
+    return await guarded.bus(OPERATOR)
+
+
+async def test_a_genuine_fact_that_is_sent_on_to_another_subject_of_its_stream_says_nothing_there(
+    guarded: Guarded, brief: Bus
+) -> None:
+    """It names its stream, and what it expects of its subject is true of each that is new."""
+    own = await guarded.bus("identity")
+    mine, theirs = events("identity", "user", "bo"), events("identity", "user", "zed")
+    store = JetStreamEventStore(own, EVENTS_IDENTITY)
+    fact = b'{"at":"","by":"","cause":"","corr":"","events":[]}'
+    seq = await store.append(mine, (fact,), expect=0, msg_id="first", headers={})
+    await send_on(brief, brief, EVENTS_IDENTITY, seq, theirs, EVENTS_IDENTITY)
+    records = [record async for record in brief.history(EVENTS_IDENTITY, ">")]
+    assert [(record.subject, record.forged) for record in records] == [(mine, False), (theirs, True)]
+    assert await store.last(theirs) is None
+    assert set(await store.last_of_many([mine, theirs])) == {mine}
+    heard: list[str] = []
+    follower = await own.follow(EVENTS_IDENTITY, ">", lambda record: heard.append(record.subject))
+    await follower.caught_up.wait()
+    await follower.stop()
+    assert (heard, follower.forged) == ([mine], 1)
+    assert await store.append(theirs, (fact,), expect=0, msg_id="second", headers={}), "it stops nobody"
+    assert f"{theirs} at {seq + 1}" in (await forgeries(Console(brief, 5.0))).message
+
+
+async def test_a_command_that_the_broker_sends_on_is_heard_by_nobody(guarded: Guarded, brief: Bus) -> None:
+    own = await guarded.bus("identity")
+    subject = command("identity", "approval", "apr-7", "request")
+    stored = await (await guarded.bus("executor")).store(subject, b"a wish", stream=COMMANDS, msg_id="wish")
+    heard: list[str] = []
+
+    def take(delivery: Delivery) -> None:
+        heard.append(delivery.subject.split(".")[-2])
+        delivery.ack()
+
+    spec = next(one for one in CONSUMERS if one.owner == "identity")
+    puller = await own.pull(spec, take, credit=8)
+    another = subject.replace("apr-7", "apr-8")
+
+    async def sent_on() -> bool:
+        brief.publish(f"$JS.API.DIRECT.GET.{COMMANDS}", b'{"seq":%d}' % stored.seq, reply=another)
+        await brief.flush()
+        told = await brief.api(f"CONSUMER.INFO.{COMMANDS}.{spec.name}")
+        return bool(told["ack_floor"]["stream_seq"] > stored.seq)
+
+    assert await eventually(sent_on)
+    await puller.close()
+    assert heard == ["apr-7"]
 
 
 async def test_a_smuggled_snapshot_is_no_state_of_anything(guarded: Guarded, operator: Bus) -> None:

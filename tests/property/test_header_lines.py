@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from services.runtime.genuine import HEADER_STREAM, stream_named
+from services.runtime.genuine import HANDED_OUT, HEADER_STREAM, stream_named
 from services.runtime.link import header_block, header_text
 from services.runtime.nats_client import ToughClient
 
@@ -42,3 +42,11 @@ def test_what_stands_before_the_name_of_the_stream_never_makes_it_believed(befor
     assert (stream_named(block) == "MINE") == (
         block[first - 2 : first] == b"\r\n" and block.startswith(name + b" MINE\r\n", first)
     )
+
+
+@given(st.lists(LINES, max_size=3), st.lists(LINES, max_size=3))
+def test_what_was_handed_out_twice_names_no_stream(before, after):
+    name, mark = f"{HEADER_STREAM}: MINE".encode(), f"{HANDED_OUT}: MINE".encode()
+    block = b"\r\n".join([b"NATS/1.0", name, *before, mark, *after, b"Nats-Sequence: 1"])
+    once, twice = block + b"\r\n\r\n", block + b"\r\n" + mark + b"\r\n\r\n"
+    assert (stream_named(once), stream_named(twice)) == ("MINE", "")

@@ -20,8 +20,8 @@ from contracts.identity import (
     UserLocked,
     UserNotified,
 )
-from services.identity.account.decider import USER, JudgeAttempt, JudgePassword, step_of
-from services.identity.account.state import User
+from services.identity.account.decider import USER, JudgeAttempt, JudgePassword
+from services.identity.account.state import User, step_of
 from services.runtime.decider import fold
 
 CODEC: CommitCodec[UserEvent] = CommitCodec(UserEvent)

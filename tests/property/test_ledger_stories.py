@@ -69,7 +69,7 @@ class Naive:
         self.limits, self.model_limits, self.budgets = limits, model_limits, budgets
         self.open: dict[str, LlmReserved] = {}
         self.abandoned: dict[str, list[Abandoned]] = {}
-        self.paid: dict[str, LlmPaid] = {}
+        self.paid: dict[tuple[str, int], LlmPaid] = {}
         self.days: dict[str, int] = {}
         self.times: list[tuple[int, str]] = []
 
@@ -80,9 +80,12 @@ class Naive:
             self.abandoned[event.corr_id] = event.abandoned
             self.times.append((event.at_ms, event.model))
         elif isinstance(event, LlmPaid):
-            assert event.corr_id not in self.paid, "paid twice"
-            self.paid[event.corr_id] = event
-            assert self.open.pop(event.corr_id, None) is not None, "paid without a reservation"
+            request = (event.corr_id, event.request_seq)
+            assert request not in self.paid, "paid twice"
+            self.paid[request] = event
+            held = self.open.pop(event.corr_id, None)
+            assert held is not None, "paid without a reservation"
+            assert held.request_seq == event.request_seq, "paid from what is held for another request"
         elif isinstance(event, LlmReleased):
             assert self.open.pop(event.corr_id, None) is not None, "released twice"
         elif isinstance(event, LlmTakenOver):
@@ -129,7 +132,7 @@ class Story:
         self.chance = random.Random(seed)
         self.log, self.clock = Log(self.chance), FixedClock()
         self.limits, self.model_limits, self.budget = limits, model_limits, budget
-        self.answered: dict[str, int] = {}
+        self.answered: dict[tuple[str, int], int] = {}
         self.refused: dict[str, str] = {}
         self.orphans: set[str] = set()
         """Reserved by a worker that died, and refused by the next one: what was reserved is released by its age."""
@@ -182,7 +185,7 @@ class Story:
                 continue
             abandoned = self.books[worker].state.open[corr_id].abandoned
             if fate < 0.35 and abandoned:
-                self.answered[corr_id] = known_usd_of(abandoned)
+                self.answered[corr_id, 1] = known_usd_of(abandoned)
                 await self.books[worker].ask(told(wish, 0, 0, abandoned))
                 return
             if fate < 0.35:
@@ -190,18 +193,34 @@ class Story:
                 self.refused[corr_id] = "provider_error"
                 return
             cost = self.chance.randint(0, wish.usd_micros or 0)
-            self.answered[corr_id] = cost + known_usd_of(abandoned)
+            self.answered[corr_id, 1] = cost + known_usd_of(abandoned)
             bill = told(wish, self.chance.randint(0, wish.tokens), cost, abandoned)
             payers = [worker, *(self.chance.randrange(len(self.books)) for _ in range(self.chance.randint(0, 2)))]
             await asyncio.gather(*(self.books[one].ask(bill) for one in payers))
+            if self.chance.random() < 0.3:
+                await self.ask_anew(wish, bill)
             return
+
+    async def ask_anew(self, first: Reserve, bill: Pay) -> None:
+        """Another request of the same call, and while it is under way the first one comes again and is paid again."""
+        worker, other = (self.chance.randrange(len(self.books)) for _ in range(2))
+        wish, book = first._replace(worker_id=f"w{worker}", request_seq=2), self.books[worker]
+        try:
+            await book.ask(wish, asyncio.get_running_loop().time() + 2.0)
+        except Rejected as error:
+            await book.ask(Release(wish.corr_id, wish.worker_id, error.code, request_seq=2))
+            return
+        await self.books[other].ask(bill)
+        cost = self.chance.randint(0, wish.usd_micros or 0)
+        self.answered[wish.corr_id, 2] = cost
+        await book.ask(told(wish, self.chance.randint(0, wish.tokens), cost, ()))
 
     async def paid_unheard(self, wish: Reserve, worker: int) -> bool:
         """A call that another worker had begun ends here without being begun again: whether that is paid."""
         left = await self.now_open(wish.corr_id)
         if left is None or not left.unheard or left.worker_id == wish.worker_id:
             return False
-        self.answered[wish.corr_id] = known_usd_of(left.unheard)
+        self.answered[wish.corr_id, 1] = known_usd_of(left.unheard)
         await self.books[worker].ask(told(wish, 0, 0, left.unheard))
         return True
 
@@ -234,7 +253,7 @@ class Story:
 def told(wish: Reserve, tokens: int, cost: int, abandoned: Sequence[Abandoned]) -> Pay:
     """The bill of a call as its worker writes it down."""
     return Pay(
-        wish.corr_id, wish.worker_id, 1, wish.model, wish.billed_by or "mock", tokens, 0, cost,
+        wish.corr_id, wish.worker_id, wish.request_seq, wish.model, wish.billed_by or "mock", tokens, 0, cost,
         abandoned_tokens=tokens_of(abandoned), abandoned_usd_micros=known_usd_of(abandoned),
     )  # fmt: skip
 
@@ -263,6 +282,7 @@ def test_no_limit_is_exceeded_at_any_sequence_and_each_call_is_paid_once(
         for event in CODEC.decode(record.data).events:
             naive.take(event)
     assert set(naive.open) <= story.orphans, "a reservation was lost"
-    assert {corr_id: event.cost_usd_micros for corr_id, event in naive.paid.items()} == story.answered
-    assert set(naive.paid) | set(story.refused) == {f"c{number}" for number in range(calls)}
-    assert not set(naive.paid) & set(story.refused)
+    assert {request: event.cost_usd_micros for request, event in naive.paid.items()} == story.answered
+    paid = {corr_id for corr_id, _ in naive.paid}
+    assert paid | set(story.refused) == {f"c{number}" for number in range(calls)}
+    assert not paid & set(story.refused)

@@ -1,5 +1,6 @@
 """`htdag approvals`: gates before dangerous actions, answered by people who prove who they are."""
 
+import sys
 import time
 from typing import Annotated, Any
 
@@ -8,8 +9,10 @@ from cyclopts import App, Parameter
 from services.console import proof
 from services.console.approval_text import HEADS, row, shown
 from services.console.connection import connected
+from services.console.gate_list import listed
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns, plain
+from services.console.rows import broken, columns_of
 
 app = App(name="approvals", help="Gates that wait for a human: look, release, deny.", help_format="plaintext")
 
@@ -33,9 +36,10 @@ async def list_(
         Only those of this run.
     """
     async with connected(common) as console:
-        gates = plain(await console.call("identity.approval.list", {"all": all_, "run_id": run}))
+        gates = await listed(console, everything=all_, run_id=run)
     now_ms = time.time() * 1000
-    common.output.value(gates, lambda _: columns(HEADS, [row(gate, now_ms) for gate in gates]))
+    table = columns(HEADS, [row(gate, now_ms) for gate in gates])
+    common.output.value(gates, broken(table, columns_of(sys.stdout)))
 
 
 @app.command
@@ -52,7 +56,7 @@ async def show(approval_id: str, /, *, common: Common = DEFAULTS) -> None:
     """
     async with connected(common) as console:
         gate = plain(await console.call("identity.approval.show", {"approval_id": approval_id}))
-    common.output.value(gate, shown)
+    common.output.value(gate, lambda gate: broken(shown(gate), columns_of(sys.stdout)))
 
 
 @app.command

@@ -17,6 +17,7 @@ from services.console.absence import while_there
 from services.console.connection import Console, connected
 from services.console.options import DEFAULTS, Common
 from services.console.output import Output, columns, size
+from services.console.paged_lists import paged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,7 +59,7 @@ async def ls(*, subjects: Annotated[bool, Parameter(negative="")] = False, commo
         common.output.value([s._asdict() for s in SUBJECTS], table)
         return
     async with connected(common) as console:
-        streams = [await _stream(console, info) for info in await _pages(console, "STREAM.LIST", "streams")]
+        streams = [await _stream(console, info) for info in await paged(console, "STREAM.LIST", "streams")]
     stream_rows = [
         (s["name"], s["messages"], size(s["bytes"]), s["last_seq"], s["owner"], s["meaning"]) for s in streams
     ]
@@ -171,6 +172,7 @@ async def tail(
             await console.bus.follow(stream, subject, show, after=0 if all else None)
         else:
             await console.bus.subscribe(subject, show)
+        await console.check_heard(subject)
         common.output.note(f"listening to {subject}" + (f" in {stream}" if stream else "") + "; Ctrl-C ends it")
         await while_there(console.bus, done, "`htdag bus tail` again when it is back")
 
@@ -279,17 +281,6 @@ async def dlq_show(seq: int, /, *, common: Common = DEFAULTS) -> None:
     raise Rejected("not_found", f"there is no dead letter {seq}", hint="`htdag bus dlq ls`")
 
 
-async def _pages(console: Console, verb: str, key: str) -> list[dict[str, Any]]:
-    """Every item of a paged JetStream list."""
-    found: list[dict[str, Any]] = []
-    while True:
-        answer = await console.bus.api(verb, {"offset": len(found)})
-        page = answer.get(key) or []
-        found += page
-        if not page or len(found) >= answer.get("total", 0):
-            return found
-
-
 async def _stream(console: Console, info: dict[str, Any]) -> dict[str, Any]:
     name, state = info["config"]["name"], info["state"]
     spec = next((spec for spec in STREAMS if spec.name == name), None)
@@ -302,7 +293,7 @@ async def _stream(console: Console, info: dict[str, Any]) -> dict[str, Any]:
             "redelivered": consumer["num_redelivered"],
             "waiting_pulls": consumer["num_waiting"],
         }
-        for consumer in await _pages(console, f"CONSUMER.LIST.{name}", "consumers")
+        for consumer in await paged(console, f"CONSUMER.LIST.{name}", "consumers")
         if consumer["name"] in durable or spec is None or consumer["config"].get("durable_name")
     ]
     return {

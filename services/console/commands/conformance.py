@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from contracts.errors import FAILED, OK
 from contracts.subjects import check_model_id
 from services.console.connection import connected
-from services.console.interruption import unwind_on_term
+from services.console.interruption import unwind_when_ended
 from services.console.options import DEFAULTS, Common
 from services.console.output import columns
 
@@ -65,9 +65,9 @@ async def errors(*, scratch: bool = True, common: Common = DEFAULTS) -> int:
     scratch
         Without it nothing is started, and the codes that need it are notes, which are no failure.
     """
-    from services.console.conformance.error_answers import ErrorAnswers
+    from services.console.conformance.errors.answers import ErrorAnswers
 
-    unwind_on_term()
+    unwind_when_ended()
     async with connected(common) as console:
         answers = ErrorAnswers(console.bus, max(console.timeout_s, ANSWER_S), common.output.note)
         points = await answers.points(scratch=scratch)

@@ -13,7 +13,7 @@ from contracts.errors import FAILED, OK, Rejected
 from services.console.commands.runs import replay_text
 from services.console.connection import Console, connected
 from services.console.home import Home
-from services.console.interruption import unwind_on_term
+from services.console.interruption import unwind_when_ended
 from services.console.options import Common
 from services.console.output import Output, duration, plain
 from services.console.plan_text import plan_text
@@ -59,7 +59,7 @@ async def demo(
     """
     output = Output(json=json)
     folder = Path(tempfile.mkdtemp(prefix="htdag-demo-"))
-    unwind_on_term()
+    unwind_when_ended()
     try:
         return await _in(folder, goal, model, max_tokens, output)
     finally:

@@ -42,6 +42,7 @@ app = App(
 app.command(llm_models.models)
 app.command(llm_models.reset)
 LIVE_S: Final = LLM_TIMEOUT_MAX_MS / 1000 + LLM_TIMEOUT_GRACE_MS / 1000
+WORKER_COLUMNS: Final = ("WORKER", "STATE", "CALLS", "WAITING", "LONGEST", "LIMITED", "LAST BEAT", "MODELS")
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 
 
@@ -131,6 +132,10 @@ async def workers(*, common: Common = DEFAULTS) -> None:
     """List the workers by their heartbeats; one that missed three is dead, one that
     does not answer now is silent.
 
+    Of its CALLS, those WAITING have no place at their model yet, and more workers would
+    help them; LONGEST is how long the oldest of these waits. Those LIMITED wait for a
+    limit that all workers share (`htdag llm limits`). The rest is at a model.
+
     For example:
         htdag llm workers
     """
@@ -143,14 +148,13 @@ async def workers(*, common: Common = DEFAULTS) -> None:
             worker["in_flight"],
             worker["waiting"],
             f"{worker['wait_ms'] / 1000:.1f}s" if worker["wait_ms"] else None,
+            worker["limited"],
             worker["last_beat_at"],
             ",".join(worker["models"]),
         )
         for worker in found
     ]
-    common.output.value(
-        found, lambda _: columns(("WORKER", "STATE", "IN FLIGHT", "WAITING", "LONGEST", "LAST BEAT", "MODELS"), rows)
-    )
+    common.output.value(found, lambda _: columns(WORKER_COLUMNS, rows))
 
 
 @app.command

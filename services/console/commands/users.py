@@ -95,10 +95,10 @@ async def setup(name: str, /, *, common: Common = DEFAULTS) -> None:
     home = common.place
     fresh = name.lower() in local_identity.links(home)
     password = await keyboard.ask_password("Choose a password." if fresh else "Password.")
-    body = {"user": name, "password": password}
     if fresh:
-        body["token"] = local_identity.token_of(home, name)
-    signed = await local_identity.post(home, "/auth/password/" if fresh else "/auth/session/", body)
+        signed = await local_identity.bring_to_life(home, name, password)
+    else:
+        signed = await local_identity.post(home, "/auth/session/", {"user": name, "password": password})
     made = await local_identity.post(home, "/auth/mfa/setup/", {}, signed["session"])
     common.output.note(f"{_qr(made['provisioning_uri'])}\nsecret: {made['secret']}")
     code = await keyboard.ask("Enter the code of your app.")
@@ -226,7 +226,7 @@ async def rotate(*, drop_old: Annotated[bool, Parameter(negative="")] = False, c
     import importlib
 
     key_file: Any = importlib.import_module("services.identity.key_file")
-    file = key_file.KeyFile(common.place.keys / local_identity.KEY_FILE)
+    file = key_file.KeyFile(local_identity.key_path(common.place))
     if drop_old:
         with file.changing():
             await _all_rewrapped(common)

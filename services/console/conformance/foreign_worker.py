@@ -14,6 +14,7 @@ from contracts.llm import LlmParams
 from contracts.subjects import LLM_SERVED, llm_serve
 from services.console.conformance.point import Point
 from services.console.model_edge import ask_model
+from services.runtime.telemetry import TRACEPARENT
 
 if TYPE_CHECKING:
     from services.runtime.bus import Bus, Message
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TOGETHER: Final = 20
 LONG_CHARS: Final = 100_000
 TWICE_S: Final = 0.3
+TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TEXT: Final = "grüße 世界 🙂 one two three"
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -45,6 +47,7 @@ class ForeignWorker:
             ("counts tokens", self._usage),
             ("takes any text", self._any_text),
             ("takes a long text", self._long),
+            ("takes headers", self._headers),
             ("answers many at once", self._many),
             ("streams", self._streams),
             ("refuses what is no request", self._refuses),
@@ -104,6 +107,14 @@ class ForeignWorker:
     async def _long(self) -> str:
         await self._good("word " * (LONG_CHARS // 5))
         return f"{LONG_CHARS} characters"
+
+    async def _headers(self) -> str:
+        """Calls of a traced run have one; a worker whose client knows none must say so when it logs in."""
+        answer = await self._ask(_ENCODE(self._request("traced")), {TRACEPARENT: TRACE})
+        if answer.error is not None:
+            raise _Not(f"it says: {str(answer.error)[:200]}")
+        await self._good("still there?")
+        return TRACEPARENT
 
     async def _many(self) -> str:
         await asyncio.gather(*(self._good(f"number {number}") for number in range(TOGETHER)))
@@ -165,12 +176,12 @@ class ForeignWorker:
             raise _Not("its answer is empty")
         return answer
 
-    async def _ask(self, data: bytes) -> ForeignAnswer:
+    async def _ask(self, data: bytes, headers: dict[str, str] | None = None) -> ForeignAnswer:
         subject, first = self._subject(), asyncio.get_running_loop().create_future()
         subscription = await self._bus.subscribe(subject, lambda one: None if first.done() else first.set_result(one))
         try:
             await self._bus.flush()
-            self._bus.publish(llm_serve(self._model), data, reply=subject)
+            self._bus.publish(llm_serve(self._model), data, reply=subject, headers=headers)
             async with asyncio.timeout(self._wait_s):
                 reply: Message = await first
         except TimeoutError:

@@ -13,6 +13,7 @@ from services.console import local_identity
 from services.console.approval_text import left_s
 from services.console.connection import Console
 from services.console.doctor.finding import Finding
+from services.console.gate_list import listed
 from services.console.home import Home
 from services.console.output import duration, plain
 
@@ -20,14 +21,18 @@ _ANSWER_S = 5.0
 
 
 class _Began(msgspec.Struct, frozen=True):
-    """What identity noted when it had its first accounts."""
+    """What identity noted of its keys; see `services.identity.beginning`."""
 
     public_key: str = ""
+    newest: str = ""
 
 
 def keys(home: Home) -> Finding:
-    """The key file must be there, private, whole, and this home's; without it no secret can be opened."""
-    path = home.keys / local_identity.KEY_FILE
+    """The key file must be there, private, whole, this home's, and the newest; else no secret can be opened."""
+    try:
+        path = local_identity.key_path(home)
+    except Rejected as error:
+        return Finding("identity keys", "fail", error.message, str(error.detail.get("hint") or error.kind.hint))
     try:
         began = msgspec.json.decode((home.keys / BEGAN_FILE).read_bytes(), type=_Began)
     except FileNotFoundError:
@@ -40,13 +45,19 @@ def keys(home: Home) -> Finding:
         return Finding("identity keys", "note", "there is no key file here", mend)
     key_file: Any = importlib.import_module("services.identity.key_file")
     sealing: Any = importlib.import_module("services.identity.sealing")
+    file = key_file.KeyFile(path)
     try:
-        public_key = sealing.Sealer(key_file.KeyFile(path)).public_key
+        found, public_key = file.read(), sealing.Sealer(file).public_key
     except Rejected as error:
         return Finding("identity keys", "fail", error.message, str(error.detail.get("hint") or error.kind.hint))
     if began is not None and began.public_key not in ("", public_key):
         mend = f"put {path} back from its copy; without it no secret can be opened"
         return Finding("identity keys", "fail", "the key file of identity is another home's", mend)
+    if began is not None and began.newest and not key_file.knows(found, began.newest):
+        mend = f"put {path} back from its newest copy; without it no secret can be opened"
+        return Finding(
+            "identity keys", "fail", "the key file of identity is an older copy: it lacks the key in use", mend
+        )
     return Finding("identity keys", "ok", f"{path}, private; keep a copy of it")
 
 
@@ -71,7 +82,7 @@ async def accounts(console: Console, home: Home) -> Finding:
 async def gates(console: Console) -> Finding:
     """What waits for a human, and until when."""
     try:
-        waiting = plain(await console.call("identity.approval.list", {}, timeout_s=_ANSWER_S))
+        waiting = await listed(console, timeout_s=_ANSWER_S)
     except (Rejected, RemoteRejected) as error:
         return Finding("approvals", "warn", str(error), "`htdag ps`; look at identity's log")
     if not waiting:

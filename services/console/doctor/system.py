@@ -12,6 +12,7 @@ from services.console.connection import Console, broker_url, connected
 from services.console.doctor import identity
 from services.console.doctor.finding import Finding
 from services.console.doctor.forgeries import forgeries
+from services.console.doctor.strangers import strangers
 from services.console.options import Common
 from services.console.output import duration, plain
 from services.console.processes import alive
@@ -39,7 +40,7 @@ async def examine(common: Common) -> list[Finding]:
             findings = [_version(said), await _jetstream(console)]
             if findings[-1].status == "fail":
                 return findings
-            findings.append(await _streams(console))
+            findings += [await _streams(console), await strangers(console)]
             findings += await _services(console, common)
             findings += [await _workers(console), await _models(console)]
             findings += [await _policy(console), await _audit(console), await forgeries(console)]

@@ -95,4 +95,12 @@ async def get(url: str) -> tuple[int, bytes]:
         finally:
             writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split(b" ", 2)[1]), body
+    return _status(head), body
+
+
+def _status(head: bytes) -> int:
+    """The status in an answer's first line. Raises ValueError, also when whoever should answer ended instead."""
+    version, _, told = head.partition(b" ")
+    if not version.startswith(b"HTTP/"):
+        raise ValueError("this is no answer")
+    return int(told.split(b" ", 1)[0])

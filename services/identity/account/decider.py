@@ -10,7 +10,6 @@ from contracts.errors import Rejected
 from contracts.identity import (
     LOCK_MAX_MS,
     SET_UP_LINK_S,
-    STEP_S,
     AttemptAccepted,
     AttemptCode,
     AttemptFailed,
@@ -29,7 +28,7 @@ from contracts.identity import (
     UserNotified,
     UserUnlocked,
 )
-from services.identity.account.state import User, evolve
+from services.identity.account.state import User, evolve, step_of
 from services.runtime.decider import Decider
 
 
@@ -46,9 +45,10 @@ class CreateUser:
 
 @dataclass(frozen=True, slots=True)
 class InviteUser:
-    """Replace the one-time link of an account that has no password yet."""
+    """Replace the one-time link of an account that has no password yet: any, or the one with the digest `instead`."""
 
     invitation: str
+    instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,6 @@ class Rewrap:
 UserCommand = CreateUser | InviteUser | SetPassword | JudgeAttempt | JudgePassword | Rewrap
 
 
-def step_of(at_ms: int) -> int:
-    """The step that a moment belongs to."""
-    return at_ms // (STEP_S * 1000)
-
-
 def decide(command: UserCommand, user: User, now_ms: int) -> Sequence[UserEvent]:
     """Judge a wish against the facts."""
     match command:
@@ -113,6 +108,8 @@ def decide(command: UserCommand, user: User, now_ms: int) -> Sequence[UserEvent]
         case InviteUser():
             if not user.exists or user.password is not None:
                 raise Rejected("password_already_set" if user.exists else "user_not_found")
+            if command.instead not in (None, user.invitation):
+                return ()  # another replica was first
             return (UserInvited(invitation=command.invitation, at_ms=now_ms),)
         case SetPassword():
             if user.invitation is None or user.invitation != command.invitation:
@@ -204,13 +201,14 @@ def _password(command: JudgePassword, user: User, now_ms: int) -> Sequence[UserE
     limiter.check(now_ms)
     at_ms = limiter.now(now_ms)
     if command.fits and user.exists:
+        # What it does is done by the clock as it is: judgements of a time when it ran ahead end with it.
         judged = PasswordJudged(ok=True, at_ms=at_ms, home=command.home)
         match command.then:
             case "reset":
-                erased = (MfaDisabled(by="reset", at_ms=at_ms),) if user.mfa_enabled else ()
-                return (judged, *erased, UserUnlocked(at_ms=at_ms))
+                erased = (MfaDisabled(by="reset", at_ms=now_ms),) if user.mfa_enabled else ()
+                return (judged, *erased, UserUnlocked(at_ms=now_ms))
             case "unlock":
-                return (judged, UserUnlocked(at_ms=at_ms))
+                return (judged, UserUnlocked(at_ms=now_ms))
             case _:
                 return (judged,)
     events: list[UserEvent] = [PasswordJudged(ok=False, at_ms=at_ms, home=command.home)]

@@ -37,13 +37,13 @@ class Limiter:
 
     def check(self, now_ms: int) -> None:
         """Return when an attempt may be judged now; else raise Rejected locked or rate_limited."""
-        now_ms = self.now(now_ms)
+        latest_ms = self.now(now_ms)
         if self.for_good:
             raise Rejected("locked", until_ms=None, needs_unlock=True)
-        if now_ms < self.locked_until_ms:
+        if latest_ms < self.locked_until_ms:
             wait = seconds_up(self.locked_until_ms - now_ms)
             raise Rejected("locked", until_ms=self.locked_until_ms, retry_after=wait)
-        recent = [at for at in self.judged if at > now_ms - WINDOW_MS]
+        recent = [at for at in self.judged if at > latest_ms - WINDOW_MS]
         if len(recent) >= JUDGED_PER_MINUTE_MAX:
             wait_ms = recent[-JUDGED_PER_MINUTE_MAX] + WINDOW_MS - now_ms
             raise Rejected("rate_limited", retry_after=seconds_up(wait_ms))
@@ -84,8 +84,12 @@ class Limiter:
         else:
             self.locked_until_ms = until_ms
 
-    def cleared(self) -> None:
-        """A person on the host ended all of it; attempts of the last minute still count."""
+    def cleared(self, at_ms: int) -> None:
+        """A person on the host ended all of it; attempts of the last minute still count.
+
+        Those that a clock which ran ahead put into the future count from now: else they would close it until then.
+        """
+        self.judged = [min(judged_ms, at_ms) for judged_ms in self.judged]
         self.failures = self.in_row = self.locks = self.locked_until_ms = 0
         self.for_good = False
 

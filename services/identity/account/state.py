@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from contracts.identity import (
+    STEP_S,
     AttemptAccepted,
     AttemptFailed,
     MfaDisabled,
@@ -19,6 +20,11 @@ from contracts.identity import (
     UserUnlocked,
 )
 from services.identity.account.limiter import Limiter
+
+
+def step_of(at_ms: int) -> int:
+    """The step that a moment belongs to."""
+    return at_ms // (STEP_S * 1000)
 
 
 @dataclass(slots=True)
@@ -71,7 +77,8 @@ def evolve(user: User, event: UserEvent) -> User:
             user.secret = event.secret
             user.secret_no += 1
         case MfaDisabled():
-            user.secret = None
+            # Steps that a clock which ran ahead put into the future are not used: their secret is gone.
+            user.secret, user.last_step = None, min(user.last_step, step_of(event.at_ms))
             user.secret_no += 1
         case SecretRewrapped():
             user.secret = event.secret if event.secret is not None else user.secret
@@ -88,8 +95,8 @@ def evolve(user: User, event: UserEvent) -> User:
         case UserLocked():
             (user.codes if event.what == "code" else user.passwords).locked(event.until_ms)
         case UserUnlocked():
-            user.codes.cleared()
-            user.passwords.cleared()
+            for limiter in (user.codes, user.passwords, user.home_passwords):
+                limiter.cleared(event.at_ms)
         case UserNotified():
             return user
     return user

@@ -14,8 +14,8 @@ from contracts.identity import (
     AgentVerified,
 )
 from services.identity import codes
-from services.identity.account.decider import CreateUser, step_of
-from services.identity.account.state import User
+from services.identity.account.decider import CreateUser
+from services.identity.account.state import User, step_of
 from services.identity.accounts import Accounts
 from services.identity.conversation import checked_text
 from services.identity.handlers.users import UserHandlers

@@ -28,8 +28,13 @@ class ApprovalHandlers:
         """Open gates, or all that are remembered."""
         if not 1 <= request.limit <= PAGE_MAX:
             raise Rejected("bad_request", f"limit must be 1 to {PAGE_MAX}", field="limit", min=1, max=PAGE_MAX)
-        now_ms = self._clock.now_ms()
-        return self._book.page(run_id=request.run_id, everything=request.all, limit=request.limit, now_ms=now_ms)
+        return self._book.page(
+            run_id=request.run_id,
+            everything=request.all,
+            limit=request.limit,
+            now_ms=self._clock.now_ms(),
+            after=request.after,
+        )
 
     async def show(self, request: ApprovalRef, _caller: Caller) -> ApprovalView:
         """One gate as the log has it now. Raises approval_not_found."""

@@ -11,6 +11,7 @@ from services.identity.account.state import User
 from services.identity.accounts import Accounts
 from services.identity.conversation import checked_text
 from services.identity.invitations import Invitations, digest_of
+from services.identity.key_check import on_old_keys
 from services.identity.local.password_proof import UNPROVEN, PasswordProof
 from services.identity.local.sessions import Sessions
 from services.identity.names import key_of
@@ -52,12 +53,13 @@ class Desk:
             raise Rejected("bad_link")
         user_id = user.user_id
         sealed = self._accounts.sealer.seal(user_id, "password", await self._passwords.hashed(password))
-        await self._accounts.users.ask(
-            user_id,
-            SetPassword(sealed, given, self._invitations.lasts_ms),
-            message_id=self._ids.new(),
-            by=user_id,
-        )
+        command = SetPassword(sealed, given, self._invitations.lasts_ms)
+        try:
+            await self._accounts.users.ask(user_id, command, message_id=self._ids.new(), by=user_id)
+        except Rejected as error:
+            if error.code == "bad_link":  # who had the right one finds another in its place at once
+                await self._invitations.renew_if_old(user_id, self._caller(user_id))
+            raise
         self._invitations.used(user_id)
         return self._signed_in(user_id)
 
@@ -147,9 +149,7 @@ class Desk:
         """How many keys there are, and how many accounts are not sealed with the newest one yet."""
         old = 0
         for entry in await self._accounts.directory.entries():
-            user = await self._accounts.get(entry.user_id)
-            sealed = [one for one in (user.secret, user.password) if one is not None]
-            old += not all(self._accounts.sealer.is_newest(one) for one in sealed)
+            old += bool(on_old_keys(self._accounts.sealer, await self._accounts.get(entry.user_id)))
         return {"keys": self._accounts.sealer.keys, "accounts_on_old_keys": old}
 
     async def _signed(self, signed_in: str | None) -> User:

@@ -16,11 +16,18 @@ const user=new URLSearchParams(location.search).get('user')||'';document.getElem
 history.replaceState(null,'',location.pathname+'?user='+encodeURIComponent(user));
 function known(){link='';document.getElementById('ask').textContent='Your password on this host';
   document.getElementById('password').autocomplete='current-password'}
+function show(first){document.getElementById('first').hidden=!first;document.getElementById('second').hidden=first}
+function again(){bearer='';known();show(true);
+  said.textContent='That took too long, and you are signed in no more. Enter your password again, then scan again.'}
 if(!link)known();
 async function say(path,body){
-  const answer=await fetch(path,{method:'POST',headers:{'Content-Type':'application/json',
-    ...(bearer?{Authorization:'Bearer '+bearer}:{})},body:JSON.stringify(body)});
-  const told=await answer.json();if(!answer.ok){said.textContent=told.title+(told.hint?': '+told.hint:'');throw told}
+  let answer,told;
+  try{answer=await fetch(path,{method:'POST',headers:{'Content-Type':'application/json',
+    ...(bearer?{Authorization:'Bearer '+bearer}:{})},body:JSON.stringify(body)});told=await answer.json()}
+  catch(gone){said.textContent='Nothing answers here any more. Is htdag running? Open the page anew: on its host '
+    +'`htdag users setup '+user+'` goes on, and `htdag users list` shows a link that is not used yet.';throw gone}
+  if(!answer.ok){if(told.code==='not_signed_in')again();else said.textContent=told.title+(told.hint?': '+told.hint:'');
+    throw told}
   said.textContent='';return told}
 document.getElementById('first').addEventListener('submit',async event=>{event.preventDefault();
   const password=event.target.password.value;
@@ -32,7 +39,7 @@ document.getElementById('first').addEventListener('submit',async event=>{event.p
   document.getElementById('qr').src='data:image/svg+xml,'+encodeURIComponent(
     made.qr_svg.replace('<svg ','<svg xmlns="http://www.w3.org/2000/svg" '));
   document.getElementById('secret').textContent=made.secret;
-  document.getElementById('first').hidden=true;document.getElementById('second').hidden=false});
+  show(false)});
 document.getElementById('second').addEventListener('submit',async event=>{event.preventDefault();
   await say('/auth/mfa/verify/',{code:event.target.code.value});
   document.getElementById('second').hidden=true;said.textContent='Proof is on. You can close this page.'});

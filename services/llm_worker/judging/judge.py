@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected
-from services.llm_worker.judging.lane import END_S, Kind, Lane, TooMuch, Verdict
+from services.llm_worker.judging.lane import END_S, Kind, Lane, NoRoom, TooMuch, Verdict
 from services.llm_worker.judging.turns import Full
 
 FIELD: Final = "params.response_schema"
@@ -21,6 +21,7 @@ CROWD_MAX: Final = 64
 JUDGE_S: Final = 10.0
 """Of the clock, from the question to the verdict, its turn included."""
 SHOWN_CHARS_MAX: Final = 2_000
+CROWD_HINT: Final = "ask again later: schemas that ask for much keep the judges of this worker busy"
 CUT_HINT: Final = "it was cut off: raise max_tokens"
 _ENCODE: Final = msgspec.json.Encoder().encode
 
@@ -54,7 +55,9 @@ class Judge:
         except TooMuch:
             raise Rejected("invalid_request", "it takes too long to be understood", field=FIELD) from None
         except Late:
-            raise Rejected("provider_overloaded", "too many schemas wait to be judged", field=FIELD) from None
+            raise Rejected(
+                "provider_overloaded", "too many schemas wait to be judged here", field=FIELD, hint=CROWD_HINT
+            ) from None
         if verdict.senseless is not None:
             raise Rejected("invalid_request", verdict.senseless, field=FIELD)
 
@@ -106,7 +109,7 @@ class Judge:
                     self._under_way.discard(limit)
                     if not self._under_way:
                         self._quiet.set()
-        except (TimeoutError, Full) as error:
+        except (TimeoutError, Full, NoRoom) as error:
             self._log.warning("not_judged", code="timeout", hint="schemas that ask for too much keep the judges busy")
             raise Late from error
 

@@ -1,6 +1,7 @@
 """Judges of one kind: so many processes, so much of a processor for each question, and a queue of their own."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -32,6 +33,10 @@ class TooMuch(Exception):
     """A judge used all it may on a question, and has no verdict."""
 
 
+class NoRoom(Exception):
+    """The machine has no room for one more judge now."""
+
+
 class Kind(NamedTuple):
     """How many judges there are, what each may use for a question, how it yields to others, how many may wait."""
 
@@ -54,7 +59,7 @@ class Lane:
         self._ending: set[asyncio.Task[int]] = set()
 
     async def ask(self, question: bytes, asker: str) -> Verdict:
-        """The verdict; the caller sets the deadline. Raises TooMuch, Full, or Rejected where no judge can start."""
+        """The verdict; the caller sets the deadline. Raises TooMuch, Full, NoRoom, or Rejected: judges never start."""
         await self.turns.take(asker)
         try:
             return await self._judged(question)
@@ -85,13 +90,13 @@ class Lane:
         try:
             child = await start(_command(self._kind), limit=LINE_BYTES_MAX, stdin=True, stderr=False)
         except OSError as error:
-            raise _missing() from error
+            raise NoRoom if error.errno in (errno.EAGAIN, errno.ENOMEM) else _missing() from error
         try:
-            try:
-                async with asyncio.timeout(START_S):
-                    _DECODE(await child.stdout.readline())
-            except (TimeoutError, msgspec.MsgspecError) as error:
-                raise _missing() from error
+            async with asyncio.timeout(START_S):
+                await _greeted(child)
+        except TimeoutError as error:
+            self._end(child)
+            raise NoRoom from error
         except BaseException:
             self._end(child)
             raise
@@ -104,6 +109,14 @@ class Lane:
         task = asyncio.create_task(child.wait(), name="judge-end")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+async def _greeted(child: Child) -> None:
+    try:
+        _DECODE(await child.stdout.readline())
+    except msgspec.MsgspecError as error:
+        # It says itself that it lacks something; when the kernel ended it, it was too much for this machine.
+        raise NoRoom if await child.wait() < 0 else _missing() from error
 
 
 def _missing() -> Rejected:

@@ -15,7 +15,7 @@ from contracts.ledger import HEADER_BUDGET, Abandoned, Charge, LedgerEvent
 from contracts.llm import HEADER_REQUEST, Disputed, LlmAnswer, LlmError, Usage
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
-from services.llm_worker.journal import Key, settles
+from services.llm_worker.journal import Key
 from services.llm_worker.ledger.abandoned import tokens_of, told_with, usd_of
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve, Reuse
@@ -143,12 +143,13 @@ class Cashier:
     def let_go(self, flight: Flight) -> Closing | None:
         """This worker leaves a call to another one: what it held is free if nobody was asked. None: nothing to write.
 
-        Whoever takes over must otherwise believe that somebody was.
+        Whoever takes over must otherwise believe that somebody was. Of a call that this worker took over itself nothing
+        is free either: to release it would pay, and end, what another one goes on with.
         """
         key = flight.key
         if key.corr_id not in self._asked:
             return None
-        if flight.asked or flight.abandoned:
+        if flight.asked or self._abandoned(flight):
             self._asked.discard(key.corr_id)
             return None
         return self._done(key, self.book.ask(self._release(flight, "given_back")))
@@ -158,7 +159,8 @@ class Cashier:
     def told(self, flight: Flight, answer: LlmAnswer | LlmError) -> LlmAnswer | LlmError:
         """The outcome as everybody gets it: with what askings may have cost that nobody heard the answer of.
 
-        However a call ends that another worker had begun: from then on that is paid.
+        It is decided here, before anybody sees the answer: the bill that `close` writes says the same, whatever becomes
+        of the reservation in between.
         """
         flight.abandoned = self._abandoned(flight)
         return told_with(answer, flight.abandoned)
@@ -204,9 +206,12 @@ class Cashier:
         self.book.note(Reuse(corr_id, self.worker_id)).add_done_callback(_unheard)
 
     def close_orphan(self, corr_id: str, left: Open, entry: Recorded | None) -> Closing:
-        """If a dead worker's call is still its own: paid if its answer is journaled, or may be billed unheard."""
+        """If a dead worker's call is still its own: paid if its answer is journaled, or may be billed unheard.
+
+        The answer to another request of the same call is paid with that one.
+        """
         key = Key(left.run_id, left.node_id, corr_id)
-        if entry is not None and settles(entry, left.request_seq):
+        if entry is not None and settles_itself(entry, left.request_seq):
             found = self._close_recorded(key, entry, left.request_seq, None)
             if found is not None:
                 return found
@@ -244,8 +249,10 @@ class Cashier:
             abandoned_usd_micros=besides,
         )
         bill = _with_dispute(bill, said.disputed)
-        if self.book.state.may_have_forgotten(key.corr_id, request_seq) and not self._held(key):
-            return asyncio.ensure_future(self._pay_if_new(bill, entry))
+        left = self.book.state.open.get(key.corr_id)
+        unpaid = left is not None and left.request_seq == request_seq
+        if self.book.state.may_have_forgotten(key.corr_id, request_seq) and not unpaid:
+            return self._done(key, asyncio.ensure_future(self._pay_if_new(bill, entry)))
         return self._done(key, self.book.ask(bill))
 
     async def _pay_if_new(self, bill: Pay, entry: Recorded) -> Sequence[LedgerEvent]:

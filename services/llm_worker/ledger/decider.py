@@ -97,7 +97,7 @@ class Pay(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A call cost nothing. It is released only if `holder` holds it still, or if it is held for the same request.
+    """A call cost nothing. Where `holder` or `request_seq` is given, it is released only if they hold it still.
 
     Whoever took it over in between may be in the middle of it: then it is theirs to end. `unheard`: nobody knows how it
     went, so whoever may bill it is paid, as for what was abandoned before.
@@ -223,7 +223,8 @@ def _release(wish: Release, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent
 
 def _pay(bill: Pay, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     entry = ledger.open.get(bill.corr_id)
-    if entry is None:
+    if entry is None or entry.request_seq != bill.request_seq:
+        # Not reserved, released already, or held for another request of the same call: that one has its own end.
         if call_mark(bill.corr_id, bill.request_seq) in ledger.closed:
             return ()
         told = Abandoned(bill.provider, bill.model, bill.abandoned_tokens, bill.abandoned_usd_micros)

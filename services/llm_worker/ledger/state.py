@@ -176,7 +176,9 @@ def evolve(ledger: Ledger, event: LedgerEvent) -> Ledger:
                     _hold_abandoned(ledger, after, 1)
                 ledger.grant(before.model, event.at_ms)
         case LlmPaid():
-            _close(ledger, event.corr_id)
+            held = ledger.open.get(event.corr_id)
+            if held is not None and held.request_seq == event.request_seq:
+                _close(ledger, event.corr_id)
             _paid(ledger, event)
         case LlmReleased():
             _close(ledger, event.corr_id)

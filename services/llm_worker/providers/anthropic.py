@@ -13,7 +13,7 @@ from services.llm_worker.providers.anthropic_events import ANSWER_TOOL, Answer, 
 from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound_wire, of_output
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.protocol import Call, Piece
-from services.llm_worker.providers.raw import heard, once
+from services.llm_worker.providers.raw import fault_of, heard, once
 from services.llm_worker.tool_calls import native
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class AnthropicProvider:
 
     def missing(self, resolved: Resolved) -> str:
         """Every model needs its key."""
-        return "" if self._key_of(resolved) else f"{resolved.config.api_key_env or 'ANTHROPIC_API_KEY'} is not set"
+        return fault_of(self._key_of(resolved), resolved.config.api_key_env or "ANTHROPIC_API_KEY")
 
     async def close(self) -> None:
         """Close all connections."""

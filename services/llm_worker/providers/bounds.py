@@ -4,6 +4,7 @@ The output is counted where all of it passes, and wherever an adapter keeps some
 wire, with everything around the output, is counted too: a line without an end is no output yet.
 """
 
+from codecs import BOM_UTF8
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,9 +92,19 @@ def _counted(stream: Any, allowance: Allowance) -> Any:
 
     class Counted(httpx2.AsyncByteStream):
         async def __aiter__(self) -> "AsyncIterator[bytes]":
+            head, begun = b"", False
             async for chunk in stream:
                 allowance.take(len(chunk))
-                yield chunk
+                if begun:
+                    yield chunk
+                    continue
+                head += chunk
+                if len(head) >= len(BOM_UTF8) or not BOM_UTF8.startswith(head):
+                    begun = True
+                    # A stream of events may begin with this mark, and the SDKs would lose the first event by it.
+                    yield head.removeprefix(BOM_UTF8)
+            if not begun:
+                yield head
 
         async def aclose(self) -> None:
             await stream.aclose()

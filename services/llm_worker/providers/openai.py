@@ -12,7 +12,7 @@ from services.llm_worker.providers.bounds import UNPACKED, bound_response, bound
 from services.llm_worker.providers.failures import SENSELESS, of_connection, of_status, of_stream
 from services.llm_worker.providers.openai_chunks import Chunk, JoinedCalls, used
 from services.llm_worker.providers.protocol import REFUSAL, Call, Delta, Finish, Piece, ToolCalls, Unseen
-from services.llm_worker.providers.raw import heard, once
+from services.llm_worker.providers.raw import fault_of, heard, once
 from services.llm_worker.tool_calls import conversation
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class OpenAiProvider:
 
     def missing(self, resolved: Resolved) -> str:
         """A model that names a key needs it. Somebody's own server that needs none is configured without a name."""
-        named = resolved.config.api_key_env
-        return f"{named} is not set" if named and not self._key_of(resolved) else ""
+        named, key = resolved.config.api_key_env, self._key_of(resolved)
+        return fault_of(key, named or "its key") if named or key else ""
 
     async def close(self) -> None:
         """Close all connections."""

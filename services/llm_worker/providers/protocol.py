@@ -85,4 +85,4 @@ CALL_AGAIN: Final = frozenset({"provider_overloaded", "provider_error", "provide
 """Errors after which the same call may well succeed."""
 
 FINAL: Final = frozenset({"ok", "cancelled", "provider_rejected", "too_large", "provider_overran", "output_invalid"})
-"""Outcomes that settle a `corr_id` for ever. After any other error the same request, sent again, is called again."""
+"""Outcomes that settle a `corr_id` for ever. After any other error that cost nothing the request is called again."""

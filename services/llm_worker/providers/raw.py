@@ -20,6 +20,13 @@ def once(call: Call) -> dict[str, str]:
     return {"Idempotency-Key": call.request.corr_id}
 
 
+def fault_of(key: str, name: str) -> str:
+    """Why a call cannot be made with this key, which stands under `name`; empty when it can."""
+    if not key:
+        return f"{name} is not set"
+    return "" if key.isascii() and key.isprintable() else f"{name} holds characters that no header can carry"
+
+
 @asynccontextmanager
 async def heard(asked: Any, stream: Any, shape: type[T]) -> AsyncGenerator[AsyncIterator[T], None]:
     """The events of a call that an SDK makes `with_streaming_response`; `stream` is that SDK's class of streams.

@@ -26,7 +26,7 @@ def test_the_keys_of_the_broker_are_new_and_those_that_are_made_once_are_as_they
     home.prepare()
     file = KeyFile(home.keys / "identity")
     file.create()
-    Beginning(home.keys, accounts=True, first_seq=1).done(Sealer(file).public_key)
+    Beginning(home.keys, accounts=True, first_seq=1).done(Sealer(file).public_key, "n1")
     for name in ONCE[2:]:
         (home.keys / name).parent.mkdir(exist_ok=True)
         (home.keys / name).write_text(name)

@@ -8,10 +8,10 @@ import pytest
 from contracts.errors import CATALOGUE, Rejected, failure
 from contracts.identity import Said
 from contracts.reply import RemoteRejected
-from services.console.conformance import scenario as scenario_module
-from services.console.conformance.error_answers import asked_here, asked_of_instance, asked_of_scratch
-from services.console.conformance.scenario import Scenario, Sight, played
-from services.console.conformance.verdict import judged, judged_said, unasked
+from services.console.conformance.errors import scenario as scenario_module
+from services.console.conformance.errors.answers import asked_here, asked_of_instance, asked_of_scratch
+from services.console.conformance.errors.scenario import Scenario, Sight, played
+from services.console.conformance.errors.verdict import judged, judged_said, unasked
 
 
 def test_an_error_of_the_one_shape_under_its_code_passes():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.console.conformance.scratch_people import code_at
+from services.console.conformance.errors.scratch.people import code_at
 from services.console.home import Home
 from services.console.supervision.plan import UpPlan, environment
 

@@ -27,12 +27,12 @@ from services.identity.account.decider import (
     JudgePassword,
     Rewrap,
     SetPassword,
-    step_of,
 )
+from services.identity.account.state import step_of
 from tests.support.spec import NOW_MS, Spec
 
 CODEC: CommitCodec[UserEvent] = CommitCodec(UserEvent)
-MINUTE, QUARTER = 60_000, 15 * 60_000
+MINUTE, QUARTER, YEAR = 60_000, 15 * 60_000, 365 * 86_400_000
 CREATED = UserCreated(user_id="aka", name="Aka", kind="human", at_ms=NOW_MS, invitation="link")
 ENABLED = MfaEnabled(secret="sealed", at_ms=NOW_MS)
 STEP = step_of(NOW_MS)
@@ -148,6 +148,30 @@ def test_a_hundred_failures_in_a_row_lock_until_a_person_on_the_host_unlocks():
 
 def test_a_clock_that_goes_back_opens_no_window():
     fail(aka(), 5).later(-3_600_000).when(attempt(None)).then_rejected("rate_limited")
+
+
+def test_the_wait_is_told_by_the_clock_as_it_is():
+    fail(aka(), 5).later(-3_600_000).when(attempt(None)).then_rejected("rate_limited", retry_after=3_660)
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_person_on_the_host_ends_what_was_judged_while_the_clock_ran_ahead(home):
+    spec = aka(PasswordSet(password="sealed", at_ms=NOW_MS)).later(YEAR)
+    fail(spec, 5).after(JudgePassword(False, "session", home=home)).later(-YEAR)
+    spec.when(attempt(STEP)).then_rejected("rate_limited", retry_after=(YEAR + MINUTE) // 1000)
+    spec.after(JudgePassword(True, "unlock", home=home))
+    spec.when(attempt(STEP)).then_rejected("rate_limited", retry_after=60)
+    assert spec.later(MINUTE).when(attempt(step_of(spec.now_ms))).types() == ["AttemptAccepted"]
+    for _ in range(3):
+        spec.after(JudgePassword(False, "session", home=home))
+    assert spec.when(JudgePassword(True, "session", home=home)).types() == ["PasswordJudged"]
+
+
+def test_a_reset_makes_steps_good_again_that_were_used_while_the_clock_ran_ahead():
+    spec = aka(PasswordSet(password="sealed", at_ms=NOW_MS)).later(YEAR)
+    spec.after(attempt(step_of(spec.now_ms))).later(-YEAR).after(JudgePassword(True, "reset")).later(MINUTE)
+    set_up = JudgeAttempt(purpose="setup", matched=step_of(spec.now_ms), secret_no=3, secret="other")
+    assert spec.when(set_up).types() == ["AttemptAccepted", "MfaEnabled"]
 
 
 def test_a_code_compared_with_another_secret_is_not_judged():

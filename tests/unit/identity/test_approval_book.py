@@ -16,6 +16,7 @@ from contracts.approval import (
     action_digest,
 )
 from contracts.commit import Commit
+from contracts.errors import Rejected
 from contracts.limits import REQUEST_BYTES_MAX, TITLE_CHARS_MAX
 from contracts.subjects import events
 from contracts.taint import READ_FROM_LISTED_MAX, READ_FROM_MAX, WHAT_CHARS_MAX, Reading
@@ -53,6 +54,26 @@ def test_what_expires_first_stands_first_and_what_was_closed_last_behind_it():
     assert listed(book, everything=True) == ["apr-3", "apr-1", "apr-2"]
     assert listed(book, everything=True, run_id="r2") == ["apr-2"]
     assert (book.open, book.due(NOW_MS + 8)) == (2, ["apr-3"])
+
+
+def test_a_list_goes_on_behind_a_gate_wherever_that_one_stands_by_now():
+    book = ApprovalBook()
+    for number, left in ((1, 9), (2, 5), (3, 7), (4, 7)):
+        taken(book, number, asked(number, expires_at_ms=NOW_MS + left))
+    taken(book, 5, asked(5), ApprovalDenied("aka", 7, NOW_MS), ApprovalAnswered("denied", NOW_MS))
+
+    def behind(after: str, *, everything: bool = False) -> list[str]:
+        page = book.page(run_id=None, everything=everything, limit=PAGE_MAX, now_ms=NOW_MS, after=after)
+        return [view.approval_id for view in page]
+
+    assert behind("apr-3") == ["apr-4", "apr-1"]
+    assert behind("apr-1", everything=True) == ["apr-5"]
+    assert behind("apr-5", everything=True) == []
+    taken(book, 6, ApprovalDenied("aka", 7, NOW_MS), ApprovalAnswered("denied", NOW_MS), approval_id="apr-3")
+    assert behind("apr-3") == ["apr-4", "apr-1"]
+    assert behind("apr-3", everything=True) == ["apr-5"]
+    with pytest.raises(Rejected, match="approval_not_found"):
+        behind("apr-6")
 
 
 def test_a_list_says_what_is_left_of_a_gate_that_is_open():

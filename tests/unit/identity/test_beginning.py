@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from contracts.errors import Rejected
@@ -81,5 +82,15 @@ async def test_a_broker_without_its_store_makes_no_new_owner_until_a_person_begi
 def test_the_mark_is_private(tmp_path: Path) -> None:
     beginning = Beginning(tmp_path, accounts=False, first_seq=0)
     beginning.check()
-    beginning.done("k1")
+    beginning.done("k1", "n1")
     assert (tmp_path / "identity-began").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_key_is_noted_without_using_up_the_wish_to_begin_anew(tmp_path: Path) -> None:
+    beginning = Beginning(tmp_path, accounts=True, first_seq=7)
+    beginning.done("k1", "n1")
+    (tmp_path / BEGIN_ANEW).touch(0o600)
+    beginning.takes("n2")
+    noted = msgspec.json.decode((tmp_path / "identity-began").read_bytes(), type=Mark)
+    assert noted == Mark(first_seq=7, public_key="k1", newest="n2")
+    assert (tmp_path / BEGIN_ANEW).exists()

@@ -5,7 +5,7 @@ import pytest
 
 from contracts.errors import Rejected
 from services.identity import codes
-from services.identity.account.decider import step_of
+from services.identity.account.state import step_of
 from services.identity.names import checked_name, key_of
 
 NOW_MS = 1_790_000_000_000

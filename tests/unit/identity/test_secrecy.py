@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 
 from contracts.reply import RemoteRejected
+from contracts.streams import EVENTS_IDENTITY
+from contracts.subjects import events
+from services.console.doctor import identity as doctor
+from services.console.home import Home
 from services.identity.key_file import KeyFile
 from services.identity.own_files import write_private
+from services.runtime.jetstream import JetStreamEventStore
 from tests.support.eventually import eventually
 from tests.unit.identity.desk import PASSWORD, Hall
 
@@ -96,6 +101,29 @@ async def test_a_rotation_seals_everything_anew_and_old_keys_can_be_dropped(hall
     assert (await hall.post("/auth/session/", {"user": "aka", "password": PASSWORD})).status == 200
 
 
+async def test_a_secret_that_no_key_opens_keeps_no_other_on_an_old_key(hall: Hall):
+    """One that was lost, or that belongs to somebody else: whatever becomes of it, the others are sealed anew."""
+    await hall.enrol()
+    await hall.ask("agent.create", name="worker-2")
+    store = JetStreamEventStore(hall.bus, EVENTS_IDENTITY)
+    first = await store.last(events("identity", "user", "worker-2"))
+    assert first is not None
+    stranger = first.data.replace(b'"user_id":"worker-2"', b'"user_id":"a-stray"')
+    headers = {name: text for name, text in first.headers.items() if not name.startswith("Nats-")}
+    await store.append(events("identity", "user", "a-stray"), [stranger], expect=0, msg_id="stray", headers=headers)
+    assert len(await hall.ask("user.list")) == 3
+    file = KeyFile(hall.home / "keys" / "identity")
+    file.rotate()
+
+    async def none_left() -> bool:
+        told = await hall.post("/auth/keys/", {})
+        return told.body == {"keys": 2, "accounts_on_old_keys": 0}
+
+    await eventually(none_left, timeout_s=10)
+    file.drop_old()
+    assert (await hall.login("Aka", hall.code()))["state"] == "confirmed"
+
+
 async def test_nobody_can_be_told_from_somebody_after_a_rotation(hall: Hall):
     """Whoever was about to say a code when the keys changed says it all the same, known or not."""
     await hall.enrol()
@@ -140,6 +168,12 @@ async def test_an_older_copy_of_the_key_file_is_said_on_readyz_and_tells_nobody_
             await hall.login(name, hall.wrong())
         said.append(refused.value.code)
     assert said == ["bad_config"] * 2
+    hall.processes[0].kill()
+    found = doctor.keys(Home(hall.home))
+    assert (found.status, found.message) == (
+        "fail",
+        "the key file of identity is an older copy: it lacks the key in use",
+    )
 
 
 @pytest.mark.parametrize("kept", ["foreign", "garbage", "lost"])

@@ -34,6 +34,7 @@ from services.runtime.clock import SystemClock
 from services.runtime.ids import CountingIds
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.metrics import Metrics
+from services.runtime.ports import Observer
 
 LIFTED = LimitsConfig(usd_per_day=0, requests_per_minute=0, concurrent=0)
 
@@ -68,7 +69,9 @@ class Gate:
 class Crew:
     """One worker and everything it is made of."""
 
-    def __init__(self, bus: Bus, config: Config | None = None, worker_id: str = "w1") -> None:
+    def __init__(
+        self, bus: Bus, config: Config | None = None, worker_id: str = "w1", observer: Observer | None = None
+    ) -> None:
         config = config or Config(limits=LIFTED)
         self.bus, self.gate, self.metrics = bus, Gate(), Metrics()
         models = ModelTable(config, {})
@@ -77,8 +80,9 @@ class Crew:
         self.journal = Journal(bus)
         log, clock, prices = structlog.get_logger(), SystemClock(), Prices()
         self.book = Book(
-            store=JetStreamEventStore(bus, EVENTS_LLM_WORKER), decider=LEDGER, codec=CODEC, clock=clock, log=log
-        )
+            store=JetStreamEventStore(bus, EVENTS_LLM_WORKER), decider=LEDGER, codec=CODEC, clock=clock, log=log,
+            observer=observer,
+        )  # fmt: skip
         self.cashier = Cashier(
             book=self.book,
             past=Past(bus, CODEC),

@@ -5,9 +5,13 @@ from typing import Any, NoReturn
 
 import pytest
 
+from contracts.errors import Rejected
 from services.llm_worker import calling, genai, worker
+from services.llm_worker.billing import Biller
 from services.llm_worker.config import Config
 from services.llm_worker.ledger.limits import LimitsConfig
+from services.llm_worker.prices import Prices
+from services.llm_worker.providers.protocol import Delta
 from services.runtime import faults, nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
@@ -15,6 +19,7 @@ from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 MODEL = "mock:price=0.05/call"
+RUN = {"Htdag-Answer-To": "htdag.v1.cmd.executor.run.r.answer"}
 LIMITED = LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)
 
 
@@ -40,8 +45,8 @@ async def broken_later(*_: Any, **__: Any) -> NoReturn:
 
 
 PLACES = {
-    "pricing": lambda crew: (crew.caller._believing._prices, "cost_micros", broken_later),
-    "billing": lambda crew: (crew.caller._believing, "bill", broken_later),
+    "pricing": lambda _: (Prices, "cost_micros", broken_later),
+    "billing": lambda _: (Biller, "bill", broken_later),
     "telling the span": lambda _: (genai.Inference, "answered", broken),
     "telling the span its tokens": lambda _: (genai.Inference, "used", broken),
     "ending the span": lambda _: (genai.Inference, "ended", broken),
@@ -88,6 +93,26 @@ async def test_an_error_at_the_end_of_the_call_is_its_outcome(crew):
     assert (crew.gate.calls, answer["error"]["code"]) == (["c"], "internal")
     assert crew.book.state.spent
     assert not crew.book.state.open
+
+
+@pytest.mark.parametrize(("said_before", "asked"), [(True, 1), (False, 2)])
+async def test_an_error_that_was_paid_is_the_answer_of_its_call_and_a_free_one_is_tried_again(crew, said_before, asked):
+    async def break_off(call: Any) -> Any:
+        crew.gate.calls.append(call.request.corr_id)
+        if said_before:
+            yield Delta("some words")
+        raise Rejected("provider_error", "it broke off")
+
+    crew.gate.stream = break_off
+    await crew.ask("c", model=MODEL, headers=RUN)
+    first = await eventually(lambda: crew.answer("c"))
+    await eventually(lambda: _settled(crew))
+    await crew.ask("c", model=MODEL, headers=RUN, params={})
+    await eventually(lambda: _settled(crew))
+    assert crew.gate.calls == ["c"] * asked
+    assert ("usage" in first["error"]) is said_before
+    calls = [spent.calls for account, spent in crew.book.state.spent.items() if account.startswith("day/")]
+    assert calls == ([1] if said_before else [])
 
 
 async def test_half_a_character_is_no_reason_to_ask_again(crew):

@@ -58,6 +58,13 @@ def at(url: str, kind: str = "openai", **params) -> Call:
     return with_config(call(**params), provider=kind, model="m", base_url=url)
 
 
+async def test_a_mark_at_the_beginning_of_a_stream_loses_nothing(openai):
+    mark = "\ufeff"
+    said = events(chunk({"content": "all"}), chunk({"content": " of it"}, "stop"), "[DONE]")
+    async with answering(200, mark + said, kind="text/event-stream") as url:
+        assert text_of(await pieces(openai, at(url))) == "all of it"
+
+
 @pytest.mark.timeout(120)
 async def test_the_embedded_model_streams_counts_obeys_a_schema_and_lets_go(embedded):
     said = await pieces(embedded, call("smollm2", "List three colours", max_tokens=8, temperature=0.0))

@@ -9,7 +9,7 @@ from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReser
 from services.llm_worker.ledger import snapshot, state
 from services.llm_worker.ledger.decider import LEDGER, Later, Pay, Release, Reserve, decide
 from services.llm_worker.ledger.limits import Limits
-from services.llm_worker.ledger.state import DAY_MS, Ledger, Spent, day_of, evolve
+from services.llm_worker.ledger.state import DAY_MS, Held, Ledger, Spent, day_of, evolve
 from tests.support.spec import NOW_MS, Spec
 
 CODEC: CommitCodec[LedgerEvent] = CommitCodec(LedgerEvent)
@@ -198,6 +198,20 @@ def test_what_was_held_for_another_request_of_the_same_call_stays():
     spec = ledger().after(reserve(), reserve(worker_id="w2", request_seq=2))
     spec.when(Release("c1", "w3", "timeout", request_seq=1)).then_nothing()
     spec.when(Release("c1", "w3", "timeout", request_seq=2)).then(LlmReleased("c1", NOW_MS, "w3", "timeout"))
+
+
+def test_a_paid_request_that_comes_again_pays_nothing_of_another_request_of_the_same_call():
+    spec = ledger().after(reserve(usd=60), pay(cost=50), reserve(usd=60, worker_id="w2", request_seq=2))
+    spec.when(pay(cost=50)).then_nothing()
+
+
+def test_a_late_payment_leaves_what_is_held_for_another_request_of_the_same_call():
+    spec = ledger().after(reserve(usd=60, worker_id="w2", request_seq=2))
+    assert spec.when(pay(cost=50)).types() == ["LlmPaid"]
+    assert spec.state.open["c1"].request_seq == 2
+    assert (spec.state.spent[f"day/{TODAY}"], spec.state.held[f"day/{TODAY}"]) == (Spent(1, 20, 50), Held(100, 60))
+    assert spec.when(pay(cost=40, request_seq=2)).types() == ["LlmPaid"]
+    assert (spec.state.spent[f"day/{TODAY}"], spec.state.held) == (Spent(2, 40, 90), {})
 
 
 def test_without_limits_only_the_payment_is_written():

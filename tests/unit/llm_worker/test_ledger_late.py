@@ -17,6 +17,7 @@ from services.llm_worker.ledger.limits import Limits, LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
+from services.runtime.event_store import Recorded
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
@@ -103,14 +104,7 @@ async def test_what_a_dead_worker_had_used_in_vain_is_paid_as_its_answer_says(cr
 
 
 async def test_a_payment_that_the_state_has_forgotten_is_not_made_again(crew, monkeypatch):
-    monkeypatch.setattr(state, "CLOSED_MAX", 2)
-    await crew.ask("c", "mock:price=0.05/call")
-    flight = await eventually(lambda: crew.worker.flights.of("c"))
-    crew.gate.open.set()
-    entry = await eventually(lambda: crew.journal.find(flight.key))
-    for number in range(4):
-        await crew.ask(f"other-{number}", "mock:price=0.05/call")
-    await eventually(lambda: _settled(crew))
+    flight, entry = await _paid_and_forgotten(crew, monkeypatch)
     # Its worker died before it acknowledged the request: that comes again, much later.
     closing = crew.cashier.close_journaled(flight, entry)
     assert await closing == ()
@@ -120,6 +114,39 @@ async def test_a_payment_that_the_state_has_forgotten_is_not_made_again(crew, mo
     await crew.journal.store(lost.key, entry.data, outcome="ok", model_used="mock", request_seq=lost.request_seq)
     (paid,) = await crew.cashier.close_journaled(lost, await crew.journal.find(lost.key))
     assert (paid.corr_id, paid.cost_usd_micros) == ("lost", 50_000)
+
+
+async def test_nor_while_another_request_of_the_same_call_is_under_way(crew, monkeypatch):
+    flight, entry = await _paid_and_forgotten(crew, monkeypatch)
+    another = Reserve("c", "w2", flight.request_seq + 99, "mock", 10, 50_000, 60_000, Limits(), run_id="r")
+    await crew.book.ask(another)
+    assert await crew.cashier.close_journaled(flight, entry) == ()
+    assert crew.book.state.open["c"].worker_id == "w2"
+
+
+async def test_an_orphan_is_not_paid_for_with_the_answer_to_another_request(crew):
+    await crew.ask("c", "mock:price=0.05/call")
+    flight = await eventually(lambda: crew.worker.flights.of("c"))
+    crew.gate.open.set()
+    entry = await eventually(lambda: crew.journal.find(flight.key))
+    await eventually(lambda: _settled(crew))
+    another = Reserve("c", "w2", flight.request_seq + 99, "mock", 10, 50_000, 60_000, Limits(), run_id="r")
+    await crew.book.ask(another)
+    await crew.cashier.close_orphan("c", crew.book.state.open["c"], entry)
+    assert await types(crew) == [LlmReserved, LlmPaid, LlmReserved, LlmReleased]
+
+
+async def _paid_and_forgotten(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> tuple[Flight, Recorded]:
+    """A call that was answered and paid so long ago that the ledger's state knows nothing of it."""
+    monkeypatch.setattr(state, "CLOSED_MAX", 2)
+    await crew.ask("c", "mock:price=0.05/call")
+    flight = await eventually(lambda: crew.worker.flights.of("c"))
+    crew.gate.open.set()
+    entry = await eventually(lambda: crew.journal.find(flight.key))
+    for number in range(4):
+        await crew.ask(f"other-{number}", "mock:price=0.05/call")
+    await eventually(lambda: _settled(crew))
+    return flight, entry
 
 
 async def _is(crew: Crew, wanted: list[type[LedgerEvent]]) -> bool:

@@ -1,11 +1,14 @@
 """Names of models: what answers, and that nothing answers silently in another's place."""
 
+from typing import Any, Literal
+
 import pytest
 
 from contracts.errors import Rejected
 from contracts.llm import LlmInput, LlmParams, LlmRequest
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.models import ModelTable
+from services.llm_worker.providers.anthropic import AnthropicProvider
 from services.llm_worker.providers.openai import OpenAiProvider
 from services.llm_worker.resolving import Resolver
 
@@ -166,11 +169,24 @@ def test_a_model_whose_key_is_not_there_yet_may_be_configured():
     table(aliases={"gpt": "openai/gpt-4o", "m": "mock:delay=2s"}).check()
 
 
-@pytest.mark.parametrize(("environ", "missing"), [({}, "OWN_KEY is not set"), ({"OWN_KEY": "k"}, "")])
-def test_a_key_that_is_named_and_not_set_is_missing_also_at_somebodys_own_url(environ, missing):
-    own = ModelConfig(provider="openai", model="q", base_url="http://127.0.0.1:1", api_key_env="OWN_KEY")
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        ({}, "OWN_KEY is not set"),
+        ({"OWN_KEY": " \n"}, "OWN_KEY is not set"),
+        ({"OWN_KEY": "k"}, ""),
+        ({"OWN_KEY": " k\r\n"}, ""),
+        ({"OWN_KEY": "k\r\nX-Evil: 1"}, "OWN_KEY holds characters that no header can carry"),
+        ({"OWN_KEY": "ключ"}, "OWN_KEY holds characters that no header can carry"),
+    ],
+)
+@pytest.mark.parametrize("adapter", [OpenAiProvider, AnthropicProvider])
+def test_a_key_that_is_named_and_cannot_be_used_is_missing_also_at_somebodys_own_url(environ, missing, adapter):
+    kinds: dict[Any, Literal["openai", "anthropic"]] = {OpenAiProvider: "openai", AnthropicProvider: "anthropic"}
+    own = ModelConfig(provider=kinds[adapter], model="q", base_url="http://127.0.0.1:1", api_key_env="OWN_KEY")
     models = ModelTable(Config(models={"own": own}), environ)
-    assert OpenAiProvider(lambda one: models.key_of(one.config)).missing(models.resolve("own")) == missing
+    assert adapter(lambda one: models.key_of(one.config)).missing(models.resolve("own")) == missing
+    assert models.key_of(own) in ("", environ["OWN_KEY"].strip() if environ else "")
 
 
 def test_somebodys_own_server_needs_no_key():

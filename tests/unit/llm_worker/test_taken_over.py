@@ -1,13 +1,13 @@
 """Whatever becomes of a call that a dead worker had begun: its answer says what the ledger says, to the cent."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 import structlog
 from msgspec import structs
 
-from contracts.ledger import LlmPaid
+from contracts.ledger import LlmPaid, LlmTakenOver
 from contracts.llm import HEADER_DEADLINE
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.config import Config, ModelConfig
@@ -16,10 +16,12 @@ from services.llm_worker.ledger.decider import Reserve
 from services.llm_worker.ledger.limits import Limits, LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
 from services.llm_worker.ledger.orphans import SILENT_MAX, YOUNG_MS, Orphans
+from services.llm_worker.worker import Worker
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from services.runtime.metrics import Metrics
+from services.runtime.ports import Observer, Silent
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import LIFTED, Crew
@@ -51,10 +53,15 @@ async def hire(bus: Bus) -> AsyncIterator[Hire]:
     crews: list[Crew] = []
 
     def one(
-        usd_per_day: float = 1.0, limits: LimitsConfig | None = None, own: dict[str, Any] | None = None, **more: Any
+        usd_per_day: float = 1.0,
+        limits: LimitsConfig | None = None,
+        own: dict[str, Any] | None = None,
+        observer: Observer | None = None,
+        **more: Any,
     ) -> Crew:
         limits = limits or LimitsConfig(usd_per_day=usd_per_day, requests_per_minute=0, concurrent=0)
-        crew = Crew(bus, Config(limits=limits, models={"gpt": structs.replace(GPT, **(own or {}))}, **more))
+        config = Config(limits=limits, models={"gpt": structs.replace(GPT, **(own or {}))}, **more)
+        crew = Crew(bus, config, observer=observer)
         crew.providers.put("openai", crew.gate)
         crew.gate.open.set()
         crews.append(crew)
@@ -63,6 +70,20 @@ async def hire(bus: Bus) -> AsyncIterator[Hire]:
     yield one
     for crew in crews:
         crew.writing.cancel()
+
+
+class StopsWhenTakenOver(Silent):
+    """Stops the worker in the very moment in which its taking over of a call is stored."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+
+    def committed(self, events: Sequence[Any], seconds: float) -> None:
+        """See Observer."""
+        if self.worker is not None and any(isinstance(event, LlmTakenOver) for event in events):
+            for flight in self.worker.flights.all():
+                assert flight.task is not None
+                flight.task.cancel()
 
 
 async def died(crew: Crew, corr_id: str, seq: int) -> None:
@@ -207,3 +228,14 @@ async def test_who_stops_before_it_asked_leaves_nothing_behind_that_somebody_wou
     await eventually(lambda: "waits" in crew.book.state.open)
     await crew.worker.drain(0.1)
     assert set(crew.book.state.open) == {"asked"}
+
+
+async def test_who_stops_in_the_moment_it_took_over_ends_nothing_that_another_one_goes_on_with(hire: Hire, bus: Bus):
+    stopping = StopsWhenTakenOver()
+    crew = hire(observer=stopping)
+    stopping.worker = crew.worker
+    await died(crew, "c", await crew.ask("c", model="gpt"))
+    await crew.worker.start()
+    answer = await outcome(crew, "c")
+    (paid,) = await payments(bus)
+    assert answer["cost_usd_micros"] == paid.cost_usd_micros == OWN + WORST

@@ -95,6 +95,15 @@ def test_what_strangers_name_is_counted_together_beyond_a_bound(monkeypatch):
     assert metrics.value("htdag_llm_reused_total", model="m9") == 1
 
 
+def test_strangers_cannot_make_a_page_of_histograms_as_long_as_they_like():
+    metrics = Metrics()
+    for number in range(3_000):
+        metrics.observe("htdag_llm_seconds", 0.1, provider="nats", model=f"nats/{number}")
+    assert metrics.render().decode().count("htdag_llm_seconds_count{") == metrics_module.HISTOGRAMS_MAX + 1
+    assert len(metrics.render()) < 1_000_000
+    assert metrics.value("htdag_llm_seconds", provider="other", model="other") == pytest.approx(280.0)
+
+
 def test_counting_costs_about_a_microsecond():
     metrics = Metrics()
     rounds = 20_000

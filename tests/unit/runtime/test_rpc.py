@@ -155,14 +155,14 @@ async def test_a_bug_shows_the_caller_an_id_and_the_log_the_rest(client, serve, 
 
 
 @pytest.mark.parametrize("unreadable", [Undecodable("no commit"), UnknownType("run.unknown.v9")])
-async def test_a_stored_message_that_cannot_be_read_is_told_as_such(client, serve, unreadable):
+async def test_a_stored_message_that_cannot_be_read_is_told_as_such(client, serve, unreadable, lines):
     async def get(request: RunRef, caller: Caller) -> Any:
         raise unreadable
 
-    served = await serve(get)
+    await serve(get)
     error = (await ask(client))["error"]
     assert (error["code"], error["class"]) == ("poison", "internal")
-    assert any(fields.get("error_id") == error["id"] for _, fields in served._log)
+    assert any(fields.get("error_id") == error["id"] for _, fields in lines)
 
 
 async def test_a_handler_has_a_deadline(client, serve, monkeypatch):

@@ -1,0 +1,1 @@
+"""Codes of a broker of our own, which is short of something."""

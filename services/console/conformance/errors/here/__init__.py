@@ -1,0 +1,1 @@
+"""Codes that no instance can be brought to within seconds: the very functions are asked, in this process."""

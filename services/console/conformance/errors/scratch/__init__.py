@@ -1,0 +1,1 @@
+"""Codes of a scratch instance: it is started for this, maltreated, and thrown away."""
