@@ -47,6 +47,8 @@ Done = Callable[[RunCommand | None], None]
 RESULT_SHARE: Final = 4
 """A result may take one part in so many of the largest message: it must fit into a commit beside others."""
 FLUSH_S: Final = 10.0
+LET_GO_AGAIN_S: Final = (2.0, 3.0, 5.0, 5.0, 5.0)
+"""After such pauses a call is let go once more: longer, together, than the broker waits for a worker that died."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -216,9 +218,19 @@ class RunEffects:
 
     def _let_go(self, run_id: str, corr_id: str, node_id: str) -> None:
         """A wish without an answer: a call that cannot be stopped any more only costs what it costs."""
+        wish = _ENCODE(CorrRef(corr_id, run_id=run_id, node_id=node_id))
+        self._say_let_go(corr_id, wish)
+        self._keep(self._let_go_again(corr_id, wish))
+
+    async def _let_go_again(self, corr_id: str, wish: bytes) -> None:
+        # While a worker's death goes unnoticed nobody has the call; whoever takes it over then must have heard it.
+        for pause_s in LET_GO_AGAIN_S:
+            await asyncio.sleep(pause_s)
+            self._say_let_go(corr_id, wish)
+
+    def _say_let_go(self, corr_id: str, wish: bytes) -> None:
         try:
-            body = CorrRef(corr_id, run_id=run_id, node_id=node_id)
-            self._bus.publish(rpc("llm-worker", "llm", "cancel"), _ENCODE(body))
+            self._bus.publish(rpc("llm-worker", "llm", "cancel"), wish)
         except Rejected as error:
             self._log.warning("llm_not_cancelled", corr_id=corr_id, code=error.code)
 

@@ -176,6 +176,9 @@ def _check_messages(messages: list[dict[str, Any]]) -> None:
         role = message.get("role")
         if not isinstance(role, str) or not role:
             raise _invalid(f"input.messages[{index}].role", "a message needs a role")
+        calls = message.get("tool_calls")
+        if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+            raise _invalid(f"input.messages[{index}].tool_calls", "tool_calls is a list of objects")
         content = message.get("content")
         if not isinstance(content, str | list) and not (content is None and message.get("tool_calls")):
             raise _invalid(f"input.messages[{index}].content", "a message needs content: text or a list of parts")

@@ -39,6 +39,10 @@ AUTO_BY_CHARS: Final = ((4_000, 8.0), (500, 5.0), (0, 2.0))
 _SEPARATORS: Final = re.compile(r"[._]")
 
 
+KEYLESS: Final = frozenset({"cli"})
+"""Providers that may bill, and are told nothing by which they could know the same call again."""
+
+
 class Resolved(NamedTuple):
     """What a model id stands for: the id that was asked, the id that answers, and how."""
 
@@ -57,6 +61,13 @@ class Resolved(NamedTuple):
         """Who may bill a call although nobody hears its answer; empty: nobody does, or not again when asked again."""
         config = self.config
         return "" if config.provider in UNBILLED or config.honours_idempotency_key else config.provider
+
+
+def _check_key_honoured(name: str, model: ModelConfig) -> None:
+    if model.honours_idempotency_key and model.provider in KEYLESS:
+        key = f"llm_worker.models.{name}.honours_idempotency_key"
+        hint = "leave it out: what an asking cost that nobody heard is charged"
+        raise Rejected("bad_config", f"{key}: a program is told no key that it could honour", key=key, hint=hint)
 
 
 def same_model(left: str, right: str) -> bool:
@@ -157,6 +168,7 @@ class ModelTable:
         for name, model in self._config.models.items():
             _check_variable(name, model.api_key_env)
             _check_price(name, model)
+            _check_key_honoured(name, model)
             for behind in model.fallback:
                 self._check_fallback(name, behind)
 

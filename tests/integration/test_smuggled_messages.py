@@ -251,7 +251,9 @@ async def test_a_genuine_fact_that_is_sent_on_to_another_subject_of_its_stream_s
     await follower.stop()
     assert (heard, follower.forged) == ([mine], 1)
     assert await store.append(theirs, (fact,), expect=0, msg_id="second", headers={}), "it stops nobody"
-    assert f"{theirs} at {seq + 1}" in (await forgeries(Console(brief, 5.0))).message
+    said = (await forgeries(Console(brief, 5.0))).message
+    assert f"{theirs} at {seq + 1}" in said
+    assert "only the newest" not in said, "streams that are empty were looked at whole"
 
 
 async def test_a_command_that_the_broker_sends_on_is_heard_by_nobody(guarded: Guarded, brief: Bus) -> None:

@@ -51,7 +51,7 @@ async def _in_stream(console: Console, stream: str) -> tuple[int, list[tuple[str
     try:
         async with asyncio.timeout(WAIT_S):
             await follower.caught_up.wait()
-        whole = after < int(state["first_seq"])
+        whole = after < max(int(state["first_seq"]), 1)  # one that never held anything begins at 0
     except TimeoutError:
         whole = False
     finally:

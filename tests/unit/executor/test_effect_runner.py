@@ -15,6 +15,7 @@ from contracts.llm import HEADER_ANSWER_TO, LlmInput, LlmRequest
 from contracts.run import TakeAnswer, TakeResult
 from contracts.strategy import StrategyBody
 from contracts.taint import Reading
+from services.executor import effect_runner
 from services.executor.effect_runner import RunEffects
 from services.executor.epic_budgets import EpicBudgets
 from services.executor.run.effects import (
@@ -171,6 +172,16 @@ async def test_a_call_nobody_waits_for_is_let_go(bench: Bench):
     ((subject, data, _),) = bench.bus.published
     assert subject == "htdag.v1.llm-worker.llm.cancel"
     assert msgspec.json.decode(data) == {"corr_id": "c1", "run_id": "r1", "node_id": "a"}
+
+
+async def test_it_is_let_go_again_for_a_worker_that_takes_it_over_later(bench: Bench, monkeypatch):
+    monkeypatch.setattr(effect_runner, "LET_GO_AGAIN_S", (0.0, 0.0))
+    await bench.outcome(CancelLlm("c1", "a"))
+
+    async def thrice() -> bool:
+        return [msgspec.json.decode(data)["corr_id"] for _, data, _ in bench.bus.published] == ["c1"] * 3
+
+    assert await eventually(thrice)
 
 
 async def test_a_script_gets_context_and_arguments(bench: Bench):

@@ -10,6 +10,7 @@ from contracts.llm import LlmRequest
 from services.llm_worker.compile import adhoc_run, compile_legacy, compile_request, encode_logged, refusal
 
 MESSAGES = [{"role": "user", "content": "Say hi"}]
+ASKED = {"role": "assistant", "content": ""}
 
 
 def compiled(body, model="mock", **options) -> LlmRequest:
@@ -68,6 +69,10 @@ def test_unknown_fields_are_accepted():
         ({"input": {"messages": "hi"}}, "input.messages"),
         ({"input": {"messages": [{"content": "x"}]}}, "input.messages[0].role"),
         ({"input": {"messages": [MESSAGES[0], {"role": "user"}]}}, "input.messages[1].content"),
+        *(
+            ({"input": {"messages": [*MESSAGES, {**ASKED, "tool_calls": calls}]}}, "input.messages[1].tool_calls")
+            for calls in ([5], "x", [None], {"a": 1}, [[]], 5, True)
+        ),
         ({"input": {"messages": MESSAGES}, "params": {"temperature": 2.1}}, "params.temperature"),
         ({"input": {"messages": MESSAGES}, "params": {"max_tokens": 0}}, "params.max_tokens"),
         ({"input": {"messages": MESSAGES}, "params": {"max_tokens": "many"}}, "params.max_tokens"),

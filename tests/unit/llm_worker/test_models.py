@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.errors import Rejected
 from contracts.llm import LlmInput, LlmParams, LlmRequest
@@ -163,6 +164,16 @@ def test_half_a_price_would_be_passed_over_and_is_refused(half, missing):
         table(models={"m": half}).check()
     assert refused.value.code == "bad_config"
     assert refused.value.detail["key"] == f"llm_worker.models.m.price_{missing}_usd_per_mtok"
+
+
+def test_a_program_that_is_told_no_key_cannot_honour_it():
+    told = ModelConfig(provider="cli", argv=("claude",), honours_idempotency_key=True)
+    with pytest.raises(Rejected) as refused:
+        table(models={"m": told}).check()
+    assert (refused.value.code, refused.value.detail["key"]) == (
+        "bad_config", "llm_worker.models.m.honours_idempotency_key",
+    )  # fmt: skip
+    table(models={"m": replace(told, honours_idempotency_key=False)}).check()
 
 
 def test_a_model_whose_key_is_not_there_yet_may_be_configured():
