@@ -50,8 +50,8 @@ def whole(gate: dict[str, Any]) -> str:
     if len(text) > SCREEN_CHARS_MAX:
         lines.append(f"  {len(text)} characters, page by page: htdag approvals show {gate['approval_id']} | less")
     head = f"{gate['approval_id']}  {named(gate)}  run {visible(gate['run_id'])}"
-    read = read_before(gate).splitlines()
-    return "\n".join([head, *lines, *read, f"  {summary(gate['action'])}", f"  digest {gate['digest']}"])
+    told = [*lines, *read_before(gate), f"  {summary(gate['action'])}", f"  digest {gate['digest']}"]
+    return "\n".join([head, *told])
 
 
 def _tail(gate: dict[str, Any]) -> str:

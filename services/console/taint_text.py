@@ -19,14 +19,14 @@ def read_text(readings: Iterable[Mapping[str, Any]], more: int) -> str:
     return ", ".join([*found[:_NAMES_SHOWN_MAX], *([f"and {rest} more"] if rest else [])])
 
 
-def read_before(gate: Mapping[str, Any]) -> str:
-    """What was read before a gate, a line each; "" when nothing was, or by an identity that does not know it yet."""
+def read_before(gate: Mapping[str, Any]) -> list[str]:
+    """What was read before a gate, a line each; none when nothing was, or by an identity that does not know it yet."""
     readings, more = gate.get("read_from", ()), gate.get("read_more", 0)
     if not readings and not more:
-        return ""
+        return []
     head = "  before this, text from outside was read, which may speak in what it is given:"
     lines = [f"    {_one(reading)}  by {visible(str(reading.get('task', '')))}" for reading in readings]
-    return "\n".join([head, *lines, *([f"    and {more} more"] if more else [])]) + "\n"
+    return [head, *lines, *([f"    and {more} more"] if more else [])]
 
 
 def taint_lines(tasks: Iterable[Mapping[str, Any]]) -> list[str]:

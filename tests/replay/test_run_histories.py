@@ -12,6 +12,7 @@ from contracts.run import RunEnded, RunEvent
 from services.executor.replay import Replay
 from services.executor.run.decider import RUN
 from services.executor.run.effects import WithdrawApproval
+from services.executor.views import task_view
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.jsonl"))
 CODEC: CommitCodec[RunEvent] = CommitCodec(RunEvent)
@@ -55,3 +56,13 @@ def test_a_history_cut_anywhere_can_be_taken_over(path: Path):
         waits = effects or run.retries or RUN.advance(run, run.deadline_at_ms - 1)
         assert waits, f"after commit {length} nobody works and nothing wakes the run"
         assert RUN.deadline_at_ms(run) is not None
+
+
+def test_a_history_from_before_there_was_taint_tells_what_was_read():
+    """Taint is folded from what calls asked for and gave, which every log holds."""
+    replay = Replay("r1")
+    for events in commits(Path(__file__).parent / "histories" / "tools_fallback.jsonl"):
+        replay.take(events)
+    impl, review = (task_view(replay.run.tasks[name]) for name in ("impl", "review"))
+    assert [(one.tool, one.what) for one in impl.read if one.tool == "fs"] == [("fs", "/code/a")]
+    assert "impl" in review.tainted_by

@@ -99,7 +99,7 @@ async def _accounts(folder: Path, sight: Sight) -> None:
     sight.raised("password_already_set", lambda: decider.decide(again, user, now_ms), where)
 
     beginning = part_of("identity.beginning").Beginning
-    beginning(folder, accounts=True, first_seq=1).done(TRUSTED)
+    beginning(folder, accounts=True, first_seq=1).done(TRUSTED, TRUSTED)
     emptied = beginning(folder, accounts=False, first_seq=1)
     sight.raised("accounts_lost", emptied.check, "identity on a log that somebody emptied")
 
