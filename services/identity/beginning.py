@@ -47,7 +47,7 @@ class Beginning:
         if not self._wish.exists():
             check_log(accounts=self._accounts, first_seq=self._first_seq, mark=self._mark())
 
-    def done(self, public_key: str, newest: str) -> None:
+    def done(self, public_key: str, newest: str = "") -> None:
         """There are accounts now: from here on the log must keep them."""
         mark = self._mark()
         if mark is None or self._wish.exists():
