@@ -30,6 +30,7 @@ class Invitations:
     def __init__(self, accounts: Accounts, keys: Path, clock: Clock, lasts_s: float) -> None:
         self._accounts, self._folder, self._clock = accounts, keys / FOLDER, clock
         self.lasts_ms = int(lasts_s * 1000)
+        self._unknown: dict[str, str | None] = {}
         self.base_url = ""
 
     async def create(self, name: str, caller: Caller) -> User:
@@ -52,9 +53,10 @@ class Invitations:
             self._write(key, token, outcome.state.invited_at_ms)
 
     async def renew_old(self, caller: Caller) -> None:
-        """New links in the place of those that have run out."""
+        """New links in the place of those that have run out, or that no account knows."""
         for path in self._links():
             await self.renew_if_old(path.name, caller)
+            await self._renew_if_unknown(path.name, caller)
 
     async def renew_if_old(self, name: str, caller: Caller) -> None:
         """A new link in the place of one account's, if that has run out."""
@@ -63,6 +65,19 @@ class Invitations:
             return
         if self._clock.now_ms() >= user.invited_at_ms + self.lasts_ms:
             await self.renew(user.user_id, caller, user.invitation)
+
+    async def _renew_if_unknown(self, name: str, caller: Caller) -> None:
+        """Of two replicas that invite at one moment, the slower may write last what the account knows no more.
+
+        It is seen twice before it counts: between a commit and its file there is a moment, too.
+        """
+        user = await self._accounts.find(name)
+        if user is None or user.password is not None or digest_of(self._token(name)) == user.invitation:
+            self._unknown.pop(name, None)
+        elif self._unknown.get(name) == user.invitation:
+            await self.renew(user.user_id, caller, user.invitation)
+        else:
+            self._unknown[name] = user.invitation
 
     def retarget(self, base_url: str, living: Collection[str] = ()) -> None:
         """Links that are not used yet lead to this listener, but for those to another one that is `living`."""
@@ -83,6 +98,12 @@ class Invitations:
     def path(self, key: str) -> Path:
         """Where the link of an account stands."""
         return self._folder / key
+
+    def _token(self, key: str) -> str:
+        try:
+            return self.path(key).read_text(encoding="ascii").strip().rpartition("#")[2]
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
 
     def _links(self) -> list[Path]:
         """The files of accounts; what another process is just writing there has a name that is no account's."""

@@ -43,6 +43,15 @@ async def test_a_token_that_was_never_right_replaces_no_link(hall: Hall) -> None
     assert hall.token() == before
 
 
+async def test_a_link_that_the_account_does_not_know_is_replaced_by_a_good_one(hall: Hall) -> None:
+    """As when two replicas invite at one moment, and the slower one writes last."""
+    right = hall.token()
+    path = hall.home / "keys" / "set-up-links" / "aka"
+    path.write_text(path.read_text().replace(right, "dead"))
+    await eventually(lambda: hall.token() not in (right, "dead"), timeout_s=15)
+    assert await hall.set_password()
+
+
 async def test_what_was_used_is_refused_for_good(hall: Hall) -> None:
     old = hall.token()
     await hall.set_password()
