@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from contracts.commit import HEADER_REPLY
-from contracts.ledger import Abandoned
+from contracts.ledger import Abandoned, LedgerEvent
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmError, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
@@ -50,7 +51,9 @@ class Flight:
         "key",
         "phase",
         "request",
+        "reserved",
         "resolved",
+        "settled",
         "task",
         "took_s",
         "used",
@@ -65,7 +68,11 @@ class Flight:
         self.asked = False
         """Whether a provider was asked: from then on no error of ours may have it asked again."""
         self.abandoned: tuple[Abandoned, ...] | None = None
-        """What may be billed of askings before, by workers that are gone; None until the ledger was asked."""
+        """What may be billed of other askings, by workers that are or seem gone; None until the ledger was asked."""
+        self.reserved = False
+        """Whether this worker has held it in the ledger: whoever took it over counts its asking as abandoned."""
+        self.settled: asyncio.Future[Sequence[LedgerEvent]] | None = None
+        """Its payment, when that is written before the outcome is journaled."""
         self.kept = False
         """Whether the outcome is in the journal."""
         self.took_s: float | None = None

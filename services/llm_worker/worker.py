@@ -330,12 +330,22 @@ class Worker:
         """Journal the answer until it is there; only then does anybody see it."""
         if isinstance(answer, LlmAnswer):
             answer = await slim(self._bus, self._clock, self._log, answer)
-        data = _ENCODE(self._cashier.told(flight, answer))
-        if len(data) > self._bus.payload_max - HEADROOM_BYTES:
-            error = Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
+        data = b""
+
+        async def told() -> bytes:
+            nonlocal data
+            data = _ENCODE(await self._cashier.told(flight, answer))
+            if len(data) > self._bus.payload_max - HEADROOM_BYTES:
+                raise Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
+            return data
+
+        try:
+            stored = await self._recorder.keep(flight, answer, told)
+        except Rejected as error:
+            if error.code != "too_large":
+                raise
             answer = self._unkept(flight, answer, error)
-            data = _ENCODE(self._cashier.told(flight, answer))
-        stored = await self._recorder.keep(flight, answer, data)
+            stored = await self._recorder.keep(flight, answer, told)
         flight.kept = True
         self._caller.counted(flight, answer)
         faults.point("llm_worker.after_journal")
