@@ -13,6 +13,7 @@ from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import TokensUsed
 from services.runtime import telemetry
+from services.runtime.event_store import Recorded
 from services.runtime.pull import Delivery
 
 CANCELLED_REMEMBERED_MAX: Final = 10_000
@@ -45,6 +46,7 @@ class Flight:
 
     __slots__ = (
         "abandoned",
+        "answered",
         "asked",
         "cancelled",
         "kept",
@@ -69,6 +71,8 @@ class Flight:
         """Whether a provider was asked: from then on no error of ours may have it asked again."""
         self.abandoned: tuple[Abandoned, ...] | None = None
         """What may be billed of other askings, by workers that are or seem gone; None until the ledger was asked."""
+        self.answered: Recorded | None = None
+        """The outcome, where another worker has journaled one while this one was busy with the call."""
         self.reserved = False
         """Whether this worker has held it in the ledger: whoever took it over counts its asking as abandoned."""
         self.settled: asyncio.Future[Sequence[LedgerEvent]] | None = None

@@ -64,6 +64,10 @@ class _Wish:
         return self.until_s is not None and now_s >= self.until_s
 
 
+def _nothing(_corr_id: str) -> None:
+    return None
+
+
 class Book:
     """Judges and writes. `log` is structlog's."""
 
@@ -87,6 +91,8 @@ class Book:
         self._fresh: list[_Wish] = []
         self._lazy: list[_Wish] = []
         self._heard: list[Recorded] = []
+        self.ended: Callable[[str], None] = _nothing
+        """Told of each call whose end another worker has written."""
         self._behind: list[tuple[int, asyncio.Future[None]]] = []
         self._moved = self._stale = self._raced = False
         self._events_unsnapped = 0
@@ -343,6 +349,8 @@ class Book:
         facts = self._codec.decode(record.data).events
         for fact in facts:
             evolve(self.state, fact)
+            if isinstance(fact, LlmPaid | LlmReleased):
+                self.ended(fact.corr_id)
         self.seq = record.seq
         self._events_unsnapped += len(facts)
         self._note_move(facts)

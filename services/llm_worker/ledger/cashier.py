@@ -18,9 +18,10 @@ from services.llm_worker.flight import Flight
 from services.llm_worker.journal import Key
 from services.llm_worker.ledger.abandoned import tokens_of, told_with, usd_of
 from services.llm_worker.ledger.book import CAUGHT_UP_S, Book
-from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve, Reuse
+from services.llm_worker.ledger.decider import AskAgain, Later, Release, Reserve, Reuse
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.past import Past
+from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import Open
 from services.llm_worker.models import Resolved
 from services.llm_worker.prices import Prices
@@ -86,6 +87,7 @@ class Cashier:
             if self._held(flight.key):
                 # The model that was to answer is limited, the one that answers instead is not.
                 await self._done(flight.key, self.book.ask(self._release(flight, "fallback")))
+            flight.reserved = False
             return
         wish = await self.wish(flight, charge)
         began_s = self._clock.monotonic_s()
@@ -94,9 +96,7 @@ class Cashier:
         try:
             await self.book.ask(wish, until_s)
             outcome = "granted"
-            granted = self.book.state.open.get(flight.key.corr_id)
-            flight.abandoned = granted.abandoned if granted is not None else ()
-            flight.reserved = True
+            self._is_reserved(flight)
         except Rejected as error:
             self._asked.discard(flight.key.corr_id)
             outcome = error.code
@@ -107,6 +107,30 @@ class Cashier:
             self._metrics.observe(
                 "htdag_llm_limiter_wait_seconds", self._clock.monotonic_s() - began_s, outcome=outcome
             )
+
+    def may_be_answered(self, flight: Flight) -> bool:
+        """Whether a call that was just reserved here was under way elsewhere, or is paid: then it is no new one."""
+        left = self.book.state.open.get(flight.key.corr_id)
+        return flight.reserved and (left is None or left.worker_id != self.worker_id or left.looks)
+
+    async def ask_again(self, flight: Flight, until_s: float) -> bool:
+        """Nobody has answered it: the provider is asked anew. False when it is not this worker's to be asked any more.
+
+        Raises Rejected like `reserve`.
+        """
+        key, left = flight.key, self.book.state.open.get(flight.key.corr_id)
+        if left is None:
+            wish = await self.wish(flight, charge_of(flight))
+            await self.book.ask(wish._replace(anew=True), until_s)
+        else:
+            await self.book.ask(AskAgain(key.corr_id, self.worker_id, flight.request_seq), until_s)
+        self._is_reserved(flight)
+        return not self.may_be_answered(flight)
+
+    def _is_reserved(self, flight: Flight) -> None:
+        granted = self.book.state.open.get(flight.key.corr_id)
+        flight.abandoned = granted.abandoned if granted is not None else ()
+        flight.reserved = True
 
     async def wish(self, flight: Flight, charge: Charge) -> Reserve:
         """What is asked of the ledger for one call."""
