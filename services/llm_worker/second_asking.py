@@ -33,8 +33,9 @@ class SecondAsking:
         """Before a provider is asked. Raises NotAsked, and Rejected like Cashier.reserve."""
         if not self._cashier.may_be_answered(flight):
             return
+        paid = self._cashier.is_paid(flight)
         entry = await self._found(flight)
-        if entry is not None or not await self._cashier.ask_again(flight, until_s):
+        if entry is not None or not await self._cashier.ask_again(flight, until_s, anew=paid):
             raise NotAsked(entry)
 
     def watch(self, flights: Flights) -> None:

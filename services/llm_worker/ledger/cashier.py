@@ -113,13 +113,18 @@ class Cashier:
         left = self.book.state.open.get(flight.key.corr_id)
         return flight.reserved and (left is None or left.worker_id != self.worker_id or left.looks)
 
-    async def ask_again(self, flight: Flight, until_s: float) -> bool:
-        """Nobody has answered it: the provider is asked anew. False when it is not this worker's to be asked any more.
+    def is_paid(self, flight: Flight) -> bool:
+        """Whether a call that was just to be reserved is paid already."""
+        return flight.key.corr_id not in self.book.state.open
 
+    async def ask_again(self, flight: Flight, until_s: float, *, anew: bool) -> bool:
+        """The journal has no answer: the provider is asked anew. False when it is not this worker's to be asked now.
+
+        `anew`: it was paid before the journal was looked into, so whoever answered it died before it was journaled.
         Raises Rejected like `reserve`.
         """
-        key, left = flight.key, self.book.state.open.get(flight.key.corr_id)
-        if left is None:
+        key = flight.key
+        if anew:
             wish = await self.wish(flight, charge_of(flight))
             await self.book.ask(wish._replace(anew=True), until_s)
         else:

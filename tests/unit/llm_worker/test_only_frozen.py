@@ -9,7 +9,7 @@ from contracts.ledger import LlmTakenOver
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.journal import Key
 from services.llm_worker.ledger.book import SUBJECT
-from services.llm_worker.ledger.decider import Reserve
+from services.llm_worker.ledger.decider import AskAgain, Reserve
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.second_asking import NotAsked
@@ -46,6 +46,7 @@ async def test_who_was_only_frozen_says_what_the_asking_of_the_other_may_cost(hi
     first, second = hire(), hire()
     seq = await in_mid_call(first, params={"response_schema": schema} if schema else {})
     worst = await taken_over(first, second, seq)
+    await second.book.ask(AskAgain("c", "w2", seq))
     first.gate.open.set()
     bill = await outcome(first, "c")
     (paid,) = await payments(bus)
