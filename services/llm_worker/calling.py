@@ -26,6 +26,7 @@ from services.llm_worker.providers.bounds import OVERRAN, of_output
 from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.retrying import asked_again
+from services.llm_worker.second_asking import NotAsked, SecondAsking
 from services.llm_worker.tool_calls import normalised
 from services.llm_worker.verdicts import Verdicts
 from services.runtime import faults
@@ -56,7 +57,9 @@ class Caller:
         log: Any,
         cashier: Cashier,
         judge: Judge,
+        second: SecondAsking,
     ) -> None:
+        self.second = second
         self._bus, self._providers, self._cashier = bus, providers, cashier
         self._verdicts = Verdicts(judge=judge, cashier=cashier, bus=bus, clock=clock, log=log)
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
@@ -66,7 +69,10 @@ class Caller:
         self._biller = Biller(prices, metrics, log)
 
     async def answer(self, flight: Flight) -> LlmAnswer | LlmError:
-        """The outcome of one call, whatever it is. Only the end of this worker leaves it without one."""
+        """The outcome of one call, whatever it is. Only the end of this worker leaves it without one.
+
+        Raises NotAsked when another worker has made it, or is to.
+        """
         began_s = self._clock.monotonic_s()
         tokens = TokenStream(self._bus, flight, self._on_token(flight)) if flight.request.params.stream else None
         flight.phase = "calling"
@@ -79,9 +85,11 @@ class Caller:
             answer = self.failed(flight, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not flight.cancelled or task is None:
+            if task is None or not (flight.cancelled or flight.answered):
                 raise
             task.uncancel()
+            if flight.answered is not None:
+                raise NotAsked(flight.answered) from None
             answer = self.failed(flight, Rejected("cancelled"))
         flight.phase = "answered"
         if tokens is not None:
@@ -145,17 +153,22 @@ class Caller:
             alone = not self._cashier.limits_of(flight.resolved).lifted
             if alone:  # what one model's limit puts off keeps no place from the others
                 with self.admission.aside():
-                    await self._cashier.reserve(flight, reserved_until_s(flight, end_s, self._clock.now_ms()))
+                    await self._reserve(flight, end_s)
             await self._take_place(flight, self._places, held, end_s, wait_s)
             with self.admission.at_work(flight.resolved):
                 if flight.expired(self._clock.now_ms()):
                     raise Rejected("provider_overloaded", "no place became free before whoever asked gave up")
                 if not alone:
-                    await self._cashier.reserve(flight, reserved_until_s(flight, end_s, self._clock.now_ms()))
+                    await self._reserve(flight, end_s)
                 return await self._guarded(flight, tokens)
         finally:
             for places in held:
                 places.release()
+
+    async def _reserve(self, flight: Flight, end_s: float) -> None:
+        until_s = reserved_until_s(flight, end_s, self._clock.now_ms())
+        await self._cashier.reserve(flight, until_s)
+        await self.second.look(flight, until_s)
 
     async def _take_place(
         self, flight: Flight, places: asyncio.Semaphore, held: list[asyncio.Semaphore], end_s: float, wait_s: float
@@ -235,7 +248,7 @@ class Caller:
             headers=headers,
             clock=self._clock,
             metrics=self._metrics,
-            cut=lambda: "cancelled" if flight.cancelled else "timeout",
+            cut=lambda: "cancelled" if flight.cancelled or flight.answered is not None else "timeout",
         ) as told:
             heard.on_chunk = told.chunk
             try:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from contracts.commit import HEADER_REPLY
-from contracts.ledger import Abandoned
+from contracts.ledger import Abandoned, LedgerEvent
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE, LlmError, LlmRequest
 from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import TokensUsed
 from services.runtime import telemetry
+from services.runtime.event_store import Recorded
 from services.runtime.pull import Delivery
 
 CANCELLED_REMEMBERED_MAX: Final = 10_000
@@ -44,13 +46,16 @@ class Flight:
 
     __slots__ = (
         "abandoned",
+        "answered",
         "asked",
         "cancelled",
         "kept",
         "key",
         "phase",
         "request",
+        "reserved",
         "resolved",
+        "settled",
         "task",
         "took_s",
         "used",
@@ -65,7 +70,13 @@ class Flight:
         self.asked = False
         """Whether a provider was asked: from then on no error of ours may have it asked again."""
         self.abandoned: tuple[Abandoned, ...] | None = None
-        """What may be billed of askings before, by workers that are gone; None until the ledger was asked."""
+        """What may be billed of other askings, by workers that are or seem gone; None until the ledger was asked."""
+        self.answered: Recorded | None = None
+        """The outcome, where another worker has journaled one while this one was busy with the call."""
+        self.reserved = False
+        """Whether this worker has held it in the ledger: whoever took it over counts its asking as abandoned."""
+        self.settled: asyncio.Future[Sequence[LedgerEvent]] | None = None
+        """Its payment, when that is written before the outcome is journaled."""
         self.kept = False
         """Whether the outcome is in the journal."""
         self.took_s: float | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -28,16 +29,18 @@ class Recorder:
         self._bus, self._journal, self._log = bus, journal, log
         self._told: OrderedDict[int, None] = OrderedDict()
 
-    async def keep(self, flight: Flight, answer: LlmAnswer | LlmError, data: bytes) -> Stored:
-        """Write `answer`, whose bytes are `data`. It is paid: rather wait for the disk or the broker than pay again.
+    async def keep(self, flight: Flight, answer: LlmAnswer | LlmError, told: Callable[[], Awaitable[bytes]]) -> Stored:
+        """Write `answer` as it is `told`. It is paid: rather wait for the disk or the broker than pay again.
 
-        Raises Rejected when that takes longer than PATIENCE_S.
+        It is told anew for each try: while we wait, another worker may have taken the call over. Raises Rejected when
+        that takes longer than PATIENCE_S, and what `told` raises.
         """
         outcome = str(answer.error["code"]) if isinstance(answer, LlmError) else OK
         used = "" if isinstance(answer, LlmError) else answer.model_used
         loop = asyncio.get_running_loop()
         last_s = loop.time() + PATIENCE_S
         while True:
+            data = await told()
             try:
                 return await self._journal.store(
                     flight.key,

@@ -28,6 +28,7 @@ from services.llm_worker.replaying import Replaying
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
 from services.llm_worker.roll_call import call_the_roll, recall_the_gone
+from services.llm_worker.second_asking import SecondAsking
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
 
@@ -136,6 +137,7 @@ def _caller(
         log=app.log,
         cashier=ledger.cashier,
         judge=judge,
+        second=SecondAsking(journal=journal, cashier=ledger.cashier, log=app.log),
     )
 
 

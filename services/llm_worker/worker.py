@@ -28,6 +28,7 @@ from services.llm_worker.recorder import Recorder
 from services.llm_worker.redelivery import LATER_S, REQUESTS, Redelivery
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
+from services.llm_worker.second_asking import NotAsked
 from services.llm_worker.settling import Settling
 from services.runtime import faults
 from services.runtime.bus import Bus
@@ -73,6 +74,7 @@ class Worker:
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
         self._recorder = Recorder(bus=bus, journal=journal, log=log)
         self._admission = caller.admission
+        caller.second.watch(self.flights)
         self._redelivery = Redelivery(
             bus=bus, metrics=metrics, log=log, flights=self.flights, claims=self._claims, cashier=cashier,
             spawn=self._spawn,
@@ -308,6 +310,10 @@ class Worker:
             if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
                 return None
             return await self._caller.answer(flight)
+        except NotAsked as error:
+            if not self._is_paid(flight, error.entry):
+                self._redelivery.give_back(flight, LATER_S)
+            return None
         finally:
             self._admission.leave(asked)
 
@@ -330,12 +336,22 @@ class Worker:
         """Journal the answer until it is there; only then does anybody see it."""
         if isinstance(answer, LlmAnswer):
             answer = await slim(self._bus, self._clock, self._log, answer)
-        data = _ENCODE(self._cashier.told(flight, answer))
-        if len(data) > self._bus.payload_max - HEADROOM_BYTES:
-            error = Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
+        data = b""
+
+        async def told() -> bytes:
+            nonlocal data
+            data = _ENCODE(await self._cashier.told(flight, answer))
+            if len(data) > self._bus.payload_max - HEADROOM_BYTES:
+                raise Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
+            return data
+
+        try:
+            stored = await self._recorder.keep(flight, answer, told)
+        except Rejected as error:
+            if error.code != "too_large":
+                raise
             answer = self._unkept(flight, answer, error)
-            data = _ENCODE(self._cashier.told(flight, answer))
-        stored = await self._recorder.keep(flight, answer, data)
+            stored = await self._recorder.keep(flight, answer, told)
         flight.kept = True
         self._caller.counted(flight, answer)
         faults.point("llm_worker.after_journal")

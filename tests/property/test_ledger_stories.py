@@ -20,8 +20,9 @@ from contracts.errors import Rejected
 from contracts.ledger import Abandoned, Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
 from services.llm_worker.ledger.abandoned import known_usd_of, tokens_of
 from services.llm_worker.ledger.book import Book
-from services.llm_worker.ledger.decider import LEDGER, Pay, Release, Reserve
+from services.llm_worker.ledger.decider import LEDGER, Release, Reserve
 from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import DAY_MS, Open, day_of
 from services.runtime.clock import FixedClock
 from services.runtime.event_store import Conflict, Recorded

@@ -37,6 +37,8 @@ RETRY_S: Final = 0.25
 SNAPSHOT_EVERY: Final = 20_000
 BEHIND_S: Final = 0.01
 AT_ONCE: Final = 0.0
+CAUGHT_UP_S: Final = 2.0
+"""So long a worker waits for its copy to hold what the log holds already."""
 
 
 HEADER_AFTER: Final = "Htdag-After"
@@ -62,6 +64,10 @@ class _Wish:
         return self.until_s is not None and now_s >= self.until_s
 
 
+def _nothing(_corr_id: str) -> None:
+    return None
+
+
 class Book:
     """Judges and writes. `log` is structlog's."""
 
@@ -85,6 +91,9 @@ class Book:
         self._fresh: list[_Wish] = []
         self._lazy: list[_Wish] = []
         self._heard: list[Recorded] = []
+        self.ended: Callable[[str], None] = _nothing
+        """Told of each call whose end another worker has written."""
+        self._behind: list[tuple[int, asyncio.Future[None]]] = []
         self._moved = self._stale = self._raced = False
         self._events_unsnapped = 0
         self._lazy_since_s = 0.0
@@ -124,6 +133,22 @@ class Book:
         if len(self._lazy) in (1, TURN_MAX):
             self._wake.set()
         return wish.answer
+
+    async def catch_up(self) -> bool:
+        """Wait until this copy holds all that the log held when this was called. False when that takes too long."""
+        try:
+            async with asyncio.timeout(CAUGHT_UP_S):
+                newest = await self._store.newest(SUBJECT)
+                while self.seq < newest:
+                    told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._behind.append((newest, told))
+                    self._stale = True  # what was not heard is read
+                    self._wake.set()
+                    await told
+        except (TimeoutError, Rejected) as error:
+            self._log.warning("ledger_not_caught_up", reason=str(error) or "timeout", seq=self.seq)
+            return False
+        return True
 
     @property
     def waiting(self) -> int:
@@ -183,7 +208,8 @@ class Book:
     async def _turn(self) -> None:
         self._take_heard()
         if self._stale:
-            await self._catch_up()
+            await self._read_on()
+        self._tell_behind()
         batch = self._batch()
         if not batch:
             self._changed()  # what others wrote, or another day
@@ -288,7 +314,7 @@ class Book:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def _catch_up(self) -> None:
+    async def _read_on(self) -> None:
         """Read what stands behind the last commit that is known here, as the broker has it now."""
         known = self.seq
         async for record in self._store.read(SUBJECT, known):
@@ -296,6 +322,18 @@ class Book:
         if self._raced and self.seq == known:
             await asyncio.sleep(BEHIND_S)  # we asked a replica that is a moment behind
         self._stale = self._raced = False
+
+    def _tell_behind(self) -> None:
+        """Wake who waits for a commit that is here now; who gave up waits no more."""
+        behind, self._behind = self._behind, []
+        for newest, told in behind:
+            if told.done():
+                continue
+            if newest <= self.seq:
+                told.set_result(None)
+            else:
+                self._behind.append((newest, told))
+                self._stale = True
 
     def _take_heard(self) -> None:
         heard, self._heard = self._heard, []
@@ -311,6 +349,8 @@ class Book:
         facts = self._codec.decode(record.data).events
         for fact in facts:
             evolve(self.state, fact)
+            if isinstance(fact, LlmPaid | LlmReleased):
+                self.ended(fact.corr_id)
         self.seq = record.seq
         self._events_unsnapped += len(facts)
         self._note_move(facts)

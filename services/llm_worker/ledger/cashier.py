@@ -11,16 +11,17 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.ledger import HEADER_BUDGET, Abandoned, Charge, LedgerEvent
+from contracts.ledger import HEADER_BUDGET, Abandoned, Charge, LedgerEvent, LlmPaid
 from contracts.llm import HEADER_REQUEST, Disputed, LlmAnswer, LlmError, Usage
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
 from services.llm_worker.journal import Key
 from services.llm_worker.ledger.abandoned import tokens_of, told_with, usd_of
-from services.llm_worker.ledger.book import Book
-from services.llm_worker.ledger.decider import Later, Pay, Release, Reserve, Reuse
+from services.llm_worker.ledger.book import CAUGHT_UP_S, Book
+from services.llm_worker.ledger.decider import AskAgain, Later, Release, Reserve, Reuse
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.past import Past
+from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import Open
 from services.llm_worker.models import Resolved
 from services.llm_worker.prices import Prices
@@ -86,6 +87,7 @@ class Cashier:
             if self._held(flight.key):
                 # The model that was to answer is limited, the one that answers instead is not.
                 await self._done(flight.key, self.book.ask(self._release(flight, "fallback")))
+            flight.reserved = False
             return
         wish = await self.wish(flight, charge)
         began_s = self._clock.monotonic_s()
@@ -94,8 +96,7 @@ class Cashier:
         try:
             await self.book.ask(wish, until_s)
             outcome = "granted"
-            granted = self.book.state.open.get(flight.key.corr_id)
-            flight.abandoned = granted.abandoned if granted is not None else ()
+            self._is_reserved(flight)
         except Rejected as error:
             self._asked.discard(flight.key.corr_id)
             outcome = error.code
@@ -106,6 +107,35 @@ class Cashier:
             self._metrics.observe(
                 "htdag_llm_limiter_wait_seconds", self._clock.monotonic_s() - began_s, outcome=outcome
             )
+
+    def may_be_answered(self, flight: Flight) -> bool:
+        """Whether a call that was just reserved here was under way elsewhere, or is paid: then it is no new one."""
+        left = self.book.state.open.get(flight.key.corr_id)
+        return flight.reserved and (left is None or left.worker_id != self.worker_id or left.looks)
+
+    def is_paid(self, flight: Flight) -> bool:
+        """Whether a call that was just to be reserved is paid already."""
+        return flight.key.corr_id not in self.book.state.open
+
+    async def ask_again(self, flight: Flight, until_s: float, *, anew: bool) -> bool:
+        """The journal has no answer: the provider is asked anew. False when it is not this worker's to be asked now.
+
+        `anew`: it was paid before the journal was looked into, so whoever answered it died before it was journaled.
+        Raises Rejected like `reserve`.
+        """
+        key = flight.key
+        if anew:
+            wish = await self.wish(flight, charge_of(flight))
+            await self.book.ask(wish._replace(anew=True), until_s)
+        else:
+            await self.book.ask(AskAgain(key.corr_id, self.worker_id, flight.request_seq), until_s)
+        self._is_reserved(flight)
+        return not self.may_be_answered(flight)
+
+    def _is_reserved(self, flight: Flight) -> None:
+        granted = self.book.state.open.get(flight.key.corr_id)
+        flight.abandoned = granted.abandoned if granted is not None else ()
+        flight.reserved = True
 
     async def wish(self, flight: Flight, charge: Charge) -> Reserve:
         """What is asked of the ledger for one call."""
@@ -156,13 +186,16 @@ class Cashier:
 
     # -- after it ----------------------------------------------------------------------------------------------------
 
-    def told(self, flight: Flight, answer: LlmAnswer | LlmError) -> LlmAnswer | LlmError:
+    async def told(self, flight: Flight, answer: LlmAnswer | LlmError) -> LlmAnswer | LlmError:
         """The outcome as everybody gets it: with what askings may have cost that nobody heard the answer of.
 
-        It is decided here, before anybody sees the answer: the bill that `close` writes says the same, whatever becomes
-        of the reservation in between.
+        It is decided here, before anybody sees the answer: the bill that `close` writes says the same. A worker that
+        was only frozen does not know that its call was taken over, so it looks into the log first.
         """
-        flight.abandoned = self._abandoned(flight)
+        if self._billed(flight):
+            await self.book.catch_up()
+        paid = await self._paid_before(flight)
+        flight.abandoned = self._abandoned(flight) if paid is None else tuple(paid.abandoned)
         return told_with(answer, flight.abandoned)
 
     def close(self, flight: Flight, answer: LlmAnswer | LlmError) -> Closing | None:
@@ -193,7 +226,8 @@ class Cashier:
         `close` says the same again, and is heard once.
         """
         if self._held(flight.key):
-            self._done(flight.key, self.book.ask(self._bill_of(flight, answer))).add_done_callback(_unheard)
+            flight.settled = self._done(flight.key, self.book.ask(self._bill_of(flight, answer)))
+            flight.settled.add_done_callback(_unheard)
 
     def close_journaled(self, flight: Flight, entry: Recorded) -> Closing | None:
         """The same for a request that came again: whoever journaled its answer may have died before it wrote this."""
@@ -265,13 +299,30 @@ class Cashier:
         return Release(flight.key.corr_id, self.worker_id, reason, self.worker_id, flight.request_seq)
 
     def _abandoned(self, flight: Flight) -> tuple[Abandoned, ...]:
-        """What may be billed of askings before. A dead worker's is among it, whether or not the call was taken over."""
-        if flight.abandoned is not None:
-            return flight.abandoned
+        """What may be billed of other askings. A dead worker's is among it, whether or not the call was taken over.
+
+        Where it was taken over from this worker, which is not dead, one asking less is unheard than all of them.
+        """
         left = self.book.state.open.get(flight.key.corr_id)
         if left is None or all(waiter.delivery.seq != left.request_seq for waiter in flight.waiters):
-            return ()
-        return left.abandoned if left.worker_id == self.worker_id else left.unheard
+            return flight.abandoned or ()
+        if left.worker_id == self.worker_id or (flight.reserved and left.model == flight.resolved.shown):
+            return left.abandoned
+        return left.unheard
+
+    def _billed(self, flight: Flight) -> bool:
+        """Whether anybody may bill an asking of this call that nobody hears the answer of."""
+        left = self.book.state.open.get(flight.key.corr_id)
+        return bool(flight.resolved.billed_by) or (left is not None and bool(left.unheard))
+
+    async def _paid_before(self, flight: Flight) -> LlmPaid | None:
+        """The payment of a call whose outcome is journaled after it, if it has one: both say the same."""
+        if flight.settled is None:
+            return None
+        await asyncio.wait([flight.settled], timeout=CAUGHT_UP_S)
+        if not flight.settled.done() or flight.settled.cancelled() or flight.settled.exception() is not None:
+            return None
+        return next((event for event in flight.settled.result() if isinstance(event, LlmPaid)), None)
 
     def _held(self, key: Key) -> bool:
         return key.corr_id in self._asked or key.corr_id in self.book.state.open

@@ -14,14 +14,13 @@ from contracts.ledger import (
     Abandoned,
     Budget,
     LedgerEvent,
-    LlmPaid,
     LlmReleased,
     LlmReserved,
     LlmReused,
     LlmTakenOver,
 )
-from services.llm_worker.ledger.abandoned import known_usd_of, plus, tokens_of, usd_of
 from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.payment import Pay, beside, payment, within
 from services.llm_worker.ledger.state import (
     ALL,
     WINDOW_MS,
@@ -48,7 +47,8 @@ NOTHING: Final[Mapping[str, Held]] = {}
 class Reserve(NamedTuple):
     """Let a call begin that uses at most so much, and is over `lasts_ms` later. `usd_micros` None: price unknown.
 
-    `billed_by` is who may bill it although nobody hears the answer; empty: nobody does.
+    `billed_by` is who may bill it although nobody hears the answer; empty: nobody does. A call that is paid already is
+    reserved only `anew`: by whoever has seen that the journal has no answer to it.
     """
 
     corr_id: str
@@ -67,33 +67,7 @@ class Reserve(NamedTuple):
     task_id: str = ""
     epic_id: str = ""
     billed_by: str = ""
-
-
-class Pay(NamedTuple):
-    """A call was answered. The ids and budgets count when it was never reserved, because nothing was limited.
-
-    The tokens and the cost are its own; `abandoned_*` is what the answer says beside them. Where it says more than the
-    ledger has abandoned, the asking that is held is meant, too: whoever answers has found it so, and did not ask.
-    """
-
-    corr_id: str
-    worker_id: str
-    request_seq: int
-    model: str
-    provider: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd_micros: int | None
-    estimated: bool = False
-    run_id: str = ""
-    node_id: str = ""
-    task_id: str = ""
-    epic_id: str = ""
-    budgets: tuple[str, ...] = ()
-    disputed_tokens: int = 0
-    disputed_usd_micros: int = 0
-    abandoned_tokens: int = 0
-    abandoned_usd_micros: int | None = 0
+    anew: bool = False
 
 
 class Release(NamedTuple):
@@ -118,7 +92,15 @@ class Reuse(NamedTuple):
     worker_id: str
 
 
-LedgerCommand = Reserve | Pay | Release | Reuse
+class AskAgain(NamedTuple):
+    """Who has taken a call over and looks has found no answer to it: now the provider is asked once more."""
+
+    corr_id: str
+    worker_id: str
+    request_seq: int
+
+
+LedgerCommand = Reserve | AskAgain | Pay | Release | Reuse
 
 
 class Later(Rejected):
@@ -134,6 +116,8 @@ def decide(command: LedgerCommand, ledger: Ledger, now_ms: int) -> Sequence[Ledg
     match command:
         case Reserve():
             return _reserve(command, ledger, now_ms)
+        case AskAgain():
+            return _ask_again(command, ledger, now_ms)
         case Pay():
             return _pay(command, ledger, now_ms)
         case Release():
@@ -145,7 +129,8 @@ def decide(command: LedgerCommand, ledger: Ledger, now_ms: int) -> Sequence[Ledg
 def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
     entry = ledger.open.get(wish.corr_id)
     if entry is None:
-        return (_granted(wish, ledger, now_ms),)
+        paid = call_mark(wish.corr_id, wish.request_seq) in ledger.closed
+        return () if paid and not wish.anew else (_granted(wish, ledger, now_ms),)
     ours = entry.worker_id == wish.worker_id and entry.request_seq == wish.request_seq
     if ours and entry.model == wish.model:
         return ()  # said twice is said once
@@ -159,7 +144,16 @@ def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent
     # The provider is asked once more, so it counts as a request.
     _check_rate(wish, ledger, now_ms)
     until_ms = now_ms + wish.lasts_ms
-    return (LlmTakenOver(wish.corr_id, now_ms, wish.worker_id, wish.request_seq, until_ms, list(abandoned)),)
+    holder = (wish.corr_id, now_ms, wish.worker_id, wish.request_seq, until_ms)
+    return (LlmTakenOver(*holder, list(abandoned), looks=bool(abandoned)),)
+
+
+def _ask_again(wish: AskAgain, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
+    """Nothing when the call has ended meanwhile, or is somebody else's."""
+    entry = ledger.open.get(wish.corr_id)
+    if entry is None or not entry.looks or (entry.worker_id, entry.request_seq) != wish[1:]:
+        return ()
+    return (LlmTakenOver(wish.corr_id, now_ms, *wish[1:], entry.expires_at_ms, list(entry.abandoned)),)
 
 
 def _swapped(
@@ -213,12 +207,14 @@ def _release(wish: Release, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent
         return ()
     if wish.request_seq and wish.request_seq != entry.request_seq:
         return ()
-    abandoned = entry.unheard if wish.unheard else entry.abandoned
+    # Whoever holds it and only looked has heard nothing of the others; whoever else ends it has seen their outcome.
+    seen = entry.looks and not wish.holder
+    abandoned = entry.unheard if wish.unheard else entry.lost if seen else entry.abandoned
     if not abandoned:
         return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, wish.reason),)
     provider = entry.billed_by or abandoned[0].provider
     bill = Pay(wish.corr_id, wish.worker_id, entry.request_seq, entry.model, provider, 0, 0, 0, estimated=True)
-    return (_payment(bill, entry, abandoned, now_ms),)
+    return (payment(bill, entry, abandoned, now_ms),)
 
 
 def _pay(bill: Pay, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
@@ -228,64 +224,8 @@ def _pay(bill: Pay, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent]:
         if call_mark(bill.corr_id, bill.request_seq) in ledger.closed:
             return ()
         told = Abandoned(bill.provider, bill.model, bill.abandoned_tokens, bill.abandoned_usd_micros)
-        return (_payment(bill, None, (told,) if bill.abandoned_tokens else (), now_ms),)
-    if bill.abandoned_tokens > tokens_of(entry.abandoned) and entry.billed_by:
-        in_vain = bill._replace(prompt_tokens=0, completion_tokens=0, cost_usd_micros=0)
-        return (_payment(in_vain, entry, entry.unheard, now_ms),)
-    return (_payment(_within(bill, entry), entry, entry.abandoned, now_ms),)
-
-
-def _payment(bill: Pay, entry: Open | None, abandoned: Sequence[Abandoned], now_ms: int) -> LlmPaid:
-    """What is written down once for a call, with all askings of it that may be billed."""
-    known: Open | Pay = bill if entry is None else entry
-    cost = plus(bill.cost_usd_micros, usd_of(abandoned))
-    return LlmPaid(
-        bill.corr_id,
-        now_ms,
-        bill.worker_id,
-        day_of(now_ms) if entry is None else entry.day,
-        known.model,
-        bill.provider,
-        bill.prompt_tokens,
-        bill.completion_tokens,
-        cost,
-        bill.request_seq,
-        run_id=known.run_id,
-        node_id=known.node_id,
-        task_id=known.task_id,
-        epic_id=known.epic_id,
-        budgets=list(known.budgets),
-        estimated=bill.estimated,
-        charged_usd_micros=_charged(bill, entry, abandoned) if cost is None else None,
-        disputed_tokens=bill.disputed_tokens,
-        disputed_usd_micros=bill.disputed_usd_micros,
-        abandoned=list(abandoned),
-    )
-
-
-def _charged(bill: Pay, entry: Open | None, abandoned: Sequence[Abandoned]) -> int | None:
-    """What budgets count for a call whose cost nobody knows: all that was reserved of what has a price."""
-    own = bill.cost_usd_micros
-    if own is None and entry is not None:
-        own = entry.usd_micros
-    return own if own is None and not abandoned else (own or 0) + known_usd_of(abandoned)
-
-
-def _within(bill: Pay, entry: Open) -> Pay:
-    """The bill, no larger than what was held for it: limits hold at every sequence, whoever reports what."""
-    over = max(0, bill.prompt_tokens + bill.completion_tokens - entry.tokens)
-    from_prompt = min(over, bill.prompt_tokens)
-    cost = bill.cost_usd_micros
-    excess = 0 if cost is None or entry.usd_micros is None else max(0, cost - entry.usd_micros)
-    if not over and not excess:
-        return bill
-    return bill._replace(
-        prompt_tokens=bill.prompt_tokens - from_prompt,
-        completion_tokens=bill.completion_tokens - (over - from_prompt),
-        cost_usd_micros=None if cost is None else cost - excess,
-        disputed_tokens=bill.disputed_tokens + over,
-        disputed_usd_micros=bill.disputed_usd_micros + excess,
-    )
+        return (payment(bill, None, (told,) if bill.abandoned_tokens else (), now_ms),)
+    return (payment(within(bill, entry), entry, beside(bill, entry), now_ms),)
 
 
 class _Account(NamedTuple):

@@ -43,7 +43,8 @@ class Held(NamedTuple):
 class Open(NamedTuple):
     """A reservation that is neither paid nor released. `accounts` are all that it is held against.
 
-    `abandoned` is held besides: askings of the same call, before the one that `tokens` and `usd_micros` are for.
+    `abandoned` is held besides: askings of the same call, before the one that `tokens` and `usd_micros` are for. Where
+    its worker `looks`, that one is not made yet, and of the others only those in `lost` are surely never answered.
     """
 
     worker_id: str
@@ -62,11 +63,13 @@ class Open(NamedTuple):
     epic_id: str
     billed_by: str = ""
     abandoned: tuple[Abandoned, ...] = ()
+    looks: bool = False
+    lost: tuple[Abandoned, ...] = ()
 
     @property
     def unheard(self) -> tuple[Abandoned, ...]:
         """All that may be billed for the call if nobody hears the answer of the asking that is held."""
-        if not self.billed_by:
+        if self.looks or not self.billed_by:
             return self.abandoned
         return merged((*self.abandoned, Abandoned(self.billed_by, self.model, self.tokens, self.usd_micros)))
 
@@ -164,17 +167,7 @@ def evolve(ledger: Ledger, event: LedgerEvent) -> Ledger:
         case LlmTakenOver():
             before = ledger.open.get(event.corr_id)
             if before is not None:
-                after = before._replace(
-                    worker_id=event.worker_id,
-                    request_seq=event.request_seq,
-                    expires_at_ms=event.expires_at_ms,
-                    abandoned=tuple(event.abandoned) or before.abandoned,
-                )
-                ledger.put(ledger.open, event.corr_id, after)
-                if after.abandoned != before.abandoned:
-                    _hold_abandoned(ledger, before, -1)
-                    _hold_abandoned(ledger, after, 1)
-                ledger.grant(before.model, event.at_ms)
+                _taken_over(ledger, event, before)
         case LlmPaid():
             held = ledger.open.get(event.corr_id)
             if held is not None and held.request_seq == event.request_seq:
@@ -212,6 +205,24 @@ def _reserved(ledger: Ledger, event: LlmReserved) -> None:
     _hold(ledger, entry, 1)
     ledger.grant(event.model, event.at_ms)
     ledger.newest_day = max(ledger.newest_day, day)
+
+
+def _taken_over(ledger: Ledger, event: LlmTakenOver, before: Open) -> None:
+    lost = before.lost if before.looks else before.abandoned
+    after = before._replace(
+        worker_id=event.worker_id,
+        request_seq=event.request_seq,
+        expires_at_ms=event.expires_at_ms,
+        abandoned=tuple(event.abandoned) or before.abandoned,
+        looks=event.looks,
+        lost=lost if event.looks else (),
+    )
+    ledger.put(ledger.open, event.corr_id, after)
+    if after.abandoned != before.abandoned:
+        _hold_abandoned(ledger, before, -1)
+        _hold_abandoned(ledger, after, 1)
+    if not before.looks or before.worker_id != event.worker_id:  # who has looked is the same request as before
+        ledger.grant(before.model, event.at_ms)
 
 
 def _hold(ledger: Ledger, entry: Open, sign: int) -> None:

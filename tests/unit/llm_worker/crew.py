@@ -2,20 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from contracts.errors import Rejected
 from contracts.streams import EVENTS_LLM_WORKER, LLM_REQUESTS
-from contracts.subjects import llm_request
+from contracts.subjects import llm_request, model_of
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
+from services.llm_worker.compile import compile_request
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
-from services.llm_worker.journal import Journal
+from services.llm_worker.flight import Flight, Waiter
+from services.llm_worker.journal import Journal, Key
 from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.book import Book
 from services.llm_worker.ledger.cashier import Cashier
@@ -27,7 +31,9 @@ from services.llm_worker.models import ModelTable, Resolved
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
 from services.llm_worker.providers.table import ProviderTable
+from services.llm_worker.redelivery import REQUESTS
 from services.llm_worker.resolving import Resolver
+from services.llm_worker.second_asking import SecondAsking
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
@@ -35,6 +41,7 @@ from services.runtime.ids import CountingIds
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.metrics import Metrics
 from services.runtime.ports import Observer
+from services.runtime.pull import Delivery, Puller
 
 LIFTED = LimitsConfig(usd_per_day=0, requests_per_minute=0, concurrent=0)
 
@@ -110,12 +117,14 @@ class Crew:
             log=log,
             cashier=self.cashier,
             judge=self.judge,
+            second=SecondAsking(journal=self.journal, cashier=self.cashier, log=log),
         )
+        self.resolver = Resolver(models)
         self.worker = Worker(
             bus=bus,
             journal=self.journal,
             caller=self.caller,
-            resolver=Resolver(models),
+            resolver=self.resolver,
             config=config,
             clock=clock,
             ids=CountingIds(),
@@ -132,6 +141,19 @@ class Crew:
         data = msgspec.json.encode(whole)
         stored = await self.bus.store(llm_request(model), data, stream=LLM_REQUESTS, msg_id=msg_id, headers=headers)
         return stored.seq
+
+    async def delivered_again(self, seq: int) -> Flight:
+        """The call of a stored request, when the broker gives that to this worker, too."""
+        stored = await self.bus.at(LLM_REQUESTS, seq)
+        assert stored is not None
+        reply = f"$JS.ACK.{LLM_REQUESTS}.{CONSUMER.name}.2.{seq}.2.1790000000000000000.0"
+        delivery = Delivery(cast("Puller", None), Msg(cast("Client", None), stored.subject, reply, stored.data))
+        request = compile_request(
+            stored.data, subject_model=model_of(stored.subject, REQUESTS), new_id=CountingIds().new,
+            bytes_max=self.bus.payload_max,
+        )  # fmt: skip
+        key = Key(request.run_id, request.node_id, request.corr_id)
+        return Flight(key, request, self.resolver.resolve(request), Waiter.of(delivery, request.run_id))
 
     async def answer(self, corr_id: str) -> dict[str, Any] | None:
         """The newest answer on the node of this call."""

@@ -7,8 +7,9 @@ import pytest
 from contracts.codec import CommitCodec
 from contracts.ledger import Budget, LedgerEvent, LlmPaid, LlmReleased, LlmReserved, LlmTakenOver
 from services.llm_worker.ledger import snapshot, state
-from services.llm_worker.ledger.decider import LEDGER, Later, Pay, Release, Reserve, decide
+from services.llm_worker.ledger.decider import LEDGER, Later, Release, Reserve, decide
 from services.llm_worker.ledger.limits import Limits
+from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import DAY_MS, Held, Ledger, Spent, day_of, evolve
 from tests.support.spec import NOW_MS, Spec
 

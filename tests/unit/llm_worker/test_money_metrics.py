@@ -9,8 +9,9 @@ from contracts.ledger import Abandoned, LlmPaid
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.config import Config
 from services.llm_worker.ledger.book import SUBJECT, Book
-from services.llm_worker.ledger.decider import LEDGER, Pay
+from services.llm_worker.ledger.decider import LEDGER
 from services.llm_worker.ledger.opening import CODEC, Observer
+from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import Spent
 from services.runtime.clock import SystemClock
 from services.runtime.jetstream import JetStreamEventStore

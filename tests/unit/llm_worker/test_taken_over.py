@@ -57,11 +57,12 @@ async def hire(bus: Bus) -> AsyncIterator[Hire]:
         limits: LimitsConfig | None = None,
         own: dict[str, Any] | None = None,
         observer: Observer | None = None,
+        worker_id: str = "w1",
         **more: Any,
     ) -> Crew:
         limits = limits or LimitsConfig(usd_per_day=usd_per_day, requests_per_minute=0, concurrent=0)
         config = Config(limits=limits, models={"gpt": structs.replace(GPT, **(own or {}))}, **more)
-        crew = Crew(bus, config, observer=observer)
+        crew = Crew(bus, config, worker_id, observer)
         crew.providers.put("openai", crew.gate)
         crew.gate.open.set()
         crews.append(crew)
