@@ -7,7 +7,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from contracts.limits import LLM_OUTPUT_TOKENS_DEFAULT, LLM_TEMPERATURE_DEFAULT, LLM_TIMEOUT_DEFAULT_MS
+from contracts.limits import (
+    HEARTBEAT_INTERVAL_S,
+    LLM_OUTPUT_TOKENS_DEFAULT,
+    LLM_TEMPERATURE_DEFAULT,
+    LLM_TIMEOUT_DEFAULT_MS,
+)
 
 HEADER_ANSWER_TO: Final = "Htdag-Answer-To"
 """On a durable request: the mailbox subject of a run that takes the answer as `run.answer.v1`."""
@@ -190,6 +195,7 @@ class LlmHealth(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Of the calls `in_flight`, `waiting` have no place at their model yet; the oldest of them waits for `wait_ms`.
     `limited` have one and wait for a limit of all workers together: more workers would not help them.
+    The next beat comes after `every_s` at the latest.
     """
 
     worker_id: str
@@ -200,6 +206,7 @@ class LlmHealth(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     wait_ms: int = 0
     limited: int = 0
+    every_s: float = HEARTBEAT_INTERVAL_S
 
 
 class LlmDrain(msgspec.Struct, frozen=True):

@@ -89,5 +89,6 @@ class Heart:
                 load.waiting,
                 load.wait_ms,
                 self._limited(),
+                self._every_s,
             )
         )

@@ -15,6 +15,7 @@ from services.console.processes import Process, ended, identify, stop
 from services.console.supervision.broker import EmbeddedBroker, greeting, provision
 from services.console.supervision.fleet import BROKER_START_S
 from services.console.supervision.foreground import find_broker
+from services.console.supervision.hung import POOL
 from services.console.supervision.last_words import last_words
 from services.console.supervision.plan import BROKER, READY_S, UpPlan, check_configuration, environment, program
 from services.console.supervision.readiness import probe
@@ -28,7 +29,7 @@ _POLL_S: Final = 0.1
 _PATIENCE_S: Final = 15.0
 """supervisord tries for ever; whoever waits for `up` is told after five tries in a row."""
 SCALER: Final = "scaler"
-"""The program that keeps the number of copies (`htdag scale`)."""
+"""The program that keeps the number of copies, and ends workers that hang (`htdag scale`)."""
 RUNS: Final = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 _STATES: Final = {
     "RUNNING": "starting",
@@ -127,7 +128,7 @@ async def up(home: Home, plan: UpPlan, *, deadline_s: float = READY_S) -> Instan
         home.write_record(record)
         try:
             ready = await _start_programs(home, record, names, deadline_s, broker)
-            if plan.scale:
+            if plan.scale or POOL in plan.services:
                 await Supervisor(home).start(SCALER)
         except BaseException:
             await down(home, record)
@@ -270,7 +271,7 @@ async def _start_again(home: Home, record: InstanceRecord, plan: UpPlan, deadlin
     for name in resting:
         if infos[name]["statename"] == "BACKOFF":
             await supervisor.stop(name, wait=True)  # else it would go on waiting for its next try
-    if wished(home):
+    if wished(home) or POOL in services:
         await supervisor.start(SCALER)
     return await _start_programs(home, record, names, deadline_s, None)
 

@@ -1,8 +1,8 @@
-"""Keeps as many copies of the services as were wished: adds, and lets go without cutting a call."""
+"""Keeps as many copies of the services as were wished: adds, lets go without cutting a call, ends what hangs."""
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ from services.console.connection import bus_at
 from services.console.home import Home
 from services.console.supervision.autoscale import IDLE_S, Autoscaler, Signal
 from services.console.supervision.backlog import pending_requests
+from services.console.supervision.hung import POOL, HungWorkers
 from services.console.supervision.readiness import instance_of
 from services.console.supervision.scale import Bounds, free_name, service_of, wished
 
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from services.runtime.bus import Bus
 
 TICK_S: Final = 0.5
+CALM_S: Final = 2.0
+"""Between two looks as long as no number is wished."""
 ASK_S: Final = 3.0
 IDLE_VARIABLE: Final = "HTDAG_SCALE_IDLE_S"
-POOL: Final = "llm-worker"
 
 
 class Copies(Protocol):
@@ -44,7 +46,7 @@ class Copies(Protocol):
 
 
 class Keeper:
-    """Looks twice a second. `note` says what it does."""
+    """Looks all the time, also when no number is wished: one that hangs is ended. `note` says what it does."""
 
     def __init__(self, home: Home, copies: Copies, note: Callable[[str], None]) -> None:
         self._home, self._copies, self._note = home, copies, note
@@ -53,15 +55,17 @@ class Keeper:
         self._idle_s = idle_s
         self._leaving: dict[str, str] = {}
         self._said = ""
+        self._hung = HungWorkers(home, copies.running, note)
 
     async def run(self, url: str) -> None:
         """Keep the copies for ever. `url` is the broker's, as the operator."""
         while True:
             try:
                 async with bus_at(url) as bus:
+                    await self._hung.listen(bus)
                     while True:
                         await self.look(bus)
-                        await asyncio.sleep(TICK_S)
+                        await asyncio.sleep(TICK_S if wished(self._home) else CALM_S)
             except Rejected as error:
                 if error.code != self._said:
                     self._note(f"the pool cannot be looked after: {error.message}")
@@ -71,20 +75,27 @@ class Keeper:
     async def look(self, bus: "Bus") -> None:
         """Take one step towards what is wished."""
         wishes = wished(self._home)
+        running = await self._copies.running()
+        dead = await self._hung.look(bus, running)
         if not wishes:
             return
-        running = await self._copies.running()
         views = await self._views(bus) if POOL in wishes else {}
         for service, bounds in wishes.items():
             mine = {name: pid for name, pid in running.items() if service_of(name) == service}
-            await self._keep(bus, service, bounds, mine, views)
+            await self._keep(bus, service, bounds, mine, views, dead)
 
     async def _keep(
-        self, bus: "Bus", service: str, bounds: Bounds, running: Mapping[str, int], views: Mapping[str, WorkerView]
+        self,
+        bus: "Bus",
+        service: str,
+        bounds: Bounds,
+        running: Mapping[str, int],
+        views: Mapping[str, WorkerView],
+        dead: Collection[str],
     ) -> None:
         self._see_leaving(running, views)
         await self._let_go(running, views)
-        staying = [name for name in running if name not in self._leaving]
+        staying = [name for name in running if name not in self._leaving and name not in dead]
         signal = await self._signal(bus, views, running) if service == POOL else Signal()
         scaler = self._scalers.setdefault(service, Autoscaler(self._idle_s))
         step = scaler.decide(bounds, len(staying), signal, asyncio.get_running_loop().time())
@@ -135,7 +146,7 @@ class Keeper:
 
     async def _signal(self, bus: "Bus", views: Mapping[str, WorkerView], running: Mapping[str, int]) -> Signal:
         ours = {self._worker_of(pid) for pid in running.values()}
-        up = [view for view in views.values() if view.status == "up" and view.worker_id in ours]
+        up = [view for view in views.values() if view.status == "up" and not view.silent and view.worker_id in ours]
         idle = sum(view.in_flight == 0 for view in up)
         if any(view.limited for view in up):
             return Signal(idle=idle)  # a limit of all together is reached: more hands would wait with the others
