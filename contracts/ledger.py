@@ -136,7 +136,8 @@ class LlmPaid(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
 class LlmReleased(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.released.v1"):
     """A reserved call cost nothing. `reason` is the code of its error, or why it has none.
 
-    `orphaned`: its worker is gone; `given_back`: its worker leaves it to another one before anybody was asked.
+    `orphaned`: its worker is gone; `repriced`: whoever goes on reserves by other prices; `given_back`: its worker
+    leaves it to another one before anybody was asked.
     """
 
     corr_id: str

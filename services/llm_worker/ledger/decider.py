@@ -137,10 +137,12 @@ def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent
     # Nobody knows how far a dead worker had come: whoever may bill its asking has asked for all of it.
     abandoned = entry.abandoned if ours else entry.unheard
     if entry.model != wish.model:
-        return _swapped(wish, ledger, entry, abandoned, now_ms)
+        return _swapped(wish, ledger, entry, abandoned, now_ms, "fallback")
+    if (entry.tokens, entry.usd_micros) != (wish.tokens, wish.usd_micros):
+        # Whoever goes on has other prices: what is held must be what it may cost now.
+        return _swapped(wish, ledger, entry, abandoned, now_ms, "repriced")
     if abandoned != entry.abandoned:
-        again = wish._replace(tokens=entry.tokens, usd_micros=entry.usd_micros)
-        _check_budgets(again, ledger, entry.day, now_ms, shares(entry.day, entry.budgets, abandoned))
+        _check_budgets(wish, ledger, entry.day, now_ms, shares(entry.day, entry.budgets, abandoned))
     # The provider is asked once more, so it counts as a request.
     _check_rate(wish, ledger, now_ms)
     until_ms = now_ms + wish.lasts_ms
@@ -157,16 +159,16 @@ def _ask_again(wish: AskAgain, ledger: Ledger, now_ms: int) -> Sequence[LedgerEv
 
 
 def _swapped(
-    wish: Reserve, ledger: Ledger, entry: Open, abandoned: tuple[Abandoned, ...], now_ms: int
+    wish: Reserve, ledger: Ledger, entry: Open, abandoned: tuple[Abandoned, ...], now_ms: int, why: str
 ) -> Sequence[LedgerEvent]:
-    """Another model answers instead: what the first one was held for is free, if there is room for this one.
+    """Another model answers instead, or for another price: what was held for it is free, if there is room for this.
 
     What may be billed for it all the same stays held, where it is.
     """
     kept = shares(entry.day, entry.budgets, abandoned)
     others = without(ledger, wish.corr_id, kept)
     reserved = _granted(wish, others, now_ms, entry.day if abandoned else "", abandoned, kept)
-    return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, "fallback"), reserved)
+    return (LlmReleased(wish.corr_id, now_ms, wish.worker_id, why), reserved)
 
 
 def _granted(

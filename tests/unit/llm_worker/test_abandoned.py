@@ -55,6 +55,26 @@ def test_who_takes_over_holds_what_the_dead_one_may_have_cost_beside_its_own_ask
     assert spec.state.live == {"": 1, "gpt": 1}
 
 
+def test_who_takes_over_by_other_prices_holds_what_it_may_cost_now():
+    spec = ledger().after(reserve())
+    spec.when(reserve("w2", usd=60)).then(
+        LlmReleased("c", NOW_MS, "w2", "repriced"),
+        LlmReserved("c", NOW_MS, "w2", "gpt", 50, 60, 1, NOW_MS + 40_000, billed_by="openai", abandoned=[ONE]),
+    )
+    assert spec.state.held[DAY] == Held(100, 100)
+    bill = pay(cost=55, abandoned_tokens=50, abandoned_usd_micros=40)
+    (paid,) = spec.when(bill).events
+    assert (paid.cost_usd_micros, paid.disputed_usd_micros) == (95, 0)
+
+
+def test_who_takes_over_by_prices_that_do_not_fit_is_refused():
+    spec = ledger().after(reserve())
+    spec.when(reserve("w2", usd=61)).then_rejected("budget_exceeded")
+    unbilled = ledger().after(reserve(billed_by=""))
+    unbilled.when(reserve("w2", usd=101, billed_by="")).then_rejected("budget_exceeded")
+    assert unbilled.when(reserve("w2", usd=100, billed_by="")).types() == ["LlmReleased", "LlmReserved"]
+
+
 def test_both_are_one_payment():
     spec = ledger().after(reserve(), *again("w2"))
     bill = pay(abandoned_tokens=50, abandoned_usd_micros=40)
