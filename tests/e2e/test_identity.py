@@ -213,6 +213,7 @@ def refusals_say(instance: Instance, *words: str) -> None:
     pytest.fail(said.err)
 
 
+@pytest.mark.timeout(180)
 def test_the_terminal_says_why_an_identity_does_not_start(tmp_path: Path):
     instance = Instance(tmp_path / "home", HTDAG_IDENTITY__OWNER="Aka")
     instance.up("--only", "identity")
