@@ -338,10 +338,10 @@ class Worker:
             answer = await slim(self._bus, self._clock, self._log, answer)
         data = b""
 
-        async def told() -> bytes:
+        async def told(*, cut: bool = False) -> bytes:
             nonlocal data
             data = _ENCODE(await self._cashier.told(flight, answer))
-            if len(data) > self._bus.payload_max - HEADROOM_BYTES:
+            if not cut and len(data) > self._bus.payload_max - HEADROOM_BYTES:
                 raise Rejected("too_large", "the answer is larger than the broker carries", bytes=len(data))
             return data
 
@@ -351,7 +351,7 @@ class Worker:
             if error.code != "too_large":
                 raise
             answer = self._unkept(flight, answer, error)
-            stored = await self._recorder.keep(flight, answer, told)
+            stored = await self._recorder.keep(flight, answer, lambda: told(cut=True))
         flight.kept = True
         self._caller.counted(flight, answer)
         faults.point("llm_worker.after_journal")
