@@ -20,10 +20,21 @@ from tests.support.eventually import eventually
 NAME = "llm-worker"
 
 
+IDLE = (sys.executable, "-c", "import signal; signal.pause()")
+
+
 @pytest.fixture
 def process() -> Iterator["subprocess.Popen[bytes]"]:
     """Stands for a worker: it lives, and does nothing."""
-    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as started:
+    with subprocess.Popen(IDLE) as started:
+        yield started
+        started.kill()
+
+
+@pytest.fixture
+def successor() -> Iterator["subprocess.Popen[bytes]"]:
+    """What a supervisor starts in its place."""
+    with subprocess.Popen(IDLE) as started:
         yield started
         started.kill()
 
@@ -32,12 +43,17 @@ class Pool:
     """One program, its run file, and whoever looks after it."""
 
     def __init__(self, home: Home, bus: Bus, pid: int, http: int) -> None:
-        self._bus, self.pid = bus, pid
+        self._home, self._bus, self._http = home, bus, http
         self.said: list[str] = []
         self.hung = HungWorkers(home, self.running, self.said.append)
         home.run.mkdir(parents=True, exist_ok=True)
-        entry = {"pid": pid, "http": http, "service": NAME, "started_at": "2026-01-01T00:00:00Z", "instance": "w1"}
-        (home.run / f"{NAME}-w1.json").write_bytes(msgspec.json.encode(entry))
+        self.become(pid, "w1")
+
+    def become(self, pid: int, worker_id: str) -> None:
+        """This process is the program's now."""
+        self.pid, self.worker_id = pid, worker_id
+        entry = {"pid": pid, "http": self._http, "service": NAME, "started_at": "2026-01-01T00:00:00Z"}
+        (self._home.run / f"{NAME}-{worker_id}.json").write_bytes(msgspec.json.encode({**entry, "instance": worker_id}))
 
     async def running(self) -> dict[str, int]:
         """See Copies.running."""
@@ -56,7 +72,7 @@ class Pool:
 
     def beat(self) -> None:
         """The worker is heard."""
-        health = LlmHealth("w1", "2026-01-01T00:00:00Z", "up", ["mock"], 0, every_s=1.0)
+        health = LlmHealth(self.worker_id, "2026-01-01T00:00:00Z", "up", ["mock"], 0, every_s=1.0)
         self._bus.publish(LLM_HEALTH, msgspec.json.encode(health))
 
 
@@ -103,6 +119,31 @@ async def test_silent_everywhere_is_killed_and_said_once(bus, tmp_path, process,
     assert await pool.look() == set()  # there is no process to judge any more
 
 
+async def test_one_that_hangs_again_soon_is_not_ended_again_and_counts_for_nothing(
+    bus, tmp_path, process, successor, deaf_port
+):
+    """Given a program that was just ended for hanging, when the next process hangs too, then it waits for its time."""
+    pool = Pool(Home(tmp_path), bus, process.pid, deaf_port)
+    await pool.begin()
+
+    async def ended() -> bool:
+        await pool.look()
+        return process.poll() is not None
+
+    await eventually(ended, timeout_s=20, interval_s=0.2)
+    pool.become(successor.pid, "w2")
+    await pool.look()
+    pool.beat()
+    assert await pool.look() == set()
+
+    async def dead() -> bool:
+        return await pool.look() == {NAME}
+
+    await eventually(dead, timeout_s=20, interval_s=0.2)
+    assert successor.poll() is None
+    assert len(pool.said) == 1
+
+
 async def test_whoever_answers_at_its_health_port_is_left_alone(bus, tmp_path, process, port):
     pool = Pool(Home(tmp_path), bus, process.pid, port)
     await pool.begin()
@@ -147,5 +188,5 @@ async def test_without_a_broker_nobody_is_judged(nats_server, bus, tmp_path, pro
     for _ in range(2):
         with pytest.raises(Rejected) as refused:
             await pool.look()
-        assert refused.value.code == "nats_unavailable"
+        assert refused.value.code in ("nats_unavailable", "timeout")
     assert (process.poll(), pool.said) == (None, [])
