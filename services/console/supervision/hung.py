@@ -47,9 +47,11 @@ class HungWorkers:
     async def look(self, bus: "Bus", running: Mapping[str, int]) -> set[str]:
         """End one that hangs, if there is any; the programs that are dead and stay so, for they are no help.
 
-        Raises nats_unavailable when the broker is not heard: then nothing is known of anybody.
+        Raises Rejected when the broker does not answer: then nothing is known of anybody.
         """
         programs = {name: self._worker_of(pid) for name, pid in running.items() if service_of(name) == POOL}
+        if not programs:
+            return set()
         new = [worker for worker in programs.values() if worker and not self._silence.knows(worker)]
         dead = await self._dead(bus, programs)
         for worker in new:
@@ -79,11 +81,12 @@ class HungWorkers:
 
     async def _dead(self, bus: "Bus", programs: Mapping[str, str]) -> dict[str, float]:
         try:
-            # What the broker had for us comes before its answer: after it, all that could be heard was heard.
-            await bus.flush(ROUND_TRIP_S)
-        except TimeoutError:
+            # What the broker had for us comes before its answer: after it, all that could be heard was heard. A flush
+            # would not do: it ends without an answer, too, when the connection does.
+            await bus.api("INFO", timeout_s=ROUND_TRIP_S)
+        except Rejected:
             self._silence.forget()
-            raise Rejected("nats_unavailable", "the broker does not answer") from None
+            raise
         return self._silence.dead(programs, _now_s())
 
     async def _learn_pace(self, bus: "Bus", worker_id: str) -> None:
