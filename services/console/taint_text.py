@@ -16,7 +16,7 @@ def read_text(readings: Iterable[Mapping[str, Any]], more: int) -> str:
     """Readings on one line, such as `fs /code/a.txt, http example.com, and 3 more`; "" without any."""
     found = [_one(reading) for reading in readings]
     rest = more + max(0, len(found) - _NAMES_SHOWN_MAX)
-    return ", ".join([*found[:_NAMES_SHOWN_MAX], *([f"and {rest} more"] if rest else [])])
+    return ", ".join([*found[:_NAMES_SHOWN_MAX], *([f"and {_at_least(more)}{rest} more"] if rest else [])])
 
 
 def read_before(gate: Mapping[str, Any]) -> list[str]:
@@ -26,7 +26,7 @@ def read_before(gate: Mapping[str, Any]) -> list[str]:
         return []
     head = "  before this, text from outside was read, which may speak in what it is given:"
     lines = [f"    {_one(reading)}  by {visible(str(reading.get('task', '')))}" for reading in readings]
-    return [head, *lines, *([f"    and {more} more"] if more else [])]
+    return [head, *lines, *([f"    and {_at_least(more)}{more} more"] if more else [])]
 
 
 def taint_lines(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -41,6 +41,11 @@ def taint_lines(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
         rest = len(behind) - TASKS_SHOWN_MAX
         lines.append(f"taint  {', '.join(behind[:TASKS_SHOWN_MAX])}" + (f", and {rest} more" if rest > 0 else ""))
     return lines
+
+
+def _at_least(more: int) -> str:
+    """Readings that a task took over from many others are counted from below."""
+    return "at least " if more else ""
 
 
 def _one(reading: Mapping[str, Any]) -> str:

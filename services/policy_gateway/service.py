@@ -42,6 +42,8 @@ from services.runtime.jetstream import JetStreamEventStore
 
 SERVICE: Final = "policy-gateway"
 CATCH_UP_S: Final = 30.0
+KEY_PATIENCE_S: Final = 15.0
+"""As long as identity may need to come back: without its key a release is not known to be one, and its call fails."""
 CHECKPOINT_LOOK_S: Final = 5.0
 DRAIN_SHARE: Final = 0.4
 """Of the drain time, what calls under way may use; verbs have had half of it before."""
@@ -72,7 +74,7 @@ async def assemble(app: App, config: Config, hands: Hands) -> None:
     book = await _book(app)
     reader = AuditReader(app.bus, app.clock, app.log)
     runs = RunFacts(app.bus, app.log)
-    releases = Releases(app.bus, Grants(app.bus, app.clock, config.approval_keys))
+    releases = Releases(app.bus, Grants(app.bus, app.clock, config.approval_keys, KEY_PATIENCE_S))
     judge = Judge(
         decide=decide, book=book, runs=runs, releases=releases, workspaces=hands.workspaces,
         fetches=FetchCounts(app.bus), clock=app.clock, metrics=app.metrics, auto_admin=config.auto_admin,

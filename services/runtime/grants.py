@@ -3,6 +3,7 @@
 The key is the configured one; without one, identity itself is asked, which alone may answer on its subjects.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -12,6 +13,8 @@ from contracts.subjects import rpc
 from services.runtime.clock import Clock
 from services.runtime.signatures import signature_ok
 
+AWAY: Final = frozenset({"service_unavailable", "timeout", "no_responders", "nats_unavailable"})
+AWAY_S: Final = 0.5
 KEY: Final = rpc("identity", "approval", "key")
 ASK_S: Final = 5.0
 ASK_AGAIN_S: Final = 10.0
@@ -27,10 +30,13 @@ class Asking(Protocol):
 
 
 class Grants:
-    """Tells what identity has signed from what it has not. `trusted` are public keys, hex; empty: identity's own."""
+    """Tells what identity has signed from what it has not. `trusted` are public keys, hex; empty: identity's own.
 
-    def __init__(self, bus: Asking, clock: Clock, trusted: Sequence[str] = ()) -> None:
-        self._bus, self._clock = bus, clock
+    For `patience_s` an identity that is away is asked again, for callers who could only fail without an answer.
+    """
+
+    def __init__(self, bus: Asking, clock: Clock, trusted: Sequence[str] = (), patience_s: float = 0.0) -> None:
+        self._bus, self._clock, self._patience_s = bus, clock, patience_s
         self._pinned = frozenset(key.strip().lower() for key in trusted)
         self._identitys: str | None = None
         self._asked_at_s = float("-inf")
@@ -62,6 +68,16 @@ class Grants:
             return self._pinned
         now_s = self._clock.monotonic_s()
         if self._identitys is None or (self._identitys != wanted and now_s - self._asked_at_s >= ASK_AGAIN_S):
-            found: ApprovalKey = await self._bus.call(KEY, {}, into=ApprovalKey, timeout_s=ASK_S)
-            self._identitys, self._asked_at_s = found.key.lower(), now_s
+            self._identitys, self._asked_at_s = (await self._ask(now_s + self._patience_s)).key.lower(), now_s
         return frozenset((self._identitys,))
+
+    async def _ask(self, until_s: float) -> ApprovalKey:
+        while True:
+            try:
+                found: ApprovalKey = await self._bus.call(KEY, {}, into=ApprovalKey, timeout_s=ASK_S)
+            except Rejected as error:
+                if error.code not in AWAY or self._clock.monotonic_s() >= until_s:
+                    raise
+            else:
+                return found
+            await asyncio.sleep(AWAY_S)

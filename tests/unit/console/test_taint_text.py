@@ -12,7 +12,7 @@ def task(name: str, *what: str, after: tuple[str, ...] = (), more: int = 0) -> d
 
 def test_readings_on_one_line_are_few_and_the_others_counted() -> None:
     read = task("a", *"123456")["read"]
-    assert read_text(read, 2) == "fs 1, fs 2, fs 3, and 5 more"
+    assert read_text(read, 2) == "fs 1, fs 2, fs 3, and at least 5 more"
     assert read_text([{"tool": "shell"}], 0) == "shell"
     assert read_text([], 0) == ""
 

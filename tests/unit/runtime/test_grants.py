@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.approval import ApprovalKey, TakeApproval
 from contracts.errors import Rejected
+from services.runtime import grants as grants_module
 from services.runtime.clock import FixedClock
 from services.runtime.grants import ASK_AGAIN_S, KEY, Grants
 from tests.support.grants import PUBLIC, signed
@@ -29,6 +30,13 @@ class Identity:
         if self.key is None:
             raise Rejected("no_responders")
         return ApprovalKey(self.key)
+
+
+class Asked:
+    """A bus on which one verb is answered."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
 
 
 @pytest.mark.parametrize("trusted", [(), (PUBLIC.upper(),)])
@@ -87,3 +95,24 @@ async def test_an_identity_with_a_new_key_is_asked_again_but_not_for_each_forger
     clock.advance(round(ASK_AGAIN_S * 1000))
     await grants.check(signed(ANSWER))
     assert identity.asked == 2
+
+
+async def test_who_is_patient_asks_an_identity_that_is_away_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grants_module, "AWAY_S", 0.0)
+    identity, clock = Identity(), FixedClock()
+    identity.key = None
+    away = 3
+
+    async def call(subject: str, body: Any, **more: Any) -> Any:
+        clock.advance(1_000)
+        if identity.asked == away:
+            identity.key = PUBLIC
+        return await Identity.call(identity, subject, body, **more)
+
+    asking = Grants(Asked(call), clock, patience_s=10.0)
+    await asking.check(signed(ANSWER))
+    assert identity.asked == away + 1
+    identity.key, identity.asked = None, 100
+    with pytest.raises(Rejected, match="no_responders"):
+        await Grants(Asked(call), clock, patience_s=10.0).check(signed(ANSWER))
+    assert 105 < identity.asked < 115
