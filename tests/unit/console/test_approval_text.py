@@ -64,10 +64,10 @@ def test_what_was_read_before_is_shown_before_somebody_says_yes() -> None:
         "  before this, text from outside was read, which may speak in what it is given:",
         "    fs /code/evil.txt  by read",
         "    http example.com  by ag",
-        "    and 3 more",
+        "    and at least 3 more",
     ]
     assert str(row(gate(read_from=READ, read_more=3), 0)[-1]).endswith(
-        "  after reading fs /code/evil.txt, http example.com, and 3 more"
+        "  after reading fs /code/evil.txt, http example.com, and at least 3 more"
     )
     assert "read" not in whole(gate(read_from=[], read_more=0))
 
