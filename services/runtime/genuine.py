@@ -23,7 +23,7 @@ HEADER_STREAM: Final = "Nats-Expected-Stream"
 HANDED_OUT: Final = "Nats-Stream"
 """The mark: the broker adds this header to all that it hands out by a direct get, and to nothing else."""
 _NAME: Final = f"{HEADER_STREAM}:".encode()
-_MARK: Final = f"\r\n{HANDED_OUT}:".encode()
+_MARK: Final = f"{HANDED_OUT}:".encode()
 GUARDED: Final = frozenset((*FACTS, SNAPSHOTS, CONVERSATIONS))
 """The streams whose messages are only believed when their owner stored them."""
 TOLD_MAX: Final = 10_000
@@ -42,6 +42,15 @@ def sent_on(headers: Mapping[str, str]) -> bool:
     return HANDED_OUT in headers
 
 
+def times_handed_out(block: bytes) -> int:
+    """How often the broker has marked a block of headers, as it came over the wire.
+
+    Counted anywhere in it: the broker writes behind whatever is there, and who leaves a line without an end has the
+    mark stand in the middle of it, where no reader of headers would see one.
+    """
+    return block.count(_MARK)
+
+
 def stream_named(block: bytes) -> str:
     """The stream that a block of headers, as it came over the wire, names; "" when the broker has not seen it.
 
@@ -49,7 +58,7 @@ def stream_named(block: bytes) -> str:
     reader that is kinder would believe what nobody has checked. What was handed out twice names none: it was stored by
     the broker in between, wherever somebody wanted it.
     """
-    if block.count(_MARK) > 1:
+    if times_handed_out(block) > 1:
         return ""
     at = block.find(_NAME)
     if block[max(at - 2, 0) : max(at, 0)] != b"\r\n":

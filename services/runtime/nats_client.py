@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from contracts.errors import Rejected
 from contracts.rights import INBOX
 from services.runtime import server_url
-from services.runtime.genuine import HEADER_STREAM, stream_named
+from services.runtime.genuine import HANDED_OUT, HEADER_STREAM, stream_named, times_handed_out
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0
@@ -77,6 +77,8 @@ class ToughClient(Client):
             parsed = await super()._process_headers(headers)
         if parsed and HEADER_STREAM in parsed:
             parsed[HEADER_STREAM] = stream_named(headers)
+        if times_handed_out(headers):
+            parsed = {HANDED_OUT: "", **(parsed or {})}
         return parsed
 
     @staticmethod

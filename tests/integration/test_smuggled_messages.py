@@ -281,6 +281,32 @@ async def test_a_command_that_the_broker_sends_on_is_heard_by_nobody(guarded: Gu
     assert heard == ["apr-7"]
 
 
+@pytest.mark.parametrize("end", [b"X: a", b"X: a\n\n", b"X: a\r\n ", b"X: a\r\n\r\n", b"\r\n"])
+async def test_no_end_of_a_block_of_headers_hides_the_brokers_mark(guarded: Guarded, operator: Bus, end: bytes) -> None:
+    """The broker cuts two bytes off and writes its mark behind the rest: perhaps in the middle of a line."""
+    own, bad = await guarded.bus("identity"), await guarded.bus("executor")
+    mine, theirs = snapshot("executor", "run", "t1"), snapshot("identity", "user", "aka")
+    kept: JetStreamSnapshots[bytes] = JetStreamSnapshots(
+        own, format_id="f1", dump=bytes, restore=bytes, bytes_max=1 << 20
+    )
+    lines = [f"{HEADER_STREAM}: {SNAPSHOTS}", f"{HEADER_AT_SEQ}: 1", f"{HEADER_FORMAT}: f1"]
+    block, lie = "\r\n".join(["NATS/1.0", *lines, ""]).encode() + end, b"a lie"
+    command = b"HPUB %b %d %d\r\n" % (mine.encode(), len(block), len(block) + len(lie))
+    await bad.client._send_command(command + block + lie + b"\r\n")
+    await bad.flush()
+    assert await eventually(lambda: operator.subjects(SNAPSHOTS, mine))
+    bad.publish(f"$JS.API.DIRECT.GET.{SNAPSHOTS}.{mine}", b"", reply=theirs)
+    await bad.flush()
+    assert await eventually(lambda: operator.subjects(SNAPSHOTS, theirs))
+    (record,) = [record async for record in operator.history(SNAPSHOTS, theirs)]
+    assert record.forged
+    heard: list[bool] = []
+    await operator.follow(SNAPSHOTS, theirs, lambda found: heard.append(True), after=0)
+    await operator.flush()
+    assert await kept.load(events("identity", "user", "aka")) is None
+    assert heard == []
+
+
 async def test_a_smuggled_snapshot_is_no_state_of_anything(guarded: Guarded, operator: Bus) -> None:
     """With the headers of a real one: what stands in one's own log, the broker sends on with all its headers."""
     own, bad = await guarded.bus("executor"), await guarded.bus("planner")

@@ -50,3 +50,10 @@ def test_what_was_handed_out_twice_names_no_stream(before, after):
     block = b"\r\n".join([b"NATS/1.0", name, *before, mark, *after, b"Nats-Sequence: 1"])
     once, twice = block + b"\r\n\r\n", block + b"\r\n" + mark + b"\r\n\r\n"
     assert (stream_named(once), stream_named(twice)) == ("MINE", "")
+
+
+@given(st.binary(max_size=12).filter(lambda said: b"\r\n" not in said))
+def test_a_mark_in_the_middle_of_a_line_is_one(before):
+    name, mark = f"{HEADER_STREAM}: MINE".encode(), f"{HANDED_OUT}: MINE".encode()
+    block = b"\r\n".join([b"NATS/1.0", name, before + mark, mark, b"", b""])
+    assert stream_named(block) == ""
