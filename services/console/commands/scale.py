@@ -1,4 +1,4 @@
-"""`htdag scale`: the program under supervisord that keeps the number of copies as `htdag up --scale` wishes."""
+"""`htdag scale`: the program under supervisord that keeps the number of copies as wished, and ends what hangs."""
 
 import sys
 
@@ -15,7 +15,8 @@ app = App(name="scale", help_format="plaintext")
 async def scale(*, common: Common = DEFAULTS) -> int:
     """Keep the copies of services as `htdag up --scale` wished last.
 
-    It adds workers while calls wait and drains them when they are idle. supervisord runs it; you need not.
+    It adds workers while calls wait, drains them when they are idle, and kills one that hangs, to be begun anew.
+    supervisord runs it; you need not.
 
     For example:
         htdag scale --home /tmp/a
