@@ -21,6 +21,8 @@ from services.llm_worker.providers.protocol import Call, Piece
 from services.runtime import weights
 
 LOAD_TIMEOUT_S: Final = 120.0
+OWN_TROUBLE: Final = ("compute", "memory", "decode", "slot")
+"""What the server says when it is not the request that fails it."""
 
 
 class EmbeddedProvider:
@@ -75,10 +77,16 @@ class EmbeddedProvider:
                 most = self._config.embedded_context_tokens // self._config.embedded_slots
                 text = f"the conversation is longer than the {most} tokens of the model's context"
                 raise Rejected("too_large", text, provider="embedded", max=most, hint="say it shorter") from error
-            if "Failed to parse" in str(error.detail.get("detail")):
-                # Its server calls it its own failure; but the request is what is wrong, and the model is well.
+            if _refused(error):
                 raise Rejected("provider_rejected", **error.detail) from error
             raise
+
+
+def _refused(error: Rejected) -> bool:
+    """Whether the request is what is wrong. The server says 500 of that, too, and the model is well all the same."""
+    said = str(error.detail.get("detail")).lower()
+    own = error.code == "provider_error" and error.detail.get("status") == 500
+    return own and not any(word in said for word in OWN_TROUBLE)
 
 
 def _without_large_grammar(call: Call) -> Call:

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from contracts.llm import LlmInput
 from services.llm_worker.config import Config
 from services.llm_worker.listening import Heard
 from services.llm_worker.providers.anthropic import AnthropicProvider, arguments
@@ -56,6 +58,20 @@ async def anthropic() -> AsyncIterator[AnthropicProvider]:
 
 def at(url: str, kind: str = "openai", **params) -> Call:
     return with_config(call(**params), provider=kind, model="m", base_url=url)
+
+
+PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+SOUND = [{"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}]
+NO_TEXT = [{"type": "text", "text": 5}]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("content", [PICTURE, SOUND, NO_TEXT], ids=["picture", "sound", "no text"])
+async def test_what_the_embedded_model_cannot_take_is_no_failure_of_its_own(embedded, content):
+    asked = call("smollm2", max_tokens=4)
+    messages = [{"role": "user", "content": content}]
+    request = replace(asked.request, input=LlmInput(messages))
+    assert (await error_of(embedded, asked._replace(request=request))).code == "provider_rejected"
 
 
 async def test_a_mark_at_the_beginning_of_a_stream_loses_nothing(openai):
