@@ -65,13 +65,12 @@ _WORD: Final = re.compile(r"[a-z][a-z-]+")
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """What a service needs beside what streams, consumers and channels say of it.
 
-    `calls` are verbs whose answer it waits for, `tells` verbs whose answer it does not want; `says` and `hears` are
+    `calls` are verbs whose answer it waits for; `says` and `hears` are
     subjects; it reads the streams `reads` by sequence and subject, asks `newest` of them, and `follows` them live.
     With the streams that it alone writes it may do all three. `never` takes away what others of these would give.
     """
 
     calls: tuple[str, ...] = ()
-    tells: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
     hears: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
@@ -94,7 +93,6 @@ USES: Final[dict[str, Use]] = {
             rpc("identity", "approval", "key"),
             f"{TOOLS}.*.*",
         ),
-        tells=(rpc("llm-worker", "llm", "cancel"),),
         # What an admin does outside of a task, a person does: calls of admin tasks have a subject of their own.
         never=(f"{TOOLS}.{ADMIN}.*",),
         reads=(TIMERS,),
@@ -212,7 +210,7 @@ def _service(name: str) -> User:
         [f"{ROOT}.evt.{name}.>"],
         [_pattern(one, name) for one in CHANNELS if name in parties(one.publishers)],
         [f"{ROOT}.dlq.{stream}" for stream in sorted(put_aside)],
-        (*use.says, *use.calls, *use.tells),
+        (*use.says, *use.calls),
         [f"{inbox(caller)}.>" for caller in callers(name)],
         [f"{API}.INFO"],
         # Whoever writes into a stream asks whether it still takes anything: a full disk answers nobody.

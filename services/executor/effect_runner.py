@@ -17,7 +17,7 @@ from contracts.requests import CorrRef
 from contracts.run import RunCommand, TakeAnswer, TakeResult
 from contracts.run_tools import TakeToolResult
 from contracts.streams import LLM_REQUESTS
-from contracts.subjects import command, llm_request, rpc
+from contracts.subjects import LLM_CANCEL, command, llm_request
 from services.executor import agents
 from services.executor.epic_budgets import EpicBudgets
 from services.executor.gate_keeper import GateKeeper
@@ -47,8 +47,9 @@ Done = Callable[[RunCommand | None], None]
 RESULT_SHARE: Final = 4
 """A result may take one part in so many of the largest message: it must fit into a commit beside others."""
 FLUSH_S: Final = 10.0
-LET_GO_AGAIN_S: Final = (2.0, 3.0, 5.0, 5.0, 5.0)
-"""After such pauses a call is let go once more: longer, together, than the broker waits for a worker that died."""
+LET_GO_EVERY_S: Final = 1.0
+LET_GO_TIMES: Final = 40
+"""A call is let go again and again, for longer than workers that died need to be back and to take it over."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -224,13 +225,13 @@ class RunEffects:
 
     async def _let_go_again(self, corr_id: str, wish: bytes) -> None:
         # While a worker's death goes unnoticed nobody has the call; whoever takes it over then must have heard it.
-        for pause_s in LET_GO_AGAIN_S:
-            await asyncio.sleep(pause_s)
+        for _ in range(LET_GO_TIMES):
+            await asyncio.sleep(LET_GO_EVERY_S)
             self._say_let_go(corr_id, wish)
 
     def _say_let_go(self, corr_id: str, wish: bytes) -> None:
         try:
-            self._bus.publish(rpc("llm-worker", "llm", "cancel"), wish)
+            self._bus.publish(LLM_CANCEL, wish)
         except Rejected as error:
             self._log.warning("llm_not_cancelled", corr_id=corr_id, code=error.code)
 

@@ -152,7 +152,7 @@ class Gates:
 
     async def _read(self, gates: Sequence[GateRef]) -> list[Approval]:
         """The gates as the log has them now."""
-        return [state for state, _ in await asyncio.gather(*(self._host.read(gate.approval_id) for gate in gates))]
+        return list(await asyncio.gather(*(gate_of(self._host, gate.approval_id) for gate in gates)))
 
     def _answerable(self, gates: Sequence[GateRef], states: Sequence[Approval]) -> list[ApprovalRequested]:
         """The requests of gates that may be answered now, each the one that was shown. Raises Rejected."""
@@ -163,6 +163,14 @@ class Gates:
         who = "somebody" if turn.shadow else turn.account
         for gate in turn.gates:
             await self._host.ask(gate.approval_id, NoteRefusal(who, code), by=caller.by, corr=caller.corr)
+
+
+async def gate_of(host: ApprovalHost, approval_id: str) -> Approval:
+    """A gate as the log has it now. What can only be a code, said a field too early, is asked of nobody."""
+    if approval_id.isdecimal():
+        return Approval(approval_id)
+    state, _ = await host.read(approval_id)
+    return state
 
 
 def _checked(gates: Sequence[GateRef]) -> list[GateRef]:

@@ -7,7 +7,7 @@ from contracts.errors import Rejected
 from contracts.requests import Nothing
 from contracts.subjects import check_id
 from services.identity.approval_book import ApprovalBook, view_of
-from services.identity.gates import ApprovalHost
+from services.identity.gates import ApprovalHost, gate_of
 from services.runtime.clock import Clock
 from services.runtime.rpc import Caller
 
@@ -38,7 +38,7 @@ class ApprovalHandlers:
 
     async def show(self, request: ApprovalRef, _caller: Caller) -> ApprovalView:
         """One gate as the log has it now. Raises approval_not_found."""
-        state, _ = await self._host.read(check_id(request.approval_id, "approval_id"))
+        state = await gate_of(self._host, check_id(request.approval_id, "approval_id"))
         if state.requested is None:
             raise Rejected("approval_not_found", approval_id=request.approval_id)
         return view_of(state, self._clock.now_ms())

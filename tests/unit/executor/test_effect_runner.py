@@ -170,12 +170,13 @@ async def test_an_llm_request_that_cannot_be_stored_is_answered_with_why(bench: 
 async def test_a_call_nobody_waits_for_is_let_go(bench: Bench):
     assert await bench.outcome(CancelLlm("c1", "a")) is None
     ((subject, data, _),) = bench.bus.published
-    assert subject == "htdag.v1.llm-worker.llm.cancel"
+    assert subject == "htdag.v1.llm.cancel"
     assert msgspec.json.decode(data) == {"corr_id": "c1", "run_id": "r1", "node_id": "a"}
 
 
 async def test_it_is_let_go_again_for_a_worker_that_takes_it_over_later(bench: Bench, monkeypatch):
-    monkeypatch.setattr(effect_runner, "LET_GO_AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(effect_runner, "LET_GO_EVERY_S", 0.0)
+    monkeypatch.setattr(effect_runner, "LET_GO_TIMES", 2)
     await bench.outcome(CancelLlm("c1", "a"))
 
     async def thrice() -> bool:
@@ -290,7 +291,7 @@ async def test_a_request_that_may_be_stored_all_the_same_is_called_back(bench: B
     bench.bus.refuses = Rejected("nats_unavailable")
     assert (await bench.outcome(SendLlm(REQUEST))).error["code"] == "nats_unavailable"
     ((subject, data, _),) = bench.bus.published
-    assert (subject, msgspec.json.decode(data)["corr_id"]) == ("htdag.v1.llm-worker.llm.cancel", REQUEST.corr_id)
+    assert (subject, msgspec.json.decode(data)["corr_id"]) == ("htdag.v1.llm.cancel", REQUEST.corr_id)
 
 
 async def test_an_effect_that_breaks_before_it_begins_ends_all_the_same(bench: Bench):

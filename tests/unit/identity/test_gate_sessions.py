@@ -280,3 +280,18 @@ async def test_a_bare_code_counts_only_while_every_session_is_remembered(hall: H
     said = await victim(hall.code(), "apr-good")
     assert said["state"] == "confirmed", "whoever says the gate with the code goes on"
     assert await hall.status("apr-evil") == "open"
+
+
+async def test_a_code_in_the_place_of_a_gate_is_asked_of_nobody(hall: Hall):
+    """What the broker is asked for, the operator may hear."""
+    await hall.enrol()
+    code, heard = hall.code(), []
+    await hall.bus.subscribe("$JS.API.>", lambda message: heard.append(message.subject + message.data.decode()))
+    await hall.bus.flush()
+    for gates in ({"approval_id": code}, {"gates": [{"approval_id": code}]}):
+        said = await hall.converse("approval.converse", "aka", hall.wrong(), **gates)
+        assert said["code"] == "approval_not_found"
+    assert (await hall.refused("approval.show", approval_id=code))["code"] == "approval_not_found"
+    await hall.bus.flush()
+    assert heard
+    assert not any(code in one for one in heard)
