@@ -65,8 +65,8 @@ _WORD: Final = re.compile(r"[a-z][a-z-]+")
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """What a service needs beside what streams, consumers and channels say of it.
 
-    `calls` are verbs whose answer it waits for; `says` and `hears` are
-    subjects; it reads the streams `reads` by sequence and subject, asks `newest` of them, and `follows` them live.
+    `calls` are verbs whose answer it waits for; `says` and `hears` are subjects; it reads the streams `reads` by
+    sequence and subject, asks `newest` of them, and `follows` them live.
     With the streams that it alone writes it may do all three. `never` takes away what others of these would give.
     """
 

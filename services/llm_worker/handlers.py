@@ -20,6 +20,7 @@ from services.llm_worker.registry import Registry
 from services.llm_worker.replaying import Replaying
 from services.llm_worker.replies import reply
 from services.llm_worker.roll_call import call_the_roll
+from services.llm_worker.withdrawals import Withdrawals
 from services.runtime.bus import Bus, Message
 from services.runtime.rpc import Caller
 
@@ -44,11 +45,13 @@ class Handlers:
         breakers: Breakers,
         replaying: Replaying,
         prices: Prices,
+        withdrawals: Withdrawals,
         log: Any,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
         self._breakers, self._replaying, self._prices, self._log = breakers, replaying, prices, log
+        self._withdrawals = withdrawals
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
@@ -93,15 +96,17 @@ class Handlers:
         return [token for token in tokens if token.seq >= request.from_seq]
 
     async def cancel(self, request: CorrRef, _caller: Caller) -> bool:
-        """Stop a call on whichever worker has it; true when one had it."""
+        """Stop a call on whichever worker has it; true when one had it. Else whoever takes it over hears of it, too."""
         _check_corr(request.corr_id)
         if self._flights.cancel(request.corr_id):
             return True
+        wish = _ENCODE(request)
         try:
-            await self._bus.request(LLM_CANCEL, _ENCODE(request), timeout_s=CANCEL_WAIT_S)
+            await self._bus.request(LLM_CANCEL, wish, timeout_s=CANCEL_WAIT_S)
         except Rejected as error:
             if error.code not in ("timeout", "no_responders"):
                 raise
+            self._withdrawals.say_again(wish)
             return False
         return True
 
