@@ -45,13 +45,12 @@ class Handlers:
         breakers: Breakers,
         replaying: Replaying,
         prices: Prices,
-        withdrawals: Withdrawals,
         log: Any,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
         self._breakers, self._replaying, self._prices, self._log = breakers, replaying, prices, log
-        self._withdrawals = withdrawals
+        self.withdrawals = Withdrawals(bus, log)
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
@@ -106,7 +105,7 @@ class Handlers:
         except Rejected as error:
             if error.code not in ("timeout", "no_responders"):
                 raise
-            self._withdrawals.say_again(wish)
+            self.withdrawals.say_again(wish)
             return False
         return True
 

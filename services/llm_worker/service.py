@@ -29,7 +29,6 @@ from services.llm_worker.resolving import Resolver
 from services.llm_worker.retiring import Retiring
 from services.llm_worker.roll_call import call_the_roll, recall_the_gone
 from services.llm_worker.second_asking import SecondAsking
-from services.llm_worker.withdrawals import Withdrawals
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.app import App
 
@@ -83,7 +82,6 @@ async def build(app: App) -> None:
         log=app.log,
     )
     registry = Registry(clock=app.clock, every_s=config.heartbeat_s)
-    withdrawals = Withdrawals(app.bus, app.log)
     handlers = Handlers(
         bus=app.bus,
         models=models,
@@ -94,10 +92,8 @@ async def build(app: App) -> None:
         breakers=breakers,
         replaying=Replaying(app.bus, app.ids),
         prices=ledger.prices,
-        withdrawals=withdrawals,
         log=app.log,
     )
-    app.on_drain(withdrawals.close)
     await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
     await _begin(app, config, worker, edge, heart, registry, handlers)
     _say_what_answers(app, models, providers)
@@ -183,6 +179,7 @@ async def _begin(
         await app.bus.flush()
 
     app.on_drain(drain)
+    app.on_drain(handlers.withdrawals.close)
 
 
 def _say_what_answers(app: App, models: ModelTable, providers: ProviderTable) -> None:

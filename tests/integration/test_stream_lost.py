@@ -79,14 +79,14 @@ async def test_a_missing_stream_is_not_a_missing_broker(nats_server: NatsServer)
 
 
 async def test_whoever_may_not_make_it_says_which_is_missing_until_it_is_there(guarded: Guarded) -> None:
-    keeper, operator = await guarded.bus(BOOTSTRAP), await guarded.bus("operator")
+    keeper = await guarded.bus(BOOTSTRAP)
     identity = await guarded.bus("identity")
     await provision.apply(keeper)
     log = Log()
     own = OwnStreams("identity", makes=False, log=log)
     await own.at_start(identity)
     assert own.reason is None
-    await lose(operator, streams.CONVERSATIONS)
+    await lose(keeper, streams.CONVERSATIONS)
     looking = asyncio.create_task(own.look_again(identity))
     await eventually(lambda: own.reason is not None)
     assert own.reason == f"there is no {streams.CONVERSATIONS}: `htdag bus apply` makes it"

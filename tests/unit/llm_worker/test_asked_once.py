@@ -12,6 +12,7 @@ from services.llm_worker.config import Config
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import Delta
+from services.llm_worker.worker import CONSUMER
 from services.runtime import faults, nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
@@ -107,8 +108,8 @@ async def test_an_error_that_was_paid_is_the_answer_of_its_call_and_a_free_one_i
     await crew.ask("c", model=MODEL, headers=RUN)
     first = await eventually(lambda: crew.answer("c"))
     await eventually(lambda: _settled(crew))
-    await crew.ask("c", model=MODEL, headers=RUN, params={})
-    await eventually(lambda: _settled(crew))
+    again = await crew.ask("c", model=MODEL, headers=RUN, params={})
+    await eventually(lambda: _settled_to(crew, again))
     assert crew.gate.calls == ["c"] * asked
     assert ("usage" in first["error"]) is said_before
     calls = [spent.calls for account, spent in crew.book.state.spent.items() if account.startswith("day/")]
@@ -132,6 +133,11 @@ async def test_an_answer_that_the_broker_does_not_carry_is_paid(crew, monkeypatc
     assert answer["error"]["code"] == "too_large"
     (spent,) = (spent for account, spent in crew.book.state.spent.items() if account.startswith("day/"))
     assert (crew.gate.calls, spent.usd_micros) == (["c"], 50_000)
+
+
+async def _settled_to(crew: Crew, seq: int) -> bool:
+    info = await crew.bus.api(f"CONSUMER.INFO.{CONSUMER.stream}.{CONSUMER.name}")
+    return bool(info["ack_floor"]["stream_seq"] >= seq)
 
 
 async def _settled(crew: Crew) -> bool:

@@ -127,7 +127,7 @@ async def test_the_answer_costs_what_both_askings_may_have_cost(hire: Hire, bus:
 
 
 async def test_a_second_asking_that_does_not_fit_is_refused_and_the_first_one_is_paid(hire: Hire, bus: Bus):
-    crew = hire(usd_per_day=0.15)
+    crew = hire(usd_per_day=(WORST + 1) / 1_000_000)
     await died(crew, "c", await crew.ask("c", model="gpt"))
     await crew.worker.start()
     error = await outcome(crew, "c")
