@@ -341,7 +341,7 @@ async def test_workers_beat_share_the_work_and_are_listed(start, client):
     health.messages.clear()
     await eventually(lambda: len(heard()) == 2)
     beat = health.bodies[-1]
-    assert set(beat) == {"worker_id", "at", "status", "models", "in_flight"}
+    assert set(beat) == {"worker_id", "at", "status", "models", "in_flight", "every_s"}
     assert {"mock", "smollm2", "claude-sonnet-4.5"} <= set(beat["models"])
     workers[0].kill()
 
