@@ -246,7 +246,7 @@ def test_rework_gives_the_fixes_to_the_agents_and_is_bounded():
     told = spec.when(stage("a", "complete", REWORK))
     assert [type(event) for event in told.events] == [TaskJudged, TaskReworked, LlmRequested]
     assert (told.events[1].rework, told.events[1].fixes) == (1, ["Coverage below 80%"])
-    assert "- Coverage below 80%" in text(told.events[2])
+    assert ">\nCoverage below 80%\n</" in text(told.events[2])
     assert (told.events[2].request.corr_id, told.events[2].request.node_id) == ("r1.a.1.llm-2", "a-s2")
     spec.when(stage("a", "complete", COMPLETE)).then_nothing()
     spec.after(answer("r1.a.1.llm-2"), stage("a", "complete-1", REWORK), answer("r1.a.1.llm-3"))
