@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from contracts.approval import action_digest
-from contracts.errors import DENIED, OK, RETRY_LATER, Rejected
+from contracts.errors import DENIED, OK, Rejected, exit_code_of
 from services.console.approval_text import whole
 from services.console.connection import Console, connected
 from services.console.keyboard import ask
@@ -30,14 +30,14 @@ async def converse(common: Common, verb: str, body: dict[str, Any]) -> int:
 
 
 def report(common: Common, said: dict[str, Any]) -> int:
-    """Print the end of a conversation."""
+    """Print the end of a conversation; the exit code is that of what it tells, also where one gate of several was."""
     code = said["code"]
     extra = f" ({code})" if code else ""
     after = f"; again in {said['retry_after']} s" if said["retry_after"] is not None else ""
     common.output.value(said, f"{said['say']}{extra}{after}")
-    if said["state"] == "confirmed":
-        return OK
-    return RETRY_LATER if code == "rate_limited" else DENIED
+    if code:
+        return exit_code_of(said)
+    return OK if said["state"] == "confirmed" else DENIED
 
 
 async def _show(console: Console, gates: list[dict[str, Any]]) -> list[dict[str, str]]:

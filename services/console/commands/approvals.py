@@ -62,8 +62,9 @@ async def show(approval_id: str, /, *, common: Common = DEFAULTS) -> None:
 @app.command
 async def grant(*approval_ids: str, common: Common = DEFAULTS) -> int:
     """Release gates: what each of them would do is shown, then name and a fresh
-    code are asked for. One code releases all that are named. Exit code 4 when
-    it did not work.
+    code are asked for. One code releases all that are named. When it did not
+    work, also for one of several, the exit code is that of the refusal: 3 no such
+    gate, 4 a wrong code, 5 not what was shown, 75 too many attempts, 124 too late.
 
     For example:
         htdag approvals grant apr-7
@@ -79,7 +80,8 @@ async def grant(*approval_ids: str, common: Common = DEFAULTS) -> int:
 
 @app.command
 async def deny(*approval_ids: str, reason: str = "", common: Common = DEFAULTS) -> int:
-    """Deny gates: name, then a fresh code, since a no is somebody's too.
+    """Deny gates: name, then a fresh code, since a no is somebody's too. Exit codes
+    are those of grant.
 
     For example:
         htdag approvals deny apr-7 --reason "not on a Friday"

@@ -180,7 +180,8 @@ async def unlock(name: str, /, *, common: Common = DEFAULTS) -> None:
 
 @app.command
 async def converse(*, common: Common = DEFAULTS) -> int:
-    """Prove who you are: a name, then a code. Exit code 4 when it did not work.
+    """Prove who you are: a name, then a code. Exit code 4 when it did not work,
+    75 after too many attempts.
 
     For example:
         htdag users converse
