@@ -30,7 +30,7 @@ TURN_MS: Final = 600_000
 """So long a name waits for its code; then the next text is a name again."""
 
 MESSAGES_MAX: Final = int(next(one.config["max_msgs"] for one in STREAMS if one.name == CONVERSATIONS))
-"""So many sessions are remembered."""
+"""So many sessions are remembered at most."""
 
 Spoken = Literal["login", "approval", "deny"]
 """What a conversation is for."""
@@ -144,9 +144,10 @@ class Conversations:
         """Whether each session that was spoken in within a day is remembered.
 
         The stream holds so many and no more: whoever speaks in very many sessions has others forgotten, and a session
-        that is forgotten looks like one that nobody ever spoke in.
+        that is forgotten looks like one that nobody ever spoke in. The doctor tells of it, and until when.
         """
-        return int((await self._bus.api(f"STREAM.INFO.{CONVERSATIONS}"))["state"]["messages"]) < MESSAGES_MAX
+        info = await self._bus.api(f"STREAM.INFO.{CONVERSATIONS}")
+        return int(info["state"]["messages"]) < min(int(info["config"]["max_msgs"]), MESSAGES_MAX)
 
     async def begin(self, talk: Talk, turn: Turn) -> None:
         """Keep the first turn. Raises conflict when somebody else spoke in this session at this moment."""

@@ -41,6 +41,14 @@ Answer = Literal["approval", "deny"]
 REASON_CHARS_MAX: Final = 1_000
 NOT_AN_APPROVER: Final = "not_an_approver"
 """Bars whoever is not among those that a gate names."""
+NOT_ALONE: Final = (
+    "the name was said over another connection, or the session spoke of other gates: say them with the code"
+)
+FORGOTTEN: Final = (
+    "so many sessions were spoken in that older ones were pushed out, and a code alone counts for no gate: say the name"
+    " again, and the gates, then say them with the code"
+)
+"""Why gates have to be said with the code."""
 
 
 class _Heard(NamedTuple):
@@ -115,8 +123,7 @@ class Gates:
                 raise Rejected("agent_cannot_approve")
             if turn.unknown:  # of such a gate no more was kept than this
                 raise Rejected(turn.barred)
-            alone = talk.is_alone_with(caller) and (bool(heard.gates) or await self._conversations.forgets_none())
-            _check_same(turn, heard.gates, alone=alone)
+            _check_same(turn, heard.gates, "" if heard.gates else await self._why_said(talk, caller))
             requests = self._answerable(turn.gates, await self._read(turn.gates))
             if turn.barred == NOT_AN_APPROVER:
                 await self._note(turn, turn.barred, caller)
@@ -131,6 +138,12 @@ class Gates:
             return told(session, verdict)
         proof = Proof(heard.purpose, verdict.user_id, "human", verdict.step, verdict.at_ms, turn.gates, heard.reason)
         return await self._carry_out(proof, told(session, verdict), requests)
+
+    async def _why_said(self, talk: Talk, caller: Caller) -> str:
+        """Why the gates have to be said with the code; "" when whoever was shown them is alone in the session."""
+        if not talk.is_alone_with(caller):
+            return NOT_ALONE
+        return "" if await self._conversations.forgets_none() else FORGOTTEN
 
     async def _carry_out(self, proof: Proof, said: Said, requests: Sequence[ApprovalRequested]) -> Said:
         """Answer each gate that was proved for; `said` is the answer to the code, and is completed here."""
@@ -184,14 +197,13 @@ def _checked(gates: Sequence[GateRef]) -> list[GateRef]:
     return list(distinct.values())
 
 
-def _check_same(turn: Turn, said: Sequence[GateRef], *, alone: bool) -> None:
+def _check_same(turn: Turn, said: Sequence[GateRef], why_said: str) -> None:
     """Raise approval_stale unless what is said with the code is what was shown with the name.
 
-    It may go unsaid only when whoever was shown it is `alone` in the session.
+    It may go unsaid only when there is no reason, `why_said`, to say it.
     """
-    if not said and not alone:
-        text = "the name was said over another connection, or the session spoke of other gates: say them with the code"
-        raise Rejected("approval_stale", text)
+    if why_said:
+        raise Rejected("approval_stale", why_said)
     digests = {gate.approval_id: gate.digest for gate in turn.gates}
     if said and {gate.approval_id for gate in said} != set(digests):
         raise Rejected("approval_stale", "these are not the gates that were shown with the name")

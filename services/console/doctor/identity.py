@@ -1,7 +1,8 @@
-"""Checks of identity: its keys, accounts that are not set up yet, and gates that wait."""
+"""Checks of identity: its keys, accounts that are not set up yet, sessions, and gates that wait."""
 
 import importlib
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from contracts.errors import Rejected
 from contracts.identity import BEGAN_FILE
 from contracts.reply import RemoteRejected
+from contracts.streams import CONVERSATIONS
 from services.console import local_identity
 from services.console.approval_text import left_s
 from services.console.connection import Console
@@ -77,6 +79,27 @@ async def accounts(console: Console, home: Home) -> Finding:
     if locked:
         return Finding("accounts", "warn", f"locked: {', '.join(locked)}", "wait, or `htdag users unlock NAME` here")
     return Finding("accounts", "ok", f"{len(ready)} of {len(humans)} humans can approve, {len(users)} accounts")
+
+
+async def sessions(console: Console) -> Finding:
+    """While a session may have been forgotten, a code counts only beside its gate."""
+    try:
+        info = await console.bus.api(f"STREAM.INFO.{CONVERSATIONS}")
+    except Rejected as error:
+        return Finding("sessions", "warn", error.message, error.kind.hint)
+    config, state = info["config"], info["state"]
+    count, most = int(state["messages"]), int(config["max_msgs"])
+    if count < most:
+        return Finding("sessions", "ok", f"{count} remembered, of {most} at most")
+    # The oldest goes first, by its age as by their number: what was pushed out would be gone by then.
+    oldest = datetime.fromisoformat(state["first_ts"])
+    until = oldest + timedelta(microseconds=int(config["max_age"]) / 1_000)
+    message = (
+        f"{CONVERSATIONS} is full: {most} sessions were spoken in within a day, older ones are forgotten, and a code"
+        f" alone counts for no gate before {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+    mend = "say the gate with the code, as `htdag approvals grant` does; find out who speaks in so many sessions"
+    return Finding("sessions", "warn", message, mend)
 
 
 async def gates(console: Console) -> Finding:

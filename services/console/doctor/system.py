@@ -46,7 +46,8 @@ async def examine(common: Common) -> list[Finding]:
             findings += [await _policy(console), await _audit(console), await forgeries(console)]
             findings += [await _dead_letters(console), await _waits(console)]
             if any(one.name == "identity" and one.status == "ok" for one in findings):
-                findings += [await identity.accounts(console, common.place), await identity.gates(console)]
+                findings += [await identity.accounts(console, common.place), await identity.sessions(console)]
+                findings += [await identity.gates(console)]
             return findings
     except Rejected as error:
         mend = str(error.detail.get("hint") or error.kind.hint)
