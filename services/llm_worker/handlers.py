@@ -1,5 +1,6 @@
 """The request verbs of llm-worker: models, reset, workers, replay, tail, cancel."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,13 +26,18 @@ from services.runtime.bus import Bus, Message
 from services.runtime.rpc import Caller
 
 CANCEL_WAIT_S = 1.0
+STOPPED, TOO_LATE = b"true", b"false"
+"""What the worker that has a call replies to the wish that it be stopped."""
 _ENCODE = msgspec.json.Encoder().encode
 _TOKEN = msgspec.json.Decoder(LlmToken).decode
 _CORR = msgspec.json.Decoder(CorrRef).decode
 
 
 class Handlers:
-    """Answers the verbs from what the other parts know. `log` is structlog's."""
+    """Answers the verbs from what the other parts know.
+
+    `held` says whether the ledger still holds what was reserved for a call; `log` is structlog's.
+    """
 
     def __init__(
         self,
@@ -45,12 +51,14 @@ class Handlers:
         breakers: Breakers,
         replaying: Replaying,
         prices: Prices,
+        withdrawals: Withdrawals,
+        held: Callable[[str], bool],
         log: Any,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
         self._breakers, self._replaying, self._prices, self._log = breakers, replaying, prices, log
-        self.withdrawals = Withdrawals(bus, log)
+        self._withdrawals, self._held = withdrawals, held
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
@@ -95,28 +103,44 @@ class Handlers:
         return [token for token in tokens if token.seq >= request.from_seq]
 
     async def cancel(self, request: CorrRef, _caller: Caller) -> bool:
-        """Stop a call on whichever worker has it; true when one had it. Else whoever takes it over hears of it, too."""
+        """Stop a call on whichever worker has it, or takes it over later; true when it was under way.
+
+        It still is when its worker has died and the ledger holds what was reserved for it. Raises Rejected when nobody
+        had it now and the wish cannot be kept either.
+        """
         _check_corr(request.corr_id)
+        unkept: Rejected | None = None
+        try:
+            await self._withdrawals.keep(request)
+        except Rejected as error:  # also on a full disk a call is stopped where it runs
+            unkept = error
+        stopped = await self._said(request)
+        if unkept is not None and not stopped:
+            raise unkept
+        return self._held(request.corr_id) if stopped is None else stopped
+
+    async def _said(self, request: CorrRef) -> bool | None:
+        """Whether the worker that has this call could stop it; None when nobody has it."""
         if self._flights.cancel(request.corr_id):
             return True
-        wish = _ENCODE(request)
         try:
-            await self._bus.request(LLM_CANCEL, wish, timeout_s=CANCEL_WAIT_S)
+            told = await self._bus.request(LLM_CANCEL, _ENCODE(request), timeout_s=CANCEL_WAIT_S)
         except Rejected as error:
             if error.code not in ("timeout", "no_responders"):
                 raise
-            self.withdrawals.say_again(wish)
-            return False
-        return True
+            return None
+        return told.data == STOPPED
 
     def cancel_here(self, message: Message) -> None:
-        """What every worker hears; only the one that stops a call replies."""
+        """What every worker hears; only the one that has the call replies, with whether it could stop it."""
         try:
             corr_id = _CORR(message.data).corr_id
         except msgspec.MsgspecError:
             return
         if self._flights.cancel(corr_id):
-            reply(self._bus, self._log, message.reply, b"true")
+            reply(self._bus, self._log, message.reply, STOPPED)
+        elif self._flights.of(corr_id) is not None:
+            reply(self._bus, self._log, message.reply, TOO_LATE)
 
     async def _view(self, name: str) -> ModelView:
         try:

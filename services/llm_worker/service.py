@@ -92,6 +92,8 @@ async def build(app: App) -> None:
         breakers=breakers,
         replaying=Replaying(app.bus, app.ids),
         prices=ledger.prices,
+        withdrawals=worker.withdrawals,
+        held=lambda corr_id: corr_id in ledger.book.state.open,
         log=app.log,
     )
     await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
@@ -161,6 +163,7 @@ async def _begin(
     await app.bus.flush()
     beating = app.spawn(heart.run(), "heartbeat")
     keeping = app.spawn(worker.keep_alive(), "keep-alive")
+    _ = app.spawn(worker.withdrawals.watch(), "withdrawals")
     watching = app.spawn(watch_pending(app.bus, app.metrics, CONSUMER), "watch-pending")
     await recall_the_gone(app.bus, registry, app.log)
     await call_the_roll(app.bus, registry)
@@ -179,7 +182,6 @@ async def _begin(
         await app.bus.flush()
 
     app.on_drain(drain)
-    app.on_drain(handlers.withdrawals.close)
 
 
 def _say_what_answers(app: App, models: ModelTable, providers: ProviderTable) -> None:
