@@ -3,6 +3,7 @@
 These four are spoken by people and by foreign languages, so they carry no type tag: the subject says what they are.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -156,6 +157,16 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     abandoned_usd_micros: int | None = 0
 
 
+class LlmAsked(msgspec.Struct, frozen=True):
+    """A call that is stored to be made: its answer comes into the journal, and to `llm.resp` of its run and node."""
+
+    run_id: str
+    node_id: str
+    corr_id: str
+    model_id: str
+    replay_of: str
+
+
 class LlmAnswerPlace(msgspec.Struct, frozen=True):
     """Where the journal has the answer of a question: the call that it was asked by."""
 
@@ -245,3 +256,9 @@ class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     wait_ms: int = 0
     limited: int = 0
     silent: bool = False
+
+
+def was_paid(answer: Mapping[str, Any]) -> bool:
+    """Whether a call was paid, by its answer: also one that failed after its provider had begun to answer."""
+    error = answer.get("error")
+    return error is None or "usage" in error

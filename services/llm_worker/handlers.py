@@ -1,4 +1,4 @@
-"""The request verbs of llm-worker: models, reset, workers, replay, tail, cancel."""
+"""The request verbs of llm-worker: models, reset, workers, replay, repeat, tail, cancel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.llm import LlmToken, ModelView, WorkerView
-from contracts.requests import CorrRef, ModelRef, Nothing, ReplayRef, TokensRef
+from contracts.llm import LlmAsked, LlmToken, ModelView, WorkerView
+from contracts.requests import CorrRef, ModelRef, Nothing, RepeatRef, ReplayRef, TokensRef
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import LLM_CANCEL, check_id, llm_response, llm_tokens
 from services.llm_worker.breaker.breakers import Breakers
@@ -23,6 +23,7 @@ from services.llm_worker.replies import reply
 from services.llm_worker.roll_call import call_the_roll
 from services.llm_worker.withdrawals import Withdrawals
 from services.runtime.bus import Bus, Message
+from services.runtime.event_store import Recorded
 from services.runtime.rpc import Caller
 
 CANCEL_WAIT_S = 1.0
@@ -78,6 +79,17 @@ class Handlers:
 
     async def replay(self, request: ReplayRef, _caller: Caller) -> dict[str, Any]:
         """The journaled outcome of a call, with `paid: false`; `live` makes the call anew. Raises not_found."""
+        entry = await self._answered(request)
+        if request.live:
+            return await self._replaying.again(entry)
+        again = await self._replaying.live_replays(request.corr_id)
+        return {**decode(entry.data), "paid": False, **({"live_replays": again} if again else {})}
+
+    async def repeat(self, request: RepeatRef, _caller: Caller) -> LlmAsked:
+        """Make a call anew, once for each mark, and wait for nothing. Raises not_found and bad_id."""
+        return await self._replaying.ask(await self._answered(request), request.mark)
+
+    async def _answered(self, request: ReplayRef | RepeatRef) -> Recorded:
         _check_corr(request.corr_id)
         for name, value in (("run_id", request.run_id), ("node_id", request.node_id)):
             if value is not None:
@@ -86,10 +98,7 @@ class Handlers:
         if entry is None:
             hint = f"`htdag bus history '{llm_response('*', '*')}' --last` lists the newest that are kept"
             raise Rejected("not_found", "no answer with this corr_id is kept", corr_id=request.corr_id, hint=hint)
-        if request.live:
-            return await self._replaying.again(entry)
-        again = await self._replaying.live_replays(request.corr_id)
-        return {**decode(entry.data), "paid": False, **({"live_replays": again} if again else {})}
+        return entry
 
     async def tail(self, request: TokensRef, _caller: Caller) -> list[LlmToken]:
         """Tokens of the newest stream of a node from `from_seq` on, as far as they are still kept."""

@@ -150,6 +150,7 @@ async def _begin(
     app.handle("llm", "reset", handlers.reset)
     app.handle("llm", "workers", handlers.list_workers)
     app.handle("llm", "replay", handlers.replay)
+    app.handle("llm", "repeat", handlers.repeat)
     app.handle("llm", "tail", handlers.tail)
     app.handle("llm", "cancel", handlers.cancel)
     await app.bus.subscribe(LLM_CANCEL, handlers.cancel_here)

@@ -18,6 +18,7 @@ from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.decider import Reserve
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.opening import CODEC
+from services.llm_worker.worker import CONSUMER
 from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
@@ -128,7 +129,13 @@ async def test_a_wish_that_cannot_be_looked_for_lets_nobody_be_asked(crew: Crew,
     await crew.ask("c")
     await bus.api(f"STREAM.DELETE.{LLM_WITHDRAWALS}")
     await crew.worker.start()
-    assert await eventually(lambda: crew.worker.flights.of("c") is not None)
+
+    async def given_back() -> bool:
+        info = await bus.api(f"CONSUMER.INFO.{CONSUMER.stream}.{CONSUMER.name}")
+        return int(info["num_redelivered"]) > 0
+
+    await eventually(given_back, timeout_s=20)
+    assert crew.gate.calls == []
     await provision.apply(bus)
     crew.gate.open.set()
     await answered(crew, "c")
