@@ -95,7 +95,7 @@ VERBS: Final[tuple[VerbSpec, ...]] = (
              "make a paid call once more, under an id of its own; told at once where its answer will be heard",
              '{"corr_id":"c1","mark":"second-look"}'),
     VerbSpec("llm-worker", "llm", "cancel", requests.CorrRef, bool,
-             "stop a call wherever it runs or waits, also one whose worker has died; true when one was under way",
+             "stop a call wherever it runs or waits, also one whose worker has died; true when there was one",
              '{"corr_id":"c1"}'),
     VerbSpec("llm-worker", "llm", "reset", requests.ModelRef, llm.ModelView,
              "close the breaker of a model that somebody has mended: calls flow again at once", '{"model_id":"mock"}'),

@@ -10,6 +10,7 @@ from contracts.llm import LlmAsked, LlmToken, ModelView, WorkerView
 from contracts.requests import CorrRef, ModelRef, Nothing, RepeatRef, ReplayRef, TokensRef
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import LLM_CANCEL, check_id, llm_response, llm_tokens
+from services.llm_worker.backlog import Backlog
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
@@ -54,12 +55,13 @@ class Handlers:
         prices: Prices,
         withdrawals: Withdrawals,
         held: Callable[[str], bool],
+        backlog: Backlog,
         log: Any,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
         self._breakers, self._replaying, self._prices, self._log = breakers, replaying, prices, log
-        self._withdrawals, self._held = withdrawals, held
+        self._withdrawals, self._held, self._backlog = withdrawals, held, backlog
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
@@ -114,8 +116,8 @@ class Handlers:
     async def cancel(self, request: CorrRef, _caller: Caller) -> bool:
         """Stop a call on whichever worker has it, or takes it over later; true when it was under way.
 
-        It still is when its worker has died and the ledger holds what was reserved for it. Raises Rejected when nobody
-        had it now and the wish cannot be kept either.
+        It still is when its worker has died and the ledger holds what was reserved for it, and when its request waits
+        for a worker. Raises Rejected when nobody had it now and the wish cannot be kept either.
         """
         _check_corr(request.corr_id)
         unkept: Rejected | None = None
@@ -126,7 +128,9 @@ class Handlers:
         stopped = await self._said(request)
         if unkept is not None and not stopped:
             raise unkept
-        return self._held(request.corr_id) if stopped is None else stopped
+        if stopped is None:
+            return self._held(request.corr_id) or await self._backlog.holds(request.corr_id)
+        return stopped
 
     async def _said(self, request: CorrRef) -> bool | None:
         """Whether the worker that has this call could stop it; None when nobody has it."""

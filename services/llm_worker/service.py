@@ -6,6 +6,7 @@ from typing import Final
 
 from contracts.errors import Rejected
 from contracts.subjects import LLM_CANCEL, LLM_DRAIN, LLM_HEALTH, LLM_ROLL
+from services.llm_worker.backlog import Backlog
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
@@ -94,6 +95,7 @@ async def build(app: App) -> None:
         prices=ledger.prices,
         withdrawals=worker.withdrawals,
         held=lambda corr_id: corr_id in ledger.book.state.open,
+        backlog=Backlog(app.bus, journal, CONSUMER),
         log=app.log,
     )
     await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)

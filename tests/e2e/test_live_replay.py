@@ -8,9 +8,9 @@ import nats
 import pytest
 
 from tests.e2e.instance import Instance
-from tests.e2e.test_cancel_outlives import INPUT, SERVICES, kill_workers, row
+from tests.e2e.test_cancel_outlives import SERVICES, kill_workers, row
 from tests.e2e.test_cancel_outlives import instance as instance  # noqa: PLC0414 - a fixture
-from tests.e2e.test_llm_abandoned import Dripping
+from tests.e2e.test_llm_abandoned import INPUT, Dripping
 from tests.e2e.test_llm_abandoned import provider as provider  # noqa: PLC0414 - a fixture
 from tests.support.eventually import eventually
 

@@ -11,8 +11,9 @@ import structlog
 from contracts.errors import Rejected
 from contracts.ledger import LlmPaid
 from contracts.requests import CorrRef
-from contracts.streams import EVENTS_LLM_WORKER, LLM_WITHDRAWALS
+from contracts.streams import EVENTS_LLM_WORKER, LLM_REQUESTS, LLM_WITHDRAWALS
 from contracts.subjects import LLM_CANCEL, llm_withdrawn
+from services.llm_worker.backlog import Backlog
 from services.llm_worker.handlers import Handlers
 from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.decider import Reserve
@@ -23,11 +24,12 @@ from services.runtime import nats_client, provision
 from services.runtime.bus import Bus, Message
 from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
-from tests.unit.llm_worker.crew import Crew
+from tests.unit.llm_worker.crew import INPUT, Crew
 
 WORST = 100_000
 """What the dead worker held."""
 SOMEBODY: Any = None
+BODY = msgspec.json.encode({"run_id": "r", "node_id": "n-c", "corr_id": "c", "input": INPUT})
 
 
 @pytest.fixture
@@ -53,7 +55,8 @@ def verbs(crew: Crew) -> Handlers:
     )
     return Handlers(
         bus=crew.bus, flights=crew.worker.flights, withdrawals=crew.worker.withdrawals, log=structlog.get_logger(),
-        held=lambda corr_id: corr_id in crew.book.state.open, **parts,
+        held=lambda corr_id: corr_id in crew.book.state.open, backlog=Backlog(crew.bus, crew.journal, CONSUMER),
+        **parts,
     )  # fmt: skip
 
 
@@ -144,12 +147,26 @@ async def test_a_wish_that_cannot_be_looked_for_lets_nobody_be_asked(crew: Crew,
 
 async def test_cancelling_is_true_while_the_ledger_holds_the_call_of_a_dead_worker(crew: Crew, bus: Bus) -> None:
     handlers = verbs(crew)
-    await died(crew, "c", await crew.ask("c"))
+    await died(crew, "c", 1)
     assert await handlers.cancel(CorrRef("c"), SOMEBODY) is True
     assert await handlers.cancel(CorrRef("unknown"), SOMEBODY) is False
     kept = await bus.last(LLM_WITHDRAWALS, llm_withdrawn("c"))
     assert kept is not None
     assert msgspec.json.decode(kept.data) == {"corr_id": "c"}
+
+
+async def test_cancelling_is_true_while_a_request_waits_for_a_worker_and_false_once_it_is_answered(
+    crew: Crew, bus: Bus
+) -> None:
+    handlers = verbs(crew)
+    await crew.ask("other")
+    await bus.store("htdag.v1.llm.req.mock", BODY, stream=LLM_REQUESTS, msg_id="c")
+    assert [await handlers.cancel(CorrRef(corr_id), SOMEBODY) for corr_id in ("c", "unknown")] == [True, False]
+    await crew.worker.start()
+    assert (await eventually(lambda: crew.answer("c"), timeout_s=20))["error"]["code"] == "cancelled"
+    # The other one is under way, so the broker does not count this one as settled in order.
+    assert await handlers.cancel(CorrRef("c"), SOMEBODY) is False
+    assert crew.gate.calls == ["other"]
 
 
 async def test_a_call_that_is_answered_already_was_not_stopped(crew: Crew, bus: Bus) -> None:
