@@ -71,17 +71,7 @@ async def build(app: App) -> None:
         cashier=ledger.cashier,
     )
     edge = _edge(app, config, journal, resolver, ledger)
-    heart = Heart(
-        bus=app.bus,
-        clock=app.clock,
-        worker_id=app.instance,
-        models=models.ids(),
-        in_flight=lambda: len(worker.flights),
-        load=caller.load,
-        limited=lambda: ledger.book.held_up,
-        every_s=config.heartbeat_s,
-        log=app.log,
-    )
+    heart = _heart(app, config, models, caller, worker, ledger)
     registry = Registry(clock=app.clock, every_s=config.heartbeat_s)
     handlers = Handlers(
         bus=app.bus,
@@ -103,6 +93,20 @@ async def build(app: App) -> None:
     _say_what_answers(app, models, providers)
     if config.preload:
         await providers.embedded.load()
+
+
+def _heart(app: App, config: Config, models: ModelTable, caller: Caller, worker: Worker, ledger: Opened) -> Heart:
+    return Heart(
+        bus=app.bus,
+        clock=app.clock,
+        worker_id=app.instance,
+        models=models.ids(),
+        in_flight=lambda: len(worker.flights),
+        load=caller.load,
+        limited=lambda: ledger.book.held_up,
+        every_s=config.heartbeat_s,
+        log=app.log,
+    )
 
 
 def _edge(app: App, config: Config, journal: Journal, resolver: Resolver, ledger: Opened) -> Edge:
