@@ -141,7 +141,7 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         stream=streams.LLM_WITHDRAWALS,
         publishers="executor, llm-worker",
         consumers="llm-worker",
-        meaning="nobody wants this call any more: kept before it is said, looked for by whoever takes the call over. "
+        meaning="nobody wants this call any more: kept when it is said, looked for by whoever takes the call over. "
         "By the first 32 digits of the SHA-256 of its corr_id",
         example='{"corr_id":"c1"}',
     ),

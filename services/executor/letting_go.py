@@ -38,16 +38,17 @@ class LettingGo:
         self._bus, self._log = bus, log
 
     async def of(self, run_id: str, corr_id: str, node_id: str) -> None:
-        """Keep the wish, then say it; while it cannot be kept, say it again for some minutes.
+        """Say the wish, keep it, and say it once more; while it cannot be kept, say it again for some minutes.
 
-        In this order: whoever takes the call over has either heard it or finds it. There is no answer to it: a call
-        that cannot be stopped any more only costs what it costs.
+        At once, so that no slow disk lets a call go on; and behind the keeping, so that whoever looked for it before
+        that, to take the call over, hears it. There is no answer to it: a call that cannot be stopped any more only
+        costs what it costs.
         """
         wish = _ENCODE(CorrRef(corr_id, run_id=run_id, node_id=node_id))
         for _ in range(TRIES_MAX):
-            kept = await self._kept(corr_id, wish)
             self._say(corr_id, wish)
-            if kept:
+            if await self._kept(corr_id, wish):
+                self._say(corr_id, wish)
                 return
             await asyncio.sleep(RETRY_S)
 

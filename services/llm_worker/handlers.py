@@ -120,17 +120,19 @@ class Handlers:
         for a worker. Raises Rejected when nobody had it now and the wish cannot be kept either.
         """
         _check_corr(request.corr_id)
-        unkept: Rejected | None = None
-        try:
-            await self._withdrawals.keep(request)
-        except Rejected as error:  # also on a full disk a call is stopped where it runs
-            unkept = error
         stopped = await self._said(request)
-        if unkept is not None and not stopped:
-            raise unkept
-        if stopped is None:
-            return self._held(request.corr_id) or await self._backlog.holds(request.corr_id)
-        return stopped
+        if stopped is False:
+            return False
+        try:
+            await self._withdrawals.keep(request)  # also of a call that was stopped: its worker may die over it
+        except Rejected as error:
+            if stopped is None:
+                raise
+            self._log.warning("withdrawal_not_kept", corr_id=request.corr_id, code=error.code)
+        if stopped:
+            return True
+        self._bus.publish(LLM_CANCEL, _ENCODE(request))  # for whoever has looked for it before it was kept
+        return self._held(request.corr_id) or await self._backlog.holds(request.corr_id)
 
     async def _said(self, request: CorrRef) -> bool | None:
         """Whether the worker that has this call could stop it; None when nobody has it."""

@@ -1,8 +1,9 @@
 """Wishes that calls be stopped, kept: a call outlives the workers that heard the wish, and so must the wish.
 
-A wish is kept first and said then. So whoever listens hears it, and whoever takes the call over later, because all
-that heard it are gone, finds it before a provider is asked. Only of requests that are older than this worker's
-connection, or that another one had, anything can have been said unheard: a fresh one costs no look.
+A wish is said, kept, and said once more. So whoever listens hears it, and whoever takes the call over later, because
+all that heard it are gone, finds it before a provider is asked; who looked for it too early hears it again. Only of
+requests that are older than this worker's connection, or that another one had, anything can have been said unheard: a
+fresh one costs no look.
 """
 
 import asyncio
