@@ -157,16 +157,6 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     abandoned_usd_micros: int | None = 0
 
 
-class LlmAsked(msgspec.Struct, frozen=True):
-    """A call that is stored to be made: its answer comes into the journal, and to `llm.resp` of its run and node."""
-
-    run_id: str
-    node_id: str
-    corr_id: str
-    model_id: str
-    replay_of: str
-
-
 class LlmAnswerPlace(msgspec.Struct, frozen=True):
     """Where the journal has the answer of a question: the call that it was asked by."""
 
@@ -184,6 +174,16 @@ class LlmError(msgspec.Struct, frozen=True):
     model_id: str
     error: dict[str, Any]
     attempt: int = 1
+
+
+class LlmAsked(msgspec.Struct, frozen=True):
+    """A call that is stored to be made: its answer comes into the journal, and to `llm.resp` of its run and node."""
+
+    run_id: str
+    node_id: str
+    corr_id: str
+    model_id: str
+    replay_of: str
 
 
 class LlmToken(msgspec.Struct, frozen=True):

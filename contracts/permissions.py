@@ -306,7 +306,8 @@ def _operator(private: Iterable[str]) -> User:
     written_by_one = _unique(
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
         [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
-        [f"{LLM_WITHDRAWN}.>", f"{ROOT}.conversation.>", *ALONE],
+        [f"{ROOT}.conversation.>", *ALONE],
+        [f"{LLM_WITHDRAWN}.>"],
     )
     # The broker cannot judge which subjects a stream takes: one over inboxes, or over what is said to identity, would
     # keep every code and every credential.

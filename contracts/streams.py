@@ -67,12 +67,12 @@ TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
 LLM_REQUESTS: Final = "HTDAG_LLM_REQ"
 LLM_RESPONSES: Final = "HTDAG_LLM_RESP"
-LLM_WITHDRAWALS: Final = "HTDAG_LLM_WITHDRAWN"
 LLM_CACHE: Final = "HTDAG_LLM_CACHE"
 ANSWER_BUCKET: Final = "htdag-answers"
 """The object store of outputs that are too big for one message."""
 LLM_TOKENS: Final = "HTDAG_LLM_TOKENS"
 LLM_WORKERS: Final = "HTDAG_LLM_WORKERS"
+LLM_WITHDRAWALS: Final = "HTDAG_LLM_WITHDRAWN"
 DEAD_LETTERS: Final = "HTDAG_DLQ"
 
 
@@ -225,20 +225,6 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
         ),
     ),
     StreamSpec(
-        name=LLM_WITHDRAWALS,
-        owner="executor, llm-worker",
-        # As long as the requests: no older one can be taken over.
-        meaning="wishes of a day that calls be stopped, one for each call, for workers that did not hear them said",
-        config=_file(
-            subjects=[f"{LLM_WITHDRAWN}.*"],
-            discard="old",
-            max_msgs_per_subject=1,
-            max_msgs=100_000,
-            max_age=DAY,
-            duplicate_window=120 * S,
-        ),
-    ),
-    StreamSpec(
         name=LLM_CACHE,
         owner="llm-worker",
         meaning="where the journal has the answer of a question, by content; used where a request allows it",
@@ -294,6 +280,20 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             "max_msgs": 1_000,
             "max_age": GONE_REMEMBERED_S * S,
         },
+    ),
+    StreamSpec(
+        name=LLM_WITHDRAWALS,
+        owner="executor, llm-worker",
+        # As long as the requests: no older one can be taken over.
+        meaning="wishes of a day that calls be stopped, one for each call, for workers that did not hear them said",
+        config=_file(
+            subjects=[f"{LLM_WITHDRAWN}.*"],
+            discard="old",
+            max_msgs_per_subject=1,
+            max_msgs=100_000,
+            max_age=DAY,
+            duplicate_window=120 * S,
+        ),
     ),
     StreamSpec(
         name=DEAD_LETTERS,
