@@ -3,6 +3,7 @@
 These four are spoken by people and by foreign languages, so they carry no type tag: the subject says what they are.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -175,6 +176,16 @@ class LlmError(msgspec.Struct, frozen=True):
     attempt: int = 1
 
 
+class LlmAsked(msgspec.Struct, frozen=True):
+    """A call that is stored to be made: its answer comes into the journal, and to `llm.resp` of its run and node."""
+
+    run_id: str
+    node_id: str
+    corr_id: str
+    model_id: str
+    replay_of: str
+
+
 class LlmToken(msgspec.Struct, frozen=True):
     """One piece of a streamed answer; `seq` counts from 1 without gap, the last has an empty chunk and `done`."""
 
@@ -245,3 +256,9 @@ class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     wait_ms: int = 0
     limited: int = 0
     silent: bool = False
+
+
+def was_paid(answer: Mapping[str, Any]) -> bool:
+    """Whether a call was paid, by its answer: also one that failed after its provider had begun to answer."""
+    error = answer.get("error")
+    return error is None or "usage" in error

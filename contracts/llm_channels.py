@@ -15,6 +15,7 @@ from contracts.subjects import (
     LLM_RESPONSE_EDGE,
     LLM_ROLL,
     LLM_TOKENS_EDGE,
+    LLM_WITHDRAWN,
     events,
     llm_cache,
     llm_request,
@@ -130,7 +131,18 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         messages=(requests.CorrRef,),
         publishers="llm-worker, executor",
         consumers="every llm-worker",
-        meaning="stop this call wherever it runs; the worker that runs it replies",
+        meaning="stop this call wherever it runs; the worker that has it replies whether it could",
+        example='{"corr_id":"c1"}',
+    ),
+    ChannelSpec(
+        name="llmWithdrawn",
+        address=f"{LLM_WITHDRAWN}.{{digest}}",
+        messages=(requests.CorrRef,),
+        stream=streams.LLM_WITHDRAWALS,
+        publishers="executor, llm-worker",
+        consumers="llm-worker",
+        meaning="nobody wants this call any more: kept when it is said, looked for by whoever takes the call over. "
+        "By the first 32 digits of the SHA-256 of its corr_id",
         example='{"corr_id":"c1"}',
     ),
     ChannelSpec(

@@ -27,6 +27,7 @@ from contracts.streams import (
     FACTS,
     LLM_REQUESTS,
     LLM_TOKENS,
+    LLM_WITHDRAWALS,
     SNAPSHOTS,
     STREAMS,
     TIMERS,
@@ -38,6 +39,7 @@ from contracts.subjects import (
     LLM_SERVE,
     LLM_SERVED,
     LLM_STOP,
+    LLM_WITHDRAWN,
     ROOT,
     SERVICES,
     TOOL_CALLS,
@@ -103,7 +105,7 @@ USES: Final[dict[str, Use]] = {
         # A request that is refused was never stored: its answer cannot come from the journal.
         says=(f"{LLM_RESPONSE_EDGE}.*.*", f"$O.{ANSWER_BUCKET}.>"),
         hears=(LLM_HEALTH, f"{LLM_RESPONSE_EDGE}.*.*"),
-        reads=(LLM_REQUESTS,),
+        reads=(LLM_REQUESTS, LLM_WITHDRAWALS),
     ),
     "policy-gateway": Use(
         calls=(rpc("identity", "approval", "key"),),
@@ -305,6 +307,7 @@ def _operator(private: Iterable[str]) -> User:
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
         [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
         [f"{ROOT}.conversation.>", *ALONE],
+        [f"{LLM_WITHDRAWN}.>"],
     )
     # The broker cannot judge which subjects a stream takes: one over inboxes, or over what is said to identity, would
     # keep every code and every credential.

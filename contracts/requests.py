@@ -193,6 +193,15 @@ class ReplayRef(msgspec.Struct, frozen=True, omit_defaults=True):
     live: bool = False
 
 
+class RepeatRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One paid call, to be made and paid once more. `mark` names the new one: the same mark again is the same call."""
+
+    corr_id: str
+    mark: str
+    run_id: str | None = None
+    node_id: str | None = None
+
+
 class TokensRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """The token stream of a node, from a number on."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from contracts.limits import DEAD_LETTER_DELIVERIES_MAX, GONE_REMEMBERED_S, PARTITIONS
-from contracts.subjects import LLM_RESPONSE_EDGE, LLM_TOKENS_EDGE, ROOT
+from contracts.subjects import LLM_RESPONSE_EDGE, LLM_TOKENS_EDGE, LLM_WITHDRAWN, ROOT
 
 S: Final = 1_000_000_000
 DAY: Final = 86_400 * S
@@ -72,6 +72,7 @@ ANSWER_BUCKET: Final = "htdag-answers"
 """The object store of outputs that are too big for one message."""
 LLM_TOKENS: Final = "HTDAG_LLM_TOKENS"
 LLM_WORKERS: Final = "HTDAG_LLM_WORKERS"
+LLM_WITHDRAWALS: Final = "HTDAG_LLM_WITHDRAWN"
 DEAD_LETTERS: Final = "HTDAG_DLQ"
 
 
@@ -279,6 +280,20 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             "max_msgs": 1_000,
             "max_age": GONE_REMEMBERED_S * S,
         },
+    ),
+    StreamSpec(
+        name=LLM_WITHDRAWALS,
+        owner="executor, llm-worker",
+        # As long as the requests: no older one can be taken over.
+        meaning="wishes of a day that calls be stopped, one for each call, for workers that did not hear them said",
+        config=_file(
+            subjects=[f"{LLM_WITHDRAWN}.*"],
+            discard="old",
+            max_msgs_per_subject=1,
+            max_msgs=100_000,
+            max_age=DAY,
+            duplicate_window=120 * S,
+        ),
     ),
     StreamSpec(
         name=DEAD_LETTERS,

@@ -3,6 +3,7 @@
 An id is one token of `[A-Za-z0-9_-]{1,64}`. A model id may hold dots and takes the rest of the subject.
 """
 
+import hashlib
 import re
 from typing import Final, NamedTuple
 
@@ -33,6 +34,8 @@ LLM_HEALTH: Final = "llm.health"
 LLM_LEGACY: Final = "ai.llm.request"
 LLM_CANCEL: Final = f"{ROOT}.llm.cancel"
 """Heard by every llm-worker at once; the one that runs the call stops it and replies."""
+LLM_WITHDRAWN: Final = f"{ROOT}.llm.withdrawn"
+"""Below it, call by call, the same wish is kept for whoever takes the call over when all that heard it are gone."""
 LLM_CLAIM: Final = f"{ROOT}.llm.claim"
 """Heard by every llm-worker at once; the one that has the call under way replies, so that it is not paid twice."""
 LLM_SERVE: Final = f"{ROOT}.llm.serve"
@@ -134,6 +137,11 @@ def llm_response(run_id: str, node_id: str) -> str:
 def llm_cache(digest: str) -> str:
     """Subject under which it stands where the answer of a question is, by the digest of its content."""
     return f"{ROOT}.llm.cache.{digest}"
+
+
+def llm_withdrawn(corr_id: str) -> str:
+    """Subject under which it is kept that nobody wants a call any more; a `corr_id` may be no token of a subject."""
+    return f"{LLM_WITHDRAWN}.{hashlib.sha256(corr_id.encode()).hexdigest()[:32]}"
 
 
 def llm_worker(worker_id: str) -> str:

@@ -13,14 +13,14 @@ from contracts.errors import Rejected, failure
 from contracts.ledger import HEADER_BUDGET, Charge
 from contracts.limits import JSON_DEPTH_MAX, LUA_TIMEOUT_DEFAULT_MS
 from contracts.llm import HEADER_ANSWER_TO, HEADER_DEADLINE
-from contracts.requests import CorrRef
 from contracts.run import RunCommand, TakeAnswer, TakeResult
 from contracts.run_tools import TakeToolResult
 from contracts.streams import LLM_REQUESTS
-from contracts.subjects import LLM_CANCEL, command, llm_request
+from contracts.subjects import command, llm_request
 from services.executor import agents
 from services.executor.epic_budgets import EpicBudgets
 from services.executor.gate_keeper import GateKeeper
+from services.executor.letting_go import LettingGo
 from services.executor.run.effects import (
     AskApproval,
     CallNats,
@@ -47,9 +47,6 @@ Done = Callable[[RunCommand | None], None]
 RESULT_SHARE: Final = 4
 """A result may take one part in so many of the largest message: it must fit into a commit beside others."""
 FLUSH_S: Final = 10.0
-LET_GO_EVERY_S: Final = 1.0
-LET_GO_TIMES: Final = 40
-"""A call is let go again and again, for longer than workers that died need to be back and to take it over."""
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
@@ -123,7 +120,7 @@ class RunEffects:
         self._stages = asyncio.Semaphore(lua_children)
         self._tasks: set[asyncio.Task[None]] = set()
         self._result_bytes_max = bus.payload_max // RESULT_SHARE
-        self._gates = GateKeeper(bus, clock, log)
+        self._gates, self._letting_go = GateKeeper(bus, clock, log), LettingGo(bus, log)
         caller = ToolCaller(bus, clock, result_bytes_max=self._result_bytes_max)
         self._tools = ToolDesk(caller, clock, log, observe, bodies_max)
 
@@ -157,7 +154,7 @@ class RunEffects:
         elif type(effect) is WithdrawApproval:
             self._keep(self._withdraw_approval(actor_id, effect, done))
         elif type(effect) is CancelLlm:
-            self._cancel_llm(actor_id, effect, done)
+            self._keep(self._withdraw_llm(actor_id, effect, done))
         else:
             raise TypeError(f"no such effect: {type(effect).__name__}")
 
@@ -198,7 +195,7 @@ class RunEffects:
                 return
             wrong = error.to_wire() if isinstance(error, Rejected) else failure("internal")
             if wrong["code"] == "nats_unavailable":  # it may be stored all the same, and the next attempt asks anew
-                self._let_go(run_id, request.corr_id, request.node_id)
+                self._keep(self._letting_go.of(run_id, request.corr_id, request.node_id))
             done(TakeAnswer(request.corr_id, error=wrong))
 
         self._bus.store(
@@ -213,27 +210,10 @@ class RunEffects:
             },
         ).add_done_callback(stored)
 
-    def _cancel_llm(self, run_id: str, effect: CancelLlm, done: Done) -> None:
-        self._let_go(run_id, effect.corr_id, effect.node_id)
+    async def _withdraw_llm(self, run_id: str, effect: CancelLlm, done: Done) -> None:
+        # Until it is kept, what led to it is not settled: after a crash it comes again.
+        await self._letting_go.of(run_id, effect.corr_id, effect.node_id)
         done(None)
-
-    def _let_go(self, run_id: str, corr_id: str, node_id: str) -> None:
-        """A wish without an answer: a call that cannot be stopped any more only costs what it costs."""
-        wish = _ENCODE(CorrRef(corr_id, run_id=run_id, node_id=node_id))
-        self._say_let_go(corr_id, wish)
-        self._keep(self._let_go_again(corr_id, wish))
-
-    async def _let_go_again(self, corr_id: str, wish: bytes) -> None:
-        # While a worker's death goes unnoticed nobody has the call; whoever takes it over then must have heard it.
-        for _ in range(LET_GO_TIMES):
-            await asyncio.sleep(LET_GO_EVERY_S)
-            self._say_let_go(corr_id, wish)
-
-    def _say_let_go(self, corr_id: str, wish: bytes) -> None:
-        try:
-            self._bus.publish(LLM_CANCEL, wish)
-        except Rejected as error:
-            self._log.warning("llm_not_cancelled", corr_id=corr_id, code=error.code)
 
     async def _ask_approval(self, run_id: str, effect: AskApproval, done: Done) -> None:
         await self._gates.ask(run_id, effect)

@@ -61,6 +61,11 @@ class Claims:
         now_s = self._note_connection()
         return self._with_others(delivery) or now_s < self._connected_s + RECENT_S
 
+    async def may_be_late(self, delivery: Delivery) -> bool:
+        """Whether we may not have heard all that was said of this request. Raises Rejected when the broker is away."""
+        self._note_connection()
+        return self._with_others(delivery) or delivery.seq <= await self._newest_at_connect()
+
     def gave_back(self, delivery: Delivery) -> None:
         """This worker gives a request back: after that delivery nobody has it."""
         self._given_back[delivery.seq] = self._given_back.pop(delivery.seq, 0) + 1
@@ -110,6 +115,8 @@ class Claims:
         """The newest request soon after we connected: what is behind it was never with anybody before."""
         if self._stored_before is None or (self._stored_before.done() and self._stored_before.exception()):
             self._stored_before = asyncio.create_task(self._newest(), name="llm-newest-request")
+        if self._stored_before.done():
+            return self._stored_before.result()
         return await asyncio.shield(self._stored_before)
 
     async def _newest(self) -> int:

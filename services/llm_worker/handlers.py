@@ -1,14 +1,16 @@
-"""The request verbs of llm-worker: models, reset, workers, replay, tail, cancel."""
+"""The request verbs of llm-worker: models, reset, workers, replay, repeat, tail, cancel."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from contracts.errors import Rejected
-from contracts.llm import LlmToken, ModelView, WorkerView
-from contracts.requests import CorrRef, ModelRef, Nothing, ReplayRef, TokensRef
+from contracts.llm import LlmAsked, LlmToken, ModelView, WorkerView
+from contracts.requests import CorrRef, ModelRef, Nothing, RepeatRef, ReplayRef, TokensRef
 from contracts.streams import LLM_TOKENS
 from contracts.subjects import LLM_CANCEL, check_id, llm_response, llm_tokens
+from services.llm_worker.backlog import Backlog
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.compile import CORR_ID
 from services.llm_worker.flight import Flights
@@ -22,16 +24,22 @@ from services.llm_worker.replies import reply
 from services.llm_worker.roll_call import call_the_roll
 from services.llm_worker.withdrawals import Withdrawals
 from services.runtime.bus import Bus, Message
+from services.runtime.event_store import Recorded
 from services.runtime.rpc import Caller
 
 CANCEL_WAIT_S = 1.0
+STOPPED, TOO_LATE = b"true", b"false"
+"""What the worker that has a call replies to the wish that it be stopped."""
 _ENCODE = msgspec.json.Encoder().encode
 _TOKEN = msgspec.json.Decoder(LlmToken).decode
 _CORR = msgspec.json.Decoder(CorrRef).decode
 
 
 class Handlers:
-    """Answers the verbs from what the other parts know. `log` is structlog's."""
+    """Answers the verbs from what the other parts know.
+
+    `held` says whether the ledger still holds what was reserved for a call; `log` is structlog's.
+    """
 
     def __init__(
         self,
@@ -45,12 +53,15 @@ class Handlers:
         breakers: Breakers,
         replaying: Replaying,
         prices: Prices,
+        withdrawals: Withdrawals,
+        held: Callable[[str], bool],
+        backlog: Backlog,
         log: Any,
     ) -> None:
         self._bus, self._models, self._providers = bus, models, providers
         self._journal, self._registry, self._flights = journal, registry, flights
         self._breakers, self._replaying, self._prices, self._log = breakers, replaying, prices, log
-        self.withdrawals = Withdrawals(bus, log)
+        self._withdrawals, self._held, self._backlog = withdrawals, held, backlog
 
     async def list_models(self, _request: Nothing, _caller: Caller) -> list[ModelView]:
         """Every model and alias, what it resolves to, and whether it can answer; others only while they are ill."""
@@ -70,6 +81,17 @@ class Handlers:
 
     async def replay(self, request: ReplayRef, _caller: Caller) -> dict[str, Any]:
         """The journaled outcome of a call, with `paid: false`; `live` makes the call anew. Raises not_found."""
+        entry = await self._answered(request)
+        if request.live:
+            return await self._replaying.again(entry)
+        again = await self._replaying.live_replays(request.corr_id)
+        return {**decode(entry.data), "paid": False, **({"live_replays": again} if again else {})}
+
+    async def repeat(self, request: RepeatRef, _caller: Caller) -> LlmAsked:
+        """Make a call anew, once for each mark, and wait for nothing. Raises not_found and bad_id."""
+        return await self._replaying.ask(await self._answered(request), request.mark)
+
+    async def _answered(self, request: ReplayRef | RepeatRef) -> Recorded:
         _check_corr(request.corr_id)
         for name, value in (("run_id", request.run_id), ("node_id", request.node_id)):
             if value is not None:
@@ -78,10 +100,7 @@ class Handlers:
         if entry is None:
             hint = f"`htdag bus history '{llm_response('*', '*')}' --last` lists the newest that are kept"
             raise Rejected("not_found", "no answer with this corr_id is kept", corr_id=request.corr_id, hint=hint)
-        if request.live:
-            return await self._replaying.again(entry)
-        again = await self._replaying.live_replays(request.corr_id)
-        return {**decode(entry.data), "paid": False, **({"live_replays": again} if again else {})}
+        return entry
 
     async def tail(self, request: TokensRef, _caller: Caller) -> list[LlmToken]:
         """Tokens of the newest stream of a node from `from_seq` on, as far as they are still kept."""
@@ -95,28 +114,48 @@ class Handlers:
         return [token for token in tokens if token.seq >= request.from_seq]
 
     async def cancel(self, request: CorrRef, _caller: Caller) -> bool:
-        """Stop a call on whichever worker has it; true when one had it. Else whoever takes it over hears of it, too."""
+        """Stop a call on whichever worker has it, or takes it over later; true when it was under way.
+
+        It still is when its worker has died and the ledger holds what was reserved for it, and when its request waits
+        for a worker. Raises Rejected when nobody had it now and the wish cannot be kept either.
+        """
         _check_corr(request.corr_id)
+        stopped = await self._said(request)
+        if stopped is False:
+            return False
+        try:
+            await self._withdrawals.keep(request)  # also of a call that was stopped: its worker may die over it
+        except Rejected as error:
+            if stopped is None:
+                raise
+            self._log.warning("withdrawal_not_kept", corr_id=request.corr_id, code=error.code)
+        if stopped:
+            return True
+        self._bus.publish(LLM_CANCEL, _ENCODE(request))  # for whoever has looked for it before it was kept
+        return self._held(request.corr_id) or await self._backlog.holds(request.corr_id)
+
+    async def _said(self, request: CorrRef) -> bool | None:
+        """Whether the worker that has this call could stop it; None when nobody has it."""
         if self._flights.cancel(request.corr_id):
             return True
-        wish = _ENCODE(request)
         try:
-            await self._bus.request(LLM_CANCEL, wish, timeout_s=CANCEL_WAIT_S)
+            told = await self._bus.request(LLM_CANCEL, _ENCODE(request), timeout_s=CANCEL_WAIT_S)
         except Rejected as error:
             if error.code not in ("timeout", "no_responders"):
                 raise
-            self.withdrawals.say_again(wish)
-            return False
-        return True
+            return None
+        return told.data == STOPPED
 
     def cancel_here(self, message: Message) -> None:
-        """What every worker hears; only the one that stops a call replies."""
+        """What every worker hears; only the one that has the call replies, with whether it could stop it."""
         try:
             corr_id = _CORR(message.data).corr_id
         except msgspec.MsgspecError:
             return
         if self._flights.cancel(corr_id):
-            reply(self._bus, self._log, message.reply, b"true")
+            reply(self._bus, self._log, message.reply, STOPPED)
+        elif self._flights.of(corr_id) is not None:
+            reply(self._bus, self._log, message.reply, TOO_LATE)
 
     async def _view(self, name: str) -> ModelView:
         try:

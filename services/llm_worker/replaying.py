@@ -9,9 +9,9 @@ import msgspec
 from contracts.commit import HEADER_REPLY
 from contracts.errors import Rejected
 from contracts.limits import LLM_TIMEOUT_GRACE_MS
-from contracts.llm import HEADER_REQUEST, LlmRequest
+from contracts.llm import HEADER_REQUEST, LlmAsked, LlmRequest, was_paid
 from contracts.streams import LLM_REQUESTS, LLM_RESPONSES
-from contracts.subjects import llm_request, llm_response
+from contracts.subjects import check_id, llm_request, llm_response
 from services.llm_worker.compile import encode_logged
 from services.llm_worker.journal import Key, corr_of, decode
 from services.runtime.bus import Bus, Message
@@ -19,18 +19,13 @@ from services.runtime.event_store import Recorded
 from services.runtime.ids import Ids
 
 CORR_CHARS_MAX: Final = 200
+MARK_CHARS_MAX: Final = 32
 _REQUEST: Final = msgspec.json.Decoder(LlmRequest).decode
 
 
 def replay_run(corr_id: str) -> str:
     """The run under which all live replays of a call stand."""
     return f"replay-{hashlib.sha256(corr_id.encode()).hexdigest()[:32]}"
-
-
-def was_paid(answer: dict[str, Any]) -> bool:
-    """Whether a call was paid: also one that failed after its provider had begun to answer."""
-    error = answer.get("error")
-    return error is None or "usage" in error
 
 
 class Replaying:
@@ -44,15 +39,41 @@ class Replaying:
         pattern = llm_response(replay_run(corr_id), "*")
         return [corr_of(entry.headers) async for entry in self._bus.history(LLM_RESPONSES, pattern)]
 
+    async def ask(self, entry: Recorded, mark: str) -> LlmAsked:
+        """Have the call of a journaled answer made once more, once for each mark: say where its answer will be heard.
+
+        Raises Rejected: not_found when its request is kept no more, bad_id.
+        """
+        again = await self._again(entry, mark)
+        await self._store(again)
+        return LlmAsked(again.run_id, again.node_id, again.corr_id, again.model_id, again.replay_of)
+
     async def again(self, entry: Recorded) -> dict[str, Any]:
-        """Make the call of a journaled answer once more, and wait for its answer.
+        """Make the call of a journaled answer once more, and wait here for its answer.
 
         Raises Rejected not_found when its request is kept no more, and timeout.
         """
+        again = await self._again(entry, self._ids.new()[-12:].lower())
+        heard: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        inbox = self._bus.inbox()
+        subscription = await self._bus.subscribe(inbox, lambda one: None if heard.done() else heard.set_result(one))
+        try:
+            await self._bus.flush()
+            await self._store(again, {HEADER_REPLY: inbox})
+            async with asyncio.timeout((again.params.timeout_ms + LLM_TIMEOUT_GRACE_MS) / 1000):
+                answer = decode((await heard).data)
+        except TimeoutError:
+            raise Rejected("timeout", "the live replay is not answered yet", corr_id=again.corr_id) from None
+        finally:
+            await subscription.unsubscribe()
+        return {**answer, "paid": was_paid(answer), "replay_of": again.replay_of}
+
+    async def _again(self, entry: Recorded, mark: str) -> LlmRequest:
+        if len(check_id(mark, "mark")) > MARK_CHARS_MAX:
+            raise Rejected("bad_id", "mark is too long", field="mark", max=MARK_CHARS_MAX)
         corr_id = corr_of(entry.headers)
         request = await self._request(entry)
-        mark = self._ids.new()[-12:].lower()
-        again = msgspec.structs.replace(
+        return msgspec.structs.replace(
             request,
             run_id=replay_run(corr_id),
             node_id=mark,
@@ -60,22 +81,12 @@ class Replaying:
             params=msgspec.structs.replace(request.params, cache=False, stream=False),
             replay_of=corr_id,
         )
-        heard: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        inbox = self._bus.inbox()
-        subscription = await self._bus.subscribe(inbox, lambda one: None if heard.done() else heard.set_result(one))
-        try:
-            await self._bus.flush()
-            await self._bus.store(
-                llm_request(again.model_id), encode_logged(again), stream=LLM_REQUESTS, msg_id=again.corr_id,
-                headers={HEADER_REPLY: inbox},
-            )  # fmt: skip
-            async with asyncio.timeout((again.params.timeout_ms + LLM_TIMEOUT_GRACE_MS) / 1000):
-                answer = decode((await heard).data)
-        except TimeoutError:
-            raise Rejected("timeout", "the live replay is not answered yet", corr_id=again.corr_id) from None
-        finally:
-            await subscription.unsubscribe()
-        return {**answer, "paid": was_paid(answer), "replay_of": corr_id}
+
+    async def _store(self, again: LlmRequest, headers: dict[str, str] | None = None) -> None:
+        await self._bus.store(
+            llm_request(again.model_id), encode_logged(again), stream=LLM_REQUESTS, msg_id=again.corr_id,
+            headers=headers,
+        )  # fmt: skip
 
     async def _request(self, entry: Recorded) -> LlmRequest:
         key = Key.of(entry)

@@ -6,6 +6,7 @@ from typing import Final
 
 from contracts.errors import Rejected
 from contracts.subjects import LLM_CANCEL, LLM_DRAIN, LLM_HEALTH, LLM_ROLL
+from services.llm_worker.backlog import Backlog
 from services.llm_worker.breaker.breakers import Breakers
 from services.llm_worker.cache import Cache
 from services.llm_worker.calling import Caller
@@ -70,17 +71,7 @@ async def build(app: App) -> None:
         cashier=ledger.cashier,
     )
     edge = _edge(app, config, journal, resolver, ledger)
-    heart = Heart(
-        bus=app.bus,
-        clock=app.clock,
-        worker_id=app.instance,
-        models=models.ids(),
-        in_flight=lambda: len(worker.flights),
-        load=caller.load,
-        limited=lambda: ledger.book.held_up,
-        every_s=config.heartbeat_s,
-        log=app.log,
-    )
+    heart = _heart(app, config, models, caller, worker, ledger)
     registry = Registry(clock=app.clock, every_s=config.heartbeat_s)
     handlers = Handlers(
         bus=app.bus,
@@ -92,6 +83,9 @@ async def build(app: App) -> None:
         breakers=breakers,
         replaying=Replaying(app.bus, app.ids),
         prices=ledger.prices,
+        withdrawals=worker.withdrawals,
+        held=lambda corr_id: corr_id in ledger.book.state.open,
+        backlog=Backlog(app.bus, journal, CONSUMER),
         log=app.log,
     )
     await ledger.serve(app, models=models, resolver=resolver, journal=journal, flights=worker.flights)
@@ -99,6 +93,20 @@ async def build(app: App) -> None:
     _say_what_answers(app, models, providers)
     if config.preload:
         await providers.embedded.load()
+
+
+def _heart(app: App, config: Config, models: ModelTable, caller: Caller, worker: Worker, ledger: Opened) -> Heart:
+    return Heart(
+        bus=app.bus,
+        clock=app.clock,
+        worker_id=app.instance,
+        models=models.ids(),
+        in_flight=lambda: len(worker.flights),
+        load=caller.load,
+        limited=lambda: ledger.book.held_up,
+        every_s=config.heartbeat_s,
+        log=app.log,
+    )
 
 
 def _edge(app: App, config: Config, journal: Journal, resolver: Resolver, ledger: Opened) -> Edge:
@@ -148,6 +156,7 @@ async def _begin(
     app.handle("llm", "reset", handlers.reset)
     app.handle("llm", "workers", handlers.list_workers)
     app.handle("llm", "replay", handlers.replay)
+    app.handle("llm", "repeat", handlers.repeat)
     app.handle("llm", "tail", handlers.tail)
     app.handle("llm", "cancel", handlers.cancel)
     await app.bus.subscribe(LLM_CANCEL, handlers.cancel_here)
@@ -161,6 +170,7 @@ async def _begin(
     await app.bus.flush()
     beating = app.spawn(heart.run(), "heartbeat")
     keeping = app.spawn(worker.keep_alive(), "keep-alive")
+    _ = app.spawn(worker.withdrawals.watch(), "withdrawals")
     watching = app.spawn(watch_pending(app.bus, app.metrics, CONSUMER), "watch-pending")
     await recall_the_gone(app.bus, registry, app.log)
     await call_the_roll(app.bus, registry)
@@ -179,7 +189,6 @@ async def _begin(
         await app.bus.flush()
 
     app.on_drain(drain)
-    app.on_drain(handlers.withdrawals.close)
 
 
 def _say_what_answers(app: App, models: ModelTable, providers: ProviderTable) -> None:

@@ -30,6 +30,7 @@ from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.second_asking import NotAsked
 from services.llm_worker.settling import Settling
+from services.llm_worker.withdrawals import Withdrawals
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
@@ -72,6 +73,7 @@ class Worker:
         self._config, self._clock, self._ids, self._metrics, self._log = config, clock, ids, metrics, log
         self.flights = Flights()
         self._claims = Claims(bus=bus, flights=self.flights, worker_id=worker_id, log=log)
+        self.withdrawals = Withdrawals(bus=bus, flights=self.flights, claims=self._claims, log=log)
         self._recorder = Recorder(bus=bus, journal=journal, log=log)
         self._admission = caller.admission
         caller.second.watch(self.flights)
@@ -309,6 +311,7 @@ class Worker:
         try:
             if self._claims.in_doubt(flight.waiters[0].delivery) and not await self._is_ours(flight):
                 return None
+            await self.withdrawals.look(flight)
             return await self._caller.answer(flight)
         except NotAsked as error:
             if not self._is_paid(flight, error.entry):

@@ -15,7 +15,6 @@ from contracts.limits import (
     LLM_OUTPUT_TOKENS_DEFAULT,
     LLM_TEMPERATURE_DEFAULT,
     LLM_TIMEOUT_GRACE_MS,
-    LLM_TIMEOUT_MAX_MS,
 )
 from contracts.llm import HEADER_DEADLINE, LlmToken
 from contracts.reply import RemoteRejected
@@ -25,6 +24,7 @@ from services.console.commands import llm_models
 from services.console.connection import Console, connected
 from services.console.input_file import STDIN, read_text
 from services.console.ledger_text import estimate_text, ledger_text, limits_text
+from services.console.live_replay import replayed_live
 from services.console.llm_request_file import request_of
 from services.console.model_edge import ask_model
 from services.console.options import DEFAULTS, Common
@@ -41,7 +41,6 @@ app = App(
 )
 app.command(llm_models.models)
 app.command(llm_models.reset)
-LIVE_S: Final = LLM_TIMEOUT_MAX_MS / 1000 + LLM_TIMEOUT_GRACE_MS / 1000
 WORKER_COLUMNS: Final = ("WORKER", "STATE", "CALLS", "WAITING", "LONGEST", "LIMITED", "LAST BEAT", "MODELS")
 _TOKEN: Final = msgspec.json.Decoder(LlmToken).decode
 
@@ -306,14 +305,16 @@ async def replay(
     node
         Its node.
     live
-        Ask the model once more, under a new id, and pay again; each of the two calls names the other.
+        Ask the model once more, under a new id, and pay again; each of the two calls names the other. What is not
+        answered within --wait goes on, and is in the journal then.
     """
-    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node, "live": live}
+    wishes = {"corr_id": corr_id, "run_id": run, "node_id": node}
     async with connected(common) as console:
-        body = {key: value for key, value in wishes.items() if value}
-        reply = await console.bus.call(
-            subjects.rpc("llm-worker", "llm", "replay"), body, timeout_s=max(common.wait, LIVE_S if live else 0.0)
-        )
+        if live:
+            reply = await replayed_live(console, corr_id, run, node)
+        else:
+            body = {key: value for key, value in wishes.items() if value}
+            reply = await console.bus.call(subjects.rpc("llm-worker", "llm", "replay"), body, timeout_s=common.wait)
         answer = await whole(console.bus, reply)
     if live and isinstance(answer.get("error"), dict):
         raise RemoteRejected(answer["error"])

@@ -26,7 +26,18 @@ class Sent:
 def asked_to_cancel(bus: Any, subject: str) -> None:
     flights: Any = SimpleNamespace(cancel=lambda _: True)
     parts: dict[str, Any] = dict.fromkeys(
-        ("models", "providers", "journal", "registry", "breakers", "replaying", "prices")
+        (
+            "models",
+            "providers",
+            "journal",
+            "registry",
+            "breakers",
+            "replaying",
+            "prices",
+            "withdrawals",
+            "held",
+            "backlog",
+        )
     )
     handlers = Handlers(bus=bus, flights=flights, log=structlog.get_logger(), **parts)
     handlers.cancel_here(Message(LLM_CANCEL, b'{"corr_id":"c"}', {}, subject))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.llm_worker.replaying import was_paid
+from contracts.llm import was_paid
 
 
 @pytest.mark.parametrize(
