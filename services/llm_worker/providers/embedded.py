@@ -21,6 +21,8 @@ from services.llm_worker.providers.protocol import Call, Piece
 from services.runtime import weights
 
 LOAD_TIMEOUT_S: Final = 120.0
+BATCH_TOKENS: Final = 256
+"""So much of a prompt is read at once. The server hears a cancel between batches only, so it is deaf for one at most."""
 OWN_TROUBLE: Final = ("compute", "memory", "decode", "slot")
 """What the server says when it is not the request that fails it."""
 
@@ -108,7 +110,8 @@ def _serve(path: str, key: str, config: Config) -> Any:
     params.api_keys, params.ui, params.endpoint_slots = [key], False, False
     params.model_alias = {LOCAL}
     # The context is divided by the slots; the prompt cache in memory would grow without a bound of ours.
-    params.n_ctx, params.n_parallel, params.n_ubatch = config.embedded_context_tokens, config.embedded_slots, 256
+    params.n_ctx, params.n_parallel = config.embedded_context_tokens, config.embedded_slots
+    params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.embedded_threads
     params.verbosity = -1
