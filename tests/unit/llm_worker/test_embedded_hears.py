@@ -1,4 +1,4 @@
-"""The embedded model hears a cancel while it reads: one person's long prompt does not leave it deaf to the others."""
+"""The embedded model bears those who give up: one long prompt leaves it deaf to nobody, one hurry does not freeze it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,3 +36,14 @@ async def test_whoever_comes_after_a_long_prompt_that_was_given_up_waits_for_one
         async with asyncio.timeout(PATIENCE_S):
             await pieces(embedded, call("smollm2", "word " * 2_600))
     assert await seconds_of(embedded, "List three colours") < BATCHES_MAX * one_batch_s
+
+
+@pytest.mark.timeout(120)
+async def test_whoever_gives_up_while_it_is_loaded_does_not_harm_it(embedded):
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await pieces(embedded, call("smollm2"))
+    loading = embedded._loading
+    assert await pieces(embedded, call("smollm2", max_tokens=2))
+    assert embedded._loading is loading  # it was begun once
