@@ -10,7 +10,7 @@ from contracts.errors import Rejected
 from services.llm_worker.config import Config, ModelConfig
 
 OF_PROVIDERS: Final[Mapping[str, int]] = {"mock": 50, "embedded": 15_000}
-"""Milliseconds, where the provider is ours. The embedded model reads a prompt that fills its context in about so long."""
+"""Milliseconds, where the provider is ours. The embedded model reads a prompt that fills its context in so long."""
 
 
 class CallersDeadline(Rejected):

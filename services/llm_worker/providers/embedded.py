@@ -22,7 +22,7 @@ from services.runtime import weights
 
 LOAD_TIMEOUT_S: Final = 120.0
 BATCH_TOKENS: Final = 256
-"""So much of a prompt is read at once. The server hears a cancel between batches only, so it is deaf for one at most."""
+"""So much of a prompt is read at once. The server hears a cancel between batches only: it is deaf for one at most."""
 OWN_TROUBLE: Final = ("compute", "memory", "decode", "slot")
 """What the server says when it is not the request that fails it."""
 

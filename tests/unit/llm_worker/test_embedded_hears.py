@@ -1,4 +1,4 @@
-"""The embedded model bears those who give up: one long prompt leaves it deaf to nobody, one hurry does not freeze it."""
+"""The embedded model bears those who give up: no long prompt leaves it deaf, no hurry freezes it."""
 
 import asyncio
 from collections.abc import AsyncIterator
