@@ -12,6 +12,7 @@ from services.llm_worker import genai
 from services.llm_worker.admission import Admission
 from services.llm_worker.billing import SLACK_TOKENS, Bill, Biller, all_of
 from services.llm_worker.breaker.breakers import Breakers, Pass
+from services.llm_worker.breaker.fair_time import CallersDeadline, says_nothing
 from services.llm_worker.cache import Cache
 from services.llm_worker.config import Config
 from services.llm_worker.fallback import Fallbacks
@@ -194,7 +195,10 @@ class Caller:
         try:
             answer = await self._tries(flight, tokens, not leave.probe)
         except Rejected as error:
-            await self._breakers.failed(leave, error.code)
+            if says_nothing(error, self._config, flight.resolved.config):
+                self._breakers.abandoned(leave)
+            else:
+                await self._breakers.failed(leave, error.code)
             raise
         except asyncio.CancelledError:
             self._breakers.abandoned(leave)
@@ -227,7 +231,7 @@ class Caller:
                         raise
                     return await asked_again(error, may, again, end_s)
         except TimeoutError:
-            raise Rejected("timeout", timeout_ms=flight.request.params.timeout_ms) from None
+            raise CallersDeadline(flight.request.params.timeout_ms) from None
 
     async def _once(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer:
         faults.point("llm_worker.before_provider")

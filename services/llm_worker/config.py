@@ -5,12 +5,14 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from contracts.limits import HEARTBEAT_INTERVAL_S
+from contracts.limits import HEARTBEAT_INTERVAL_S, LLM_TIMEOUT_DEFAULT_MS
 from services.llm_worker.ledger.limits import Count, Dollars, LimitsConfig, PerMinute
 from services.runtime.config import Secret
 
 SECTION: Final = "llm_worker"
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+FairTime = Annotated[int, msgspec.Meta(ge=1, le=LLM_TIMEOUT_DEFAULT_MS)]
+"""Milliseconds. A call that says nothing of its deadline always gives its model a fair time."""
 Price = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
@@ -28,6 +30,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `fallback` names the models that are asked instead, in this order, when this one fails or its breaker is open.
     `honours_idempotency_key` says that its provider bills the same `Idempotency-Key` once, however often it is asked:
     then nothing is charged for an asking whose worker died. Without a provider's written word leave it false.
+    `breaker_fair_timeout_ms` is what `[llm_worker]` says of all models, for this one.
     """
 
     provider: Literal["embedded", "openai", "anthropic", "cli", "mock", "nats"]
@@ -46,6 +49,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_per_minute: PerMinute = 0
     concurrent: Count = 0
     honours_idempotency_key: bool = False
+    breaker_fair_timeout_ms: FairTime | None = None
 
 
 def _known_as(*names: str) -> msgspec.Meta:
@@ -64,7 +68,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `waiting_per_model_max` may wait for the slots of one model; what is beyond goes back to the broker for a while, so
     that a slow model does not keep the others waiting.
 
-    After `breaker_failures` failures in a row, over all workers, a model is left alone for `breaker_open_s`.
+    After `breaker_failures` failures in a row, over all workers, a model is left alone for `breaker_open_s`. A caller's
+    deadline below `breaker_fair_timeout_ms` that passed is none of them (breaker/fair_time.py).
     """
 
     models: dict[str, ModelConfig] = {}
@@ -76,6 +81,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
     breaker_failures: AtLeastOne = 5
     breaker_open_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    breaker_fair_timeout_ms: FairTime = 1_000
     request_bytes_max: AtLeastOne = 4 << 20
     heartbeat_s: Annotated[float, msgspec.Meta(ge=1)] = HEARTBEAT_INTERVAL_S
     local_model: Annotated[str, _known_as("HTDAG_LOCAL_MODEL")] = ""

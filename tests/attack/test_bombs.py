@@ -211,7 +211,7 @@ async def test_nothing_survives_a_killed_gateway(mortal: Hands) -> None:
 
 
 async def test_a_gateway_killed_while_a_box_is_built_leaves_nothing_that_runs(mortal: Hands) -> None:
-    """Such a box waits at its gate for ever; the next gateway removes it."""
+    """Whoever stands by for the gateway ends such a box, or the next gateway where that cannot read its program."""
     markers = []
     for _ in range(6):
         markers.append(f"unborn-{mortal.pid}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import functools
 import os
 import signal
 from collections import deque
@@ -112,7 +113,7 @@ class Child:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=functools.partial(_die_with_parent, os.getpid()),
                 )
         except OSError as error:
             raise Rejected("missing_dependency", f"cannot start {self.spec.argv[0]}: {error.strerror}") from error
@@ -172,6 +173,8 @@ def open_log(path: Path) -> Any:
     return path.open("ab")
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """In the child, before exec: TERM reaches it when `htdag up` itself is killed, so nothing is left running."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it was killed before it was asked for
+        os._exit(128 + signal.SIGTERM)

@@ -153,7 +153,7 @@ class Breakers:
             await self._decide(leave.model, Succeed(leave.probe, self._worker_id))
 
     def abandoned(self, leave: Pass) -> None:
-        """A call was stopped before it ended: that says nothing of its model."""
+        """A call was stopped before it ended, or had no fair time to: that says nothing of its model."""
         if leave.probe:
             task = asyncio.create_task(self._decide(leave.model, Abandon(leave.probe, self._worker_id)))
             self._abandoning.add(task)

@@ -56,7 +56,7 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """A probe was stopped before it was answered: the next call may be one at once."""
+    """A probe was stopped before it was answered, or had no time to be: the next call may be one at once."""
 
     probe: str
     worker: str = ""

@@ -21,6 +21,8 @@ from services.llm_worker.providers.protocol import Call, Piece
 from services.runtime import weights
 
 LOAD_TIMEOUT_S: Final = 120.0
+BATCH_TOKENS: Final = 256
+"""So much of a prompt is read at once. The server hears a cancel between batches only: it is deaf for one at most."""
 OWN_TROUBLE: Final = ("compute", "memory", "decode", "slot")
 """What the server says when it is not the request that fails it."""
 
@@ -32,8 +34,7 @@ class EmbeddedProvider:
         self._config = config
         self._key = secrets.token_urlsafe(16)
         self._client = OpenAiProvider(lambda _: self._key, "embedded")
-        self._lock = asyncio.Lock()
-        self._server: Any = None
+        self._loading: asyncio.Task[Any] | None = None
         self._base_url = ""
 
     def missing(self, resolved: Resolved) -> str:
@@ -51,18 +52,30 @@ class EmbeddedProvider:
 
         Raises Rejected("provider_missing" | "model_missing").
         """
-        async with self._lock:
-            if not self._base_url:
-                path = weights.find(LOCAL, self._config.local_model)
-                async with asyncio.timeout(LOAD_TIMEOUT_S):
-                    self._server = await asyncio.to_thread(_serve, str(path), self._key, self._config)
-                self._base_url = f"{self._server.listening_address}/v1"
+        if not self._base_url:
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load())
+            # Whoever waits may give up. The loading goes on for the next one: a server that is let go while it starts
+            # freezes this whole process.
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                server = await asyncio.shield(self._loading)
+            self._base_url = f"{server.listening_address}/v1"
         return self._base_url
+
+    async def _load(self) -> Any:
+        try:
+            path = weights.find(LOCAL, self._config.local_model)
+            return await asyncio.to_thread(_serve, str(path), self._key, self._config)
+        except Exception:  # the next call tries again
+            self._loading = None
+            raise
 
     async def close(self) -> None:
         """Close the connections to it and let the server go."""
         await self._client.close()
-        self._server, self._base_url = None, ""
+        loading, self._loading, self._base_url = self._loading, None, ""
+        if loading is not None:
+            await asyncio.wait([loading], timeout=LOAD_TIMEOUT_S)
 
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         """The answer as it comes."""
@@ -108,7 +121,8 @@ def _serve(path: str, key: str, config: Config) -> Any:
     params.api_keys, params.ui, params.endpoint_slots = [key], False, False
     params.model_alias = {LOCAL}
     # The context is divided by the slots; the prompt cache in memory would grow without a bound of ours.
-    params.n_ctx, params.n_parallel, params.n_ubatch = config.embedded_context_tokens, config.embedded_slots, 256
+    params.n_ctx, params.n_parallel = config.embedded_context_tokens, config.embedded_slots
+    params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.embedded_threads
     params.verbosity = -1

@@ -24,6 +24,7 @@ from services.policy_gateway.sandbox.running import (
     Running,
     SetupFailed,
 )
+from services.policy_gateway.sandbox.warden import Warden
 from services.policy_gateway.sandbox.watchdog import Watch
 from services.runtime.lua.sandbox import bubblewrap
 
@@ -60,6 +61,7 @@ class Sandbox:
         self.state = state
         self.limits = limits
         self.ledger = Ledger()
+        self._warden = Warden(state)
         self._bwrap = str(bwrap) if bwrap else bubblewrap()
         self._cgroups = Cgroups.find() if cgroups else None
         self._shapes = shapes
@@ -180,7 +182,7 @@ class Sandbox:
                 line = command(self._bwrap, shape, box, self.limits, plumbing.pipes, self.state / "etc")
                 alone = group is None
                 watch = Watch(alone, alone, _writable(box), self.ledger, group)
-                with self.ledger.working_in(watch.folders):
+                with self.ledger.working_in(watch.folders), self._warden.told():
                     return await self._run_in(group, turn, [*line, *argv], plumbing, watch, stop)
 
     async def _run_in(

@@ -1,7 +1,9 @@
 """One supervised child: restarted, given up, stopped; nothing of it is left."""
 
+import functools
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from contracts.errors import Rejected
 from services.console.processes import alive
 from services.console.supervision import child as supervised
-from services.console.supervision.child import Child, ChildSpec
+from services.console.supervision.child import Child, ChildSpec, _die_with_parent
 from tests.support.eventually import eventually
 
 FOREVER = "import signal; signal.pause()"
@@ -112,3 +114,12 @@ def _runs(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_a_child_whose_parent_died_before_it_could_say_so_does_not_begin(tmp_path):
+    began = tmp_path / "began"
+    stranger = functools.partial(_die_with_parent, os.getpid() + 1)
+    for parent, code in ((stranger, 128 + signal.SIGTERM), (functools.partial(_die_with_parent, os.getpid()), 0)):
+        assert not began.exists()
+        assert subprocess.run(["touch", str(began)], preexec_fn=parent, check=False).returncode == code
+    assert began.exists()
