@@ -13,7 +13,9 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from services.runtime.nats_client import settle
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -55,12 +57,7 @@ class Ear:
     @classmethod
     async def on(cls, client: Client, subject: str) -> "Ear":
         ear = cls()
-
-        async def hear(message: Msg) -> None:
-            ear.messages.append(message)
-
-        await client.subscribe(subject, cb=hear)
-        await client.flush()
+        await listen(client, subject, ear.messages.append)
         return ear
 
     @property
@@ -108,7 +105,7 @@ async def test_the_first_and_only_reply_is_the_answer_and_the_journal_shows_it_o
     again = await publish_with_inbox(client, "llm.req.mock", body)
     await eventually(lambda: again.messages)
     assert again.messages[0].data == inbox.messages[0].data == journal.messages[0].data
-    await client.flush()
+    await settle(client)
     assert (len(inbox.messages), len(again.messages), len(journal.messages)) == (1, 1, 1)
 
 

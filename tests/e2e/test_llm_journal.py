@@ -12,6 +12,7 @@ from nats.aio.client import Client
 
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 
 pytestmark = pytest.mark.timeout(120)
 INPUT = {"messages": [{"role": "user", "content": "Say hi"}]}
@@ -114,12 +115,7 @@ async def test_a_big_answer_goes_by_reference_and_people_see_all_of_it(instance,
 
 async def test_a_stop_says_what_was_used(client):
     seen = asyncio.Event()
-
-    async def hear(_: Any) -> None:
-        seen.set()
-
-    await client.subscribe("llm.tokens.stop.n", cb=hear)
-    await client.flush()
+    await listen(client, "llm.tokens.stop.n", lambda _: seen.set())
     params = {"stream": True, "mock": {"stream_delay": "100ms", "tokens": 100}}
     asking = asyncio.create_task(ask(client, "wordy", run_id="stop", node_id="n", corr_id="s1", params=params))
     await seen.wait()

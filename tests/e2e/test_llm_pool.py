@@ -12,9 +12,9 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -100,12 +100,8 @@ async def test_all_workers_call_a_killed_one_dead_at_the_same_moment(start, clie
     others = [await start(**beats) for _ in range(2)]
     known = {worker["worker_id"] for worker in await listed(client)}
     beating: asyncio.Queue[str] = asyncio.Queue()
-
-    async def heard(message: Msg) -> None:
-        beating.put_nowait(json.loads(message.data)["worker_id"])
-
     victim = await start(**beats)
-    await client.subscribe("llm.health", cb=heard)
+    await listen(client, "llm.health", lambda message: beating.put_nowait(json.loads(message.data)["worker_id"]))
     while (name := await asyncio.wait_for(beating.get(), 10)) in known:
         pass
     now_s = asyncio.get_running_loop().time

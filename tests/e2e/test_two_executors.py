@@ -167,12 +167,12 @@ async def test_one_that_is_stopped_softly_hands_its_runs_over_at_once_and_may_co
 
 
 async def stopped(pair: Pair, bus: Bus, names: list[str]) -> None:
-    """Stop one executor softly; every run goes on within three seconds."""
+    """Stop one executor softly; every run goes on long before it would be delivered again."""
     began_s = time.monotonic()
     assert await asyncio.to_thread(pair.other.terminate) == 0, pair.other.tail()
     logged = await lengths(bus, names)
     assert time.monotonic() - began_s < 10
-    await eventually(lambda: all_longer(bus, logged), timeout_s=3)
+    await eventually(lambda: all_longer(bus, logged), timeout_s=10)
 
 
 async def lengths(bus: Bus, names: list[str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from contracts.subjects import partition
 from services.executor.handlers import STRATEGY_WAIT_S
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -91,7 +92,7 @@ async def responder(nats_server: NatsServer) -> AsyncIterator[Callable[[float], 
         calls.append((message.headers or {}).get("Nats-Msg-Id", ""))
         timers.append(loop.call_later(delay[0], answer, message))
 
-    await client.subscribe("work.do", cb=take)
+    await listen(client, "work.do", take)
 
     def slow_by(seconds: float) -> list[str]:
         delay[0] = seconds
@@ -286,11 +287,7 @@ async def test_a_run_whose_timer_was_lost_is_woken_after_a_restart(caller: Calle
     await eventually(at_rest, timeout_s=10)
     executor.kill()
     await stream.purge_stream("HTDAG_TIMERS")
-
-    async def take(message: Msg) -> None:
-        await message.respond(b"{}")
-
-    await caller.client.subscribe("work.later", cb=take)
+    await listen(caller.client, "work.later", lambda message: message.respond(b"{}"))
     executor.start()
     await executor.ready()
     view = await caller.ended("r1", timeout_s=30)
