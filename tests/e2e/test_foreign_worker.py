@@ -31,17 +31,16 @@ TABLE = {
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     home = tmp_path_factory.mktemp("foreign") / "home"
     made = Instance(home, HTDAG_LLM_WORKER__MODELS=json.dumps(TABLE))
-    made.url = made.up("--only", "llm-worker")["operator_url"]  # type: ignore[attr-defined]
+    made.up("--only", "llm-worker")
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any) -> AsyncIterator[Client]:
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 @pytest.fixture

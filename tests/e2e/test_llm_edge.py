@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +15,10 @@ from nats.aio.msg import Msg
 from services.runtime.nats_client import settle
 from tests.support.eventually import eventually
 from tests.support.listening import listen
-from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
 INPUT = {"messages": [{"role": "user", "content": "Decompose: build auth"}]}
 REDELIVERY_S = 45
-Start = Callable[..., Awaitable[ServiceProcess]]
-
-
-@pytest.fixture
-async def start(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Start]:
-    """Start a worker and wait until it is ready."""
-    workers: list[ServiceProcess] = []
-
-    async def begin(*, fault: str = "", **environment: str) -> ServiceProcess:
-        worker = ServiceProcess("llm-worker", nats_server, tmp_path / f"home-{len(workers)}", **environment)
-        workers.append(worker)
-        worker.start(fault=fault)
-        await worker.ready()
-        return worker
-
-    yield begin
-    for worker in workers:
-        worker.kill()
-
-
-@pytest.fixture
-async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
-    connected = await nats.connect(nats_server.url)
-    yield connected
-    await connected.close()
 
 
 class Ear:

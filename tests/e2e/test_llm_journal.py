@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import nats
@@ -24,17 +24,16 @@ BIG_WORDS = 100_000
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     home = tmp_path_factory.mktemp("journal") / "home"
     made = Instance(home, HTDAG_LLM_WORKER__MODELS=json.dumps(TABLE))
-    made.url = made.up("--only", "llm-worker,executor,planner", "--sync", "1s")["operator_url"]  # type: ignore[attr-defined]
+    made.up("--only", "llm-worker,executor,planner", "--sync", "1s")
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any):
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 async def ask(client: Client, model: str, **body: Any) -> Any:

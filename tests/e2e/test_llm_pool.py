@@ -5,45 +5,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.client import Client
 
 from tests.support.eventually import eventually
 from tests.support.listening import listen
 from tests.support.nats_server import NatsServer
-from tests.support.service_process import ServiceProcess
 
 INPUT = {"messages": [{"role": "user", "content": "Say hi"}]}
 SLOW = {"HTDAG_LLM_WORKER__MODELS": json.dumps({"slow": {"provider": "mock", "slots": 1}})}
-Start = Callable[..., Awaitable[ServiceProcess]]
-
-
-@pytest.fixture
-async def start(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Start]:
-    workers: list[ServiceProcess] = []
-
-    async def begin(**environment: str) -> ServiceProcess:
-        worker = ServiceProcess("llm-worker", nats_server, tmp_path / f"home-{len(workers)}", **environment)
-        workers.append(worker)
-        worker.start()
-        await worker.ready()
-        return worker
-
-    yield begin
-    for worker in workers:
-        worker.kill()
-
-
-@pytest.fixture
-async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
-    connected = await nats.connect(nats_server.url)
-    yield connected
-    await connected.close()
 
 
 async def ask(client: Client, subject: str, body: Any, timeout_s: float = 15) -> Any:

@@ -43,17 +43,16 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
         "--model",
         "mock:text=Task+decomposition...,price=30/mtok",
     )
-    made.url = made.up(*words)["operator_url"]  # type: ignore[attr-defined]
+    made.up(*words)
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any) -> AsyncIterator[Client]:
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 async def ear(client: Client, subject: str) -> list[Any]:
