@@ -110,7 +110,7 @@ def start_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
 
     yield start
     for server in servers:
-        server.kill()
+        server.remove()
 
 
 @pytest.fixture
