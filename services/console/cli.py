@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from contracts.errors import USAGE
 from services.console import failure
@@ -84,8 +84,9 @@ class Commands(App):
 def application(used: str | None = None, begins: Callable[[], None] = lambda: None) -> Commands:
     """All commands. The one that is `used` speaks for itself; the others are only listed, with the help from here."""
     made = Commands(
-        name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False
-    )
+        name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative_iterable=()),
+    )  # fmt: skip
     made.begins = begins
     for name, where, group, text in _COMMANDS:
         listed = None if name == used else text
