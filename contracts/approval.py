@@ -192,8 +192,8 @@ ApprovalEvent = (
 class ApprovalList(msgspec.Struct, frozen=True, omit_defaults=True):
     """Gates, the one that expires first first: the open ones, or all that are remembered, open ones first.
 
-    At most `limit`, and no more than an answer carries; what is left stands behind `after`, the last id of a page. A
-    list is at its end when a page is empty.
+    At most `limit`, and no more than an answer carries. With the last id of a page as `after` comes the next page; an
+    empty one is the end of the list.
     """
 
     run_id: str | None = None
@@ -217,9 +217,9 @@ class ApprovalKey(msgspec.Struct, frozen=True, omit_defaults=True):
 class ApprovalConverse(msgspec.Struct, frozen=True, omit_defaults=True):
     """One turn of the conversation that releases gates: one by `approval_id` (and its `digest`), or all of `gates`.
 
-    Say the gates in every turn: whoever knows a session's name could begin another conversation in it. In the first one
-    only will do where the code comes over the same connection as the name (its replies go to the same inbox), in a
-    session that spoke of no other gates before. A digest that is not the gate's is approval_stale.
+    Say the gates in every turn: whoever knows a session's name could begin another conversation in it. To say them in
+    the first turn only is enough where the code comes over the same connection as the name (its replies go to the same
+    inbox) and the session spoke of no other gates before. A digest that is not the gate's is approval_stale.
     """
 
     session: str = ""

@@ -199,7 +199,7 @@ class UserView(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class Converse(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One turn of "Who are you?". A session without a text, or the first one of a session, begins anew."""
+    """One turn of "Who are you?". A turn without a text, or the first one of a session, begins anew."""
 
     session: str = ""
     text: str = ""
@@ -208,8 +208,8 @@ class Converse(msgspec.Struct, frozen=True, omit_defaults=True):
 class Said(msgspec.Struct, frozen=True, omit_defaults=False):
     """The answer to one turn. `say` is for people; `code` says why a proof was refused.
 
-    Each of `gates` has what is asked for, before the code is: `action` (null when it is large: `approval.show` has it),
-    its `digest`, and a `summary` in one line that no action can make say anything else. Show it with the prompt.
+    Each of `gates` says what the code will release, before the code is given: `action` (null when it is large:
+    `approval.show` has it), its `digest`, and a safe `summary` in one line. Show the summary with the prompt.
     `retry_after` (seconds) comes with rate_limited and locked, `until` (RFC 3339) with locked.
     """
 

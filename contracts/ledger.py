@@ -84,8 +84,8 @@ class LlmTakenOver(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Another worker carries the same call out, since the first one is gone: it is paid once.
 
     `abandoned` are all askings of it that may be billed although nobody heard their answer: from now on they are held
-    beside the new one, and paid with it. Where it `looks`, nobody is asked yet: the first worker may only have been
-    silent, and have answered meanwhile. When it has not, the same is said again without it, and the provider is asked.
+    beside the new one, and paid with it. With `looks`, no provider is asked yet: the first worker may only have
+    been silent, and the journal may have its answer by now. If not, this event follows again without `looks`.
     """
 
     corr_id: str

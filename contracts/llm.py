@@ -242,9 +242,9 @@ class ModelView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A worker of the pool: `dead` 3 missed beats after its last one, whoever is asked.
+    """A worker of the pool; it is `dead` after three missed beats, and all workers agree on that.
 
-    The load is what it answers now; of one that is `silent` what its last beat said.
+    The load is what it says now; of one that is `silent`, what its last beat said.
     """
 
     worker_id: str

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from services.runtime import nats_client, provision
+from services.runtime import provision, telemetry
 from services.runtime.bus import Bus
 from services.runtime.clock import FixedClock
 from services.runtime.ids import CountingIds
@@ -18,6 +18,7 @@ from tests.support import boxes
 from tests.support import docker_engine as engines
 from tests.support.docker_engine import DockerEngine
 from tests.support.guarded import Guarded
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 
 # Whatever the developer's shell is configured for: no test reaches a real broker, home or paid provider.
@@ -109,7 +110,7 @@ def start_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
 
     yield start
     for server in servers:
-        server.kill()
+        server.remove()
 
 
 @pytest.fixture
@@ -141,8 +142,17 @@ def ids() -> CountingIds:
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
     """A connection to a server of its own that has htdag's streams."""
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
+    async with linked(nats_server.url) as bus:
+        await provision.apply(bus)
+        yield bus
+
+
+@pytest.fixture
+async def spans() -> AsyncIterator[Callable[[], Any]]:
+    """The finished spans of this test."""
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    assert telemetry.start("executor", "executor-1", exporter=exporter)
+    yield exporter.get_finished_spans
+    await telemetry.stop()

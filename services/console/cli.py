@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from contracts.errors import USAGE
 from services.console import failure
@@ -37,14 +37,14 @@ _COMMANDS: Final[tuple[tuple[str, str, Group, str], ...]] = (
     ("up", "up:up_app", _INSTANCE, "Start a whole instance: broker, services, small local model."),
     ("down", "up:down_app", _INSTANCE, "Stop the instance of this home."),
     ("ps", "up:ps_app", _INSTANCE, "Show the processes of this home."),
-    ("scale", "scale:app", _INSTANCE, "Keep the number of workers as `up --scale` wishes; supervisord runs it."),
+    ("scale", "scale:app", _INSTANCE, "Hold the copies that `up --scale` asked for; supervisord runs it."),
     ("serve", "serve:app", _INSTANCE, "Run one service in the foreground."),
     ("doctor", "doctor:app", _INSTANCE, "Find what is wrong and say what to do."),
     ("demo", "demo:app", _INSTANCE, "The main job in one command, on a throw-away instance."),
     ("bus", "bus:app", _TOOLS, "Streams, consumers, messages and dead letters."),
     ("models", "models:app", _TOOLS, "Local models: what is here, and get one."),
     ("config", "config:app", _TOOLS, "Show the configuration and where each value is from."),
-    ("conformance", "conformance:app", _TOOLS, "Check foreign workers against the contract."),
+    ("conformance", "conformance:app", _TOOLS, "Check foreign workers, and all refusals, against the contract."),
     ("bench", "bench:app", _TOOLS, "Measure how fast a throw-away instance is on this machine."),
     ("completion", "completion:app", _TOOLS, "Print the completion script of a shell."),
     ("version", "version:app", _TOOLS, "Print the version."),
@@ -84,8 +84,9 @@ class Commands(App):
 def application(used: str | None = None, begins: Callable[[], None] = lambda: None) -> Commands:
     """All commands. The one that is `used` speaks for itself; the others are only listed, with the help from here."""
     made = Commands(
-        name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False
-    )
+        name="htdag", help=_HELP, help_format="plaintext", version=_version, suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative_iterable=()),
+    )  # fmt: skip
     made.begins = begins
     for name, where, group, text in _COMMANDS:
         listed = None if name == used else text

@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from contracts.errors import Rejected
 from services.runtime.genuine import Forgeries
+from services.runtime.nats_client import settle
 
 UNSENT_BYTES_MAX: Final = 64 << 20
 """What may wait to be sent, above all while the connection is down; more is refused, never dropped."""
@@ -46,7 +47,7 @@ class Link:
         self._prefix = self.client.new_inbox() + "."
         await self.subscribe(self._prefix + "*", self._on_reply)
         # A reply that overtakes its own subscription would be lost without an error.
-        await self.client.flush(5)
+        await settle(self.client, 5)
 
     async def close(self) -> None:
         """Close the connection; nats-py sends what waits before it does."""
@@ -91,12 +92,8 @@ class Link:
         return True
 
     async def flush(self) -> None:
-        """Wait until the broker has acted on everything queued so far.
-
-        nats-py writes the PING of `flush` ahead of what still waits for its flusher, so one round trip is not enough.
-        """
-        await self.client.flush()
-        await self.client.flush()
+        """Wait until the broker has acted on everything queued so far."""
+        await settle(self.client)
 
     async def drain(self, subscription: Subscription) -> None:
         """End a subscription so that every message the broker sent to it is still handled."""

@@ -16,6 +16,7 @@ from services.runtime.genuine import HANDED_OUT, HEADER_STREAM, stream_named, ti
 from services.runtime.nkeys import KeyPair
 
 CONNECT_TRY_S: Final = 2.0
+ROUND_TRIP_S: Final = 10
 CANCEL_AGAIN_S: Final = 0.1
 _PLAIN: Final = b"NATS/1.0\r\n"
 _SPACE: Final = " \t\r\n\v\f"
@@ -149,6 +150,16 @@ async def connect(
             raise Rejected("nats_unavailable")
         await asyncio.sleep(delay)
         delay = min(delay * 2, 1.0)
+
+
+async def settle(client: Client, round_trip_s: int = ROUND_TRIP_S) -> None:
+    """Wait until the broker has acted on everything sent so far, and all that it sent before is here.
+
+    nats-py writes the PING of `flush` ahead of what still waits for its flusher (2.16): after one round trip a
+    subscription may still be on its way, and what others publish meanwhile is lost for it. The second PING goes last.
+    """
+    await client.flush(round_trip_s)
+    await client.flush(round_trip_s)
 
 
 async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:

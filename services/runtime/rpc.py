@@ -28,6 +28,7 @@ from services.runtime.genuine import redirected
 from services.runtime.ids import Ids
 from services.runtime.lifecycle import Log
 from services.runtime.metrics import Metrics
+from services.runtime.nats_client import settle
 
 REQUESTS_AT_ONCE_MAX: Final = 256
 REQUESTS_HELD_MAX: Final = 4_096
@@ -171,7 +172,7 @@ class Rpc:
             self._subscriptions.append(
                 await self._client.subscribe(endpoint.spec.subject, queue=self._service, cb=self._receiver(endpoint))
             )
-        await _settle(self._client)
+        await settle(self._client)
 
     async def drain(self) -> None:
         """Take no more requests (others of the queue group get them) and finish those that were taken."""
@@ -180,7 +181,7 @@ class Rpc:
             async with asyncio.timeout(UNSUBSCRIBE_TIMEOUT_S):
                 for subscription in subscriptions:
                     await self._client._send_unsubscribe(subscription._id)
-                await _settle(self._client)
+                await settle(self._client)
                 for subscription in subscriptions:
                     await subscription.drain()  # type: ignore[no-untyped-call]
         except (nats.errors.Error, TimeoutError) as error:
@@ -317,13 +318,3 @@ class Rpc:
             endpoint.last_error = outcome
         self._metrics.inc("htdag_requests_total", service=self._service, verb=endpoint.name, outcome=outcome)
         self._metrics.observe("htdag_request_seconds", took_s, service=self._service, verb=endpoint.name)
-
-
-async def _settle(client: Client) -> None:
-    """Return when the broker has acted on everything sent so far and all that it sent before is here.
-
-    nats-py writes the PING of `flush` ahead of commands that still wait for its flusher (2.16), so one round trip is
-    not enough: its own `drain` loses requests that arrive in between.
-    """
-    await client.flush()
-    await client.flush()

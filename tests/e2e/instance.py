@@ -41,7 +41,7 @@ class Instance:
     """One home, and the console script working on it."""
 
     def __init__(self, home: Path, **env: str) -> None:
-        self.home = home
+        self.home, self.url = home, ""
         self.env = environment(HTDAG_HOME=str(home), **env)
 
     def __call__(self, *words: str, stdin: str | None = None, timeout_s: float = COMMAND_S) -> Said:
@@ -67,6 +67,7 @@ class Instance:
         said = self("up", "-d", "--json", "--port", "0", *words)
         assert said.code == 0, said.err
         document: dict[str, Any] = said.document
+        self.url = str(document["operator_url"])
         return document
 
     def refusals(self) -> list[str]:

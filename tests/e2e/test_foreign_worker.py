@@ -11,13 +11,14 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 
 pytestmark = pytest.mark.timeout(120)
 ECHO = Path(__file__).parents[1] / "support" / "echo_worker.py"
+SERVE = "htdag.v1.llm.serve.rude"
 INPUT = {"messages": [{"role": "user", "content": "one two three"}]}
 TABLE = {
     "parrot": {"provider": "nats", "model": "echo", "price_in_usd_per_mtok": 1.0, "price_out_usd_per_mtok": 2.0},
@@ -30,17 +31,16 @@ TABLE = {
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     home = tmp_path_factory.mktemp("foreign") / "home"
     made = Instance(home, HTDAG_LLM_WORKER__MODELS=json.dumps(TABLE))
-    made.url = made.up("--only", "llm-worker")["operator_url"]  # type: ignore[attr-defined]
+    made.up("--only", "llm-worker")
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any) -> AsyncIterator[Client]:
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 @pytest.fixture
@@ -81,12 +81,7 @@ async def test_a_foreign_worker_conforms_and_one_that_is_not_there_does_not(inst
 async def test_its_model_is_one_like_any_other_priced_streamed_and_paid_once(instance, client, echo):
     await serving(client)
     tokens: list[dict[str, Any]] = []
-
-    async def hear(message: Msg) -> None:
-        tokens.append(json.loads(message.data))
-
-    await client.subscribe("llm.tokens.r.t", cb=hear)
-    await client.flush()
+    await listen(client, "llm.tokens.r.t", lambda message: tokens.append(json.loads(message.data)))
     body = {"run_id": "r", "node_id": "t", "corr_id": "p1", "params": {"stream": True}}
     answer = await ask(client, "parrot", **body)
     assert (answer["output"], answer["model_used"]) == ("one two three", "parrot")
@@ -119,11 +114,7 @@ async def test_nobody_serves(client):
     ],
 )
 async def test_what_it_says_has_its_code_and_what_it_does_not_count_has_no_price(client, reply, code):
-    async def serve(message: Msg) -> None:
-        await message.respond(reply)
-
-    subscription = await client.subscribe("htdag.v1.llm.serve.rude", queue="workers", cb=serve)
-    await client.flush()
+    subscription = await listen(client, SERVE, lambda message: message.respond(reply), queue="workers")
     answer = await ask(client, "rude")
     await subscription.unsubscribe()
     if code is None:
@@ -136,16 +127,8 @@ async def test_what_it_says_has_its_code_and_what_it_does_not_count_has_no_price
 async def test_a_call_that_is_cancelled_is_told_to_its_worker(client):
     asked: list[dict[str, Any]] = []
     stopped: list[dict[str, Any]] = []
-
-    async def serve(message: Msg) -> None:
-        asked.append(json.loads(message.data))
-
-    async def stop(message: Msg) -> None:
-        stopped.append(json.loads(message.data))
-
-    one = await client.subscribe("htdag.v1.llm.serve.rude", queue="workers", cb=serve)
-    await client.subscribe("htdag.v1.llm.stop.rude", cb=stop)
-    await client.flush()
+    one = await listen(client, SERVE, lambda message: asked.append(json.loads(message.data)), queue="workers")
+    await listen(client, "htdag.v1.llm.stop.rude", lambda message: stopped.append(json.loads(message.data)))
     asking = asyncio.create_task(ask(client, "rude", corr_id="stop-me"))
     await eventually(lambda: asked)
     await client.request("htdag.v1.llm-worker.llm.cancel", b'{"corr_id":"stop-me"}', timeout=5)

@@ -18,6 +18,7 @@ from services.runtime import nats_client, nkeys
 from services.runtime.bus import Bus
 from tests.e2e.instance import Instance, Said
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 
 pytestmark = [pytest.mark.timeout(400)]
 PASSWORD = "correct horse battery staple"
@@ -194,12 +195,9 @@ def test_a_changed_command_makes_the_gate_stale(team: Team) -> None:
 
 
 async def log_of(team: Team, run_id: str) -> str:
-    bus = Bus(await nats_client.connect(team.document["operator_url"], name="test"))
-    await bus.start()
-    history = bus.history(EVENTS_EXECUTOR, events("executor", "run", run_id))
-    found = b"\n".join([record.data async for record in history])
-    await bus.close()
-    return found.decode()
+    async with linked(team.document["operator_url"]) as bus:
+        history = bus.history(EVENTS_EXECUTOR, events("executor", "run", run_id))
+        return b"\n".join([record.data async for record in history]).decode()
 
 
 async def asked_otherwise(team: Team, gate: str) -> None:

@@ -12,9 +12,9 @@ from contracts.ledger import LedgerEvent, LlmPaid, LlmReserved
 from contracts.streams import EVENTS_LLM_WORKER
 from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.opening import CODEC
-from services.runtime import nats_client
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -67,10 +67,8 @@ async def provider() -> AsyncIterator[tuple[Dripping, str]]:
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    yield bus
-    await bus.close()
+    async with linked(nats_server.url) as bus:
+        yield bus
 
 
 def config(url: str) -> dict[str, str]:

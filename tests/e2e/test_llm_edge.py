@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,13 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from services.runtime.nats_client import settle
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
+from tests.support.listening import listen
 from tests.support.service_process import ServiceProcess
 
 INPUT = {"messages": [{"role": "user", "content": "Decompose: build auth"}]}
 REDELIVERY_S = 45
-Start = Callable[..., Awaitable[ServiceProcess]]
-
-
-@pytest.fixture
-async def start(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Start]:
-    """Start a worker and wait until it is ready."""
-    workers: list[ServiceProcess] = []
-
-    async def begin(*, fault: str = "", **environment: str) -> ServiceProcess:
-        worker = ServiceProcess("llm-worker", nats_server, tmp_path / f"home-{len(workers)}", **environment)
-        workers.append(worker)
-        worker.start(fault=fault)
-        await worker.ready()
-        return worker
-
-    yield begin
-    for worker in workers:
-        worker.kill()
-
-
-@pytest.fixture
-async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
-    connected = await nats.connect(nats_server.url)
-    yield connected
-    await connected.close()
 
 
 class Ear:
@@ -55,12 +30,7 @@ class Ear:
     @classmethod
     async def on(cls, client: Client, subject: str) -> "Ear":
         ear = cls()
-
-        async def hear(message: Msg) -> None:
-            ear.messages.append(message)
-
-        await client.subscribe(subject, cb=hear)
-        await client.flush()
+        await listen(client, subject, ear.messages.append)
         return ear
 
     @property
@@ -108,7 +78,7 @@ async def test_the_first_and_only_reply_is_the_answer_and_the_journal_shows_it_o
     again = await publish_with_inbox(client, "llm.req.mock", body)
     await eventually(lambda: again.messages)
     assert again.messages[0].data == inbox.messages[0].data == journal.messages[0].data
-    await client.flush()
+    await settle(client)
     assert (len(inbox.messages), len(again.messages), len(journal.messages)) == (1, 1, 1)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import nats
@@ -12,6 +12,7 @@ from nats.aio.client import Client
 
 from tests.e2e.instance import Instance
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 
 pytestmark = pytest.mark.timeout(120)
 INPUT = {"messages": [{"role": "user", "content": "Say hi"}]}
@@ -23,17 +24,16 @@ BIG_WORDS = 100_000
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     home = tmp_path_factory.mktemp("journal") / "home"
     made = Instance(home, HTDAG_LLM_WORKER__MODELS=json.dumps(TABLE))
-    made.url = made.up("--only", "llm-worker,executor,planner", "--sync", "1s")["operator_url"]  # type: ignore[attr-defined]
+    made.up("--only", "llm-worker,executor,planner", "--sync", "1s")
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any):
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 async def ask(client: Client, model: str, **body: Any) -> Any:
@@ -114,12 +114,7 @@ async def test_a_big_answer_goes_by_reference_and_people_see_all_of_it(instance,
 
 async def test_a_stop_says_what_was_used(client):
     seen = asyncio.Event()
-
-    async def hear(_: Any) -> None:
-        seen.set()
-
-    await client.subscribe("llm.tokens.stop.n", cb=hear)
-    await client.flush()
+    await listen(client, "llm.tokens.stop.n", lambda _: seen.set())
     params = {"stream": True, "mock": {"stream_delay": "100ms", "tokens": 100}}
     asking = asyncio.create_task(ask(client, "wordy", run_id="stop", node_id="n", corr_id="s1", params=params))
     await seen.wait()

@@ -5,45 +5,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 from tests.support.nats_server import NatsServer
-from tests.support.service_process import ServiceProcess
 
 INPUT = {"messages": [{"role": "user", "content": "Say hi"}]}
 SLOW = {"HTDAG_LLM_WORKER__MODELS": json.dumps({"slow": {"provider": "mock", "slots": 1}})}
-Start = Callable[..., Awaitable[ServiceProcess]]
-
-
-@pytest.fixture
-async def start(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Start]:
-    workers: list[ServiceProcess] = []
-
-    async def begin(**environment: str) -> ServiceProcess:
-        worker = ServiceProcess("llm-worker", nats_server, tmp_path / f"home-{len(workers)}", **environment)
-        workers.append(worker)
-        worker.start()
-        await worker.ready()
-        return worker
-
-    yield begin
-    for worker in workers:
-        worker.kill()
-
-
-@pytest.fixture
-async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
-    connected = await nats.connect(nats_server.url)
-    yield connected
-    await connected.close()
 
 
 async def ask(client: Client, subject: str, body: Any, timeout_s: float = 15) -> Any:
@@ -100,12 +73,8 @@ async def test_all_workers_call_a_killed_one_dead_at_the_same_moment(start, clie
     others = [await start(**beats) for _ in range(2)]
     known = {worker["worker_id"] for worker in await listed(client)}
     beating: asyncio.Queue[str] = asyncio.Queue()
-
-    async def heard(message: Msg) -> None:
-        beating.put_nowait(json.loads(message.data)["worker_id"])
-
     victim = await start(**beats)
-    await client.subscribe("llm.health", cb=heard)
+    await listen(client, "llm.health", lambda message: beating.put_nowait(json.loads(message.data)["worker_id"]))
     while (name := await asyncio.wait_for(beating.get(), 10)) in known:
         pass
     now_s = asyncio.get_running_loop().time

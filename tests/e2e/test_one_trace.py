@@ -11,9 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from contracts import streams
 from contracts.subjects import events, rpc
-from services.runtime import nats_client
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -75,10 +75,8 @@ async def bus(nats_server: NatsServer, tmp_path: Path, collector: Collector) -> 
         process.start()
     for process in running:
         await process.ready()
-    made = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await made.start()
-    yield made
-    await made.close()
+    async with linked(nats_server.url) as made:
+        yield made
     for process in running:
         process.kill()
 

@@ -37,17 +37,16 @@ def instance(tmp_path) -> Iterator[Instance]:
         HTDAG_LLM_WORKER__BREAKER_OPEN_S="3",
     )
     del made.env["HTDAG_LLM_WORKER__LIMITS"]
-    made.url = made.up("--only", "llm-worker", "--scale", "llm-worker=2")["operator_url"]  # type: ignore[attr-defined]
+    made.up("--only", "llm-worker", "--scale", "llm-worker=2")
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any) -> AsyncIterator[Client]:
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 async def ask(client: Client, model: str, *, within_s: float = 90, **body: Any) -> Any:

@@ -10,9 +10,9 @@ import pytest
 
 from contracts.reply import RemoteRejected
 from contracts.subjects import rpc
-from services.runtime import nats_client
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -32,10 +32,8 @@ async def bus(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Bus]:
         service.start()
     for service in services:
         await service.ready()
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    yield bus
-    await bus.close()
+    async with linked(nats_server.url) as bus:
+        yield bus
     for service in services:
         service.kill()
 

@@ -11,10 +11,10 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from tests.e2e.instance import Instance, Said
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 
 pytestmark = pytest.mark.timeout(180)
 ECHO = Path(__file__).parents[1] / "support" / "echo_worker.py"
@@ -43,27 +43,21 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
         "--model",
         "mock:text=Task+decomposition...,price=30/mtok",
     )
-    made.url = made.up(*words)["operator_url"]  # type: ignore[attr-defined]
+    made.up(*words)
     yield made
     made("down")
     assert made.refusals() == []
 
 
 @pytest.fixture
-async def client(instance: Any) -> AsyncIterator[Client]:
-    connected = await nats.connect(instance.url)
-    yield connected
-    await connected.close()
+async def client(instance: Instance) -> AsyncIterator[Client]:
+    async with await nats.connect(instance.url) as connected:
+        yield connected
 
 
 async def ear(client: Client, subject: str) -> list[Any]:
     heard: list[Any] = []
-
-    async def hear(message: Msg) -> None:
-        heard.append(json.loads(message.data))
-
-    await client.subscribe(subject, cb=hear)
-    await client.flush()
+    await listen(client, subject, lambda message: heard.append(json.loads(message.data)))
     return heard
 
 

@@ -12,10 +12,9 @@ from contracts.run import AddTasks
 from contracts.streams import COMMANDS
 from contracts.subjects import command, rpc
 from contracts.task import TaskSpec, ToolNode
-from services.runtime import nats_client
-from services.runtime.bus import Bus
 from tests.e2e.test_gates import DEPLOY, Team, log_of, step
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 
 pytestmark = [pytest.mark.timeout(400)]
 CHANNEL = "def push(text: str) -> dict:\n    return {'pushed': text}\n"
@@ -129,25 +128,17 @@ def dead_letter(team: Team, about: str) -> Any:
     return next((letter for letter in letters if about in letter["subject"]), None)
 
 
-async def bus_of(team: Team) -> Bus:
-    bus = Bus(await nats_client.connect(team.document["operator_url"], name="test"))
-    await bus.start()
-    return bus
-
-
 async def added(team: Team, run_id: str, task: TaskSpec) -> None:
     """Whoever may speak to a run says a task once more, with another command."""
-    bus = await bus_of(team)
     data = msgspec.json.encode(AddTasks(run_id, [task]))
-    await bus.store(command("executor", "run", run_id, "add"), data, stream=COMMANDS, msg_id="changed")
-    await bus.close()
+    async with linked(team.document["operator_url"]) as bus:
+        await bus.store(command("executor", "run", run_id, "add"), data, stream=COMMANDS, msg_id="changed")
 
 
 async def answered(team: Team, gate: dict[str, str]) -> dict[str, Any]:
     """Both turns of a conversation about a gate."""
-    bus = await bus_of(team)
     verb = rpc("identity", "approval", "converse")
-    await bus.call(verb, {"session": "d", "text": "Aka", **gate}, timeout_s=10)
-    said: dict[str, Any] = await bus.call(verb, {"session": "d", "text": team.code()}, timeout_s=10)
-    await bus.close()
+    async with linked(team.document["operator_url"]) as bus:
+        await bus.call(verb, {"session": "d", "text": "Aka", **gate}, timeout_s=10)
+        said: dict[str, Any] = await bus.call(verb, {"session": "d", "text": team.code()}, timeout_s=10)
     return said

@@ -50,7 +50,7 @@ async def test_up_detached_is_ready_when_it_returns_and_down_leaves_nothing(inst
     assert set(document["services"]) == {"planner", "executor", "llm-worker"}
     client = await nats.connect(document["operator_url"])
     try:
-        pong = await client.request("$SRV.PING.executor", b"", timeout=2)
+        pong = await client.request("$SRV.PING.executor", b"", timeout=10)
         assert json.loads(pong.data)["name"] == "executor"
     finally:
         await client.close()

@@ -12,9 +12,10 @@ from contracts.requests import GoalSubmit, RunRef, RunStart
 from contracts.run import RunOptions, RunView
 from contracts.run_proofs import ReplayReport, RunAudit
 from contracts.task import AgentNode, LlmNode, LuaNode, NoopNode, TaskSpec
-from services.runtime import faults, nats_client
+from services.runtime import faults
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
@@ -41,10 +42,8 @@ async def fleet(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[dict[s
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    yield bus
-    await bus.close()
+    async with linked(nats_server.url) as bus:
+        yield bus
 
 
 async def over(bus: Bus, run_id: str) -> RunView:

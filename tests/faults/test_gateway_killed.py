@@ -99,7 +99,7 @@ async def test_a_killed_gateway_leaves_no_process_behind(gateway: ServiceProcess
         await eventually(lambda: processes("sleep", seconds), timeout_s=20)
         gateway.kill()
         calling.cancel()
-        await eventually(lambda: not processes("sleep", seconds), timeout_s=5)
+        await eventually(lambda: not processes("sleep", seconds))
         gateway.start()
         await gateway.ready()
         await eventually(lambda: complete(me), timeout_s=15)

@@ -17,9 +17,11 @@ from services.runtime.clock import SystemClock
 from services.runtime.genuine import HEADER_STREAM, void
 from services.runtime.ids import RandomIds
 from services.runtime.metrics import Metrics
+from services.runtime.nats_client import settle
 from services.runtime.rpc import Caller, Rpc
 from tests.support.eventually import eventually
-from tests.support.guarded import Guarded, settle
+from tests.support.guarded import Guarded
+from tests.support.listening import listen
 from tests.unit.policy_gateway.gateway_desk import Caller as ToolCaller
 from tests.unit.policy_gateway.gateway_desk import Gateway
 
@@ -33,13 +35,8 @@ async def test_a_planner_gone_bad_forges_and_reads_and_destroys_nothing(guarded:
     heard: list[str] = []
     executor = await guarded.bus("executor")
     operator = await guarded.connect(OPERATOR)
-
-    async def overhear(message: object) -> None:
-        heard.append(str(message))
-
     for prefix in ("_INBOX.>", "_INBOX_executor.>", f"{ROOT}.tool.>", ">"):
-        await bad.subscribe(prefix, cb=overhear)
-    await settle(bad)
+        await listen(bad, prefix, lambda message: heard.append(str(message)))
     forged = {
         f"{ROOT}.evt.policy-gateway.audit.x": b'{"decision":"allow"}',
         f"{ROOT}.evt.executor.run.r1": b"{}",

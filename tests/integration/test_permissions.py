@@ -14,8 +14,9 @@ from contracts.subjects import ROOT, SERVICES
 from contracts.task import ROLES
 from contracts.verbs import VERBS
 from services.runtime import provision
+from services.runtime.nats_client import settle
 from tests.support.eventually import eventually
-from tests.support.guarded import Guarded, settle
+from tests.support.guarded import Guarded
 
 API = "$JS.API"
 NAMES = [user.name for user in USERS]

@@ -29,6 +29,8 @@ from services.runtime.event_store import Conflict, Recorded
 
 CODEC: CommitCodec[LedgerEvent] = CommitCodec(LedgerEvent)
 MODELS = ("dear", "cheap")
+WAITS_S = 0.4
+"""So long a call waits for a limit, in real time; the clock of the books runs on by hours meanwhile."""
 
 
 class Log:
@@ -167,7 +169,7 @@ class Story:
         while True:
             wish = self.wish(corr_id, worker)
             try:
-                await self.books[worker].ask(wish, loop.time() + 2.0)
+                await self.books[worker].ask(wish, loop.time() + WAITS_S)
             except Rejected as error:
                 if error.code == "nats_unavailable":
                     continue
@@ -207,7 +209,7 @@ class Story:
         worker, other = (self.chance.randrange(len(self.books)) for _ in range(2))
         wish, book = first._replace(worker_id=f"w{worker}", request_seq=2), self.books[worker]
         try:
-            await book.ask(wish, asyncio.get_running_loop().time() + 2.0)
+            await book.ask(wish, asyncio.get_running_loop().time() + WAITS_S)
         except Rejected as error:
             await book.ask(Release(wish.corr_id, wish.worker_id, error.code, request_seq=2))
             return

@@ -4,10 +4,13 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+PATIENCE_S: Final = 15.0
+"""A busy machine is no failure: only a test that fails waits so long."""
 
 
-async def eventually(check: Callable[[], Any], *, timeout_s: float = 5.0, interval_s: float = 0.01) -> Any:
+async def eventually(check: Callable[[], Any], *, timeout_s: float = PATIENCE_S, interval_s: float = 0.01) -> Any:
     """Call `check` (plain or async) until it returns something true, and return that.
 
     An AssertionError inside `check` means "not yet". After `timeout_s` raises AssertionError that shows what the last

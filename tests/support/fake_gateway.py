@@ -12,6 +12,8 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from tests.support.listening import listen
+
 Name = tuple[str, str, int, int]
 """Run, task, attempt, call."""
 OK: dict[str, Any] = {"stdout": "fine", "exit": 0}
@@ -31,8 +33,7 @@ class FakeGateway:
     async def start(self) -> None:
         """Take calls."""
         self._client = await nats.connect(self._url)
-        await self._client.subscribe("htdag.v1.tool.*.*", queue="policy-gateway", cb=self._take)
-        await self._client.flush()
+        await listen(self._client, "htdag.v1.tool.*.*", self._take, queue="policy-gateway")
 
     async def stop(self) -> None:
         """Be gone at once, in the middle of whatever is under way."""

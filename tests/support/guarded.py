@@ -50,9 +50,3 @@ class Guarded:
         """Close what was opened."""
         for client in self.clients:
             await client.close()
-
-
-async def settle(client: Client) -> None:
-    """Wait until the broker has judged everything; nats-py writes the first PING ahead of what still waits."""
-    await client.flush(20)
-    await client.flush(20)

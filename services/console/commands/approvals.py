@@ -80,8 +80,8 @@ async def grant(*approval_ids: str, common: Common = DEFAULTS) -> int:
 
 @app.command
 async def deny(*approval_ids: str, reason: str = "", common: Common = DEFAULTS) -> int:
-    """Deny gates: name, then a fresh code, since a no is somebody's too. Exit codes
-    are those of grant.
+    """Deny gates: name and a fresh code are asked for, as for a release. Exit
+    codes are those of grant.
 
     For example:
         htdag approvals deny apr-7 --reason "not on a Friday"

@@ -294,8 +294,8 @@ async def image(
     /,
     *,
     folder: Path | None = None,
-    busybox: bool = False,
-    python: bool = False,
+    busybox: Annotated[bool, Parameter(negative="")] = False,
+    python: Annotated[bool, Parameter(negative="")] = False,
     package: list[str] | None = None,
     common: Common = DEFAULTS,
 ) -> None:

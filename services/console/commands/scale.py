@@ -13,10 +13,10 @@ app = App(name="scale", help_format="plaintext")
 
 @app.default
 async def scale(*, common: Common = DEFAULTS) -> int:
-    """Keep the copies of services as `htdag up --scale` wished last.
+    """Hold the number of copies of each service that `htdag up --scale` asked for last.
 
-    It adds workers while calls wait, drains them when they are idle, and kills one that hangs, to be begun anew.
-    supervisord runs it; you need not.
+    It adds workers while calls wait, drains them when they are idle, and kills one that hangs, which
+    is then started again. supervisord runs it; you need not.
 
     For example:
         htdag scale --home /tmp/a

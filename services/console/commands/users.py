@@ -191,7 +191,7 @@ async def converse(*, common: Common = DEFAULTS) -> int:
 
 @app.command(name="try")
 async def try_(name: str, code: str, /, *, common: Common = DEFAULTS) -> int:
-    """Both turns of the conversation at once, for scripts.
+    """Prove who you are in one command, for scripts: name and code at once.
 
     For example:
         htdag users try aka 123456

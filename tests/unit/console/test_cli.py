@@ -49,6 +49,7 @@ def test_every_command_teaches_with_an_example(words, app, capsys):
     arguments = app.assemble_argument_collection(parse_docstring=True)
     wordless = [one.name for one in arguments if one.show and not one.parameter.help]
     assert wordless == [], f"{example} explains nothing about {wordless}"
+    assert "--empty-" not in text, f"{example} has a flag that nobody asked for"
 
 
 def test_the_help_of_run_does_not_promise_what_a_task_of_the_file_may_say_otherwise(capsys):

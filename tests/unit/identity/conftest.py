@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.identity.key_file import KeyFile
-from services.runtime import nats_client
-from services.runtime.bus import Bus
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 from tests.unit.identity.desk import Hall
 
@@ -16,10 +15,8 @@ from tests.unit.identity.desk import Hall
 async def hall(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Hall]:
     made = Hall(nats_server, tmp_path)
     await made.start()
-    made.bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await made.bus.start()
-    yield made
-    await made.bus.close()
+    async with linked(nats_server.url) as made.bus:
+        yield made
     for process in made.processes:
         process.kill()
 

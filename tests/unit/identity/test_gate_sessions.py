@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 from contracts.reply import RemoteRejected
 from contracts.streams import CONVERSATIONS
@@ -15,6 +16,7 @@ from services.runtime import nats_client
 from services.runtime.bus import Bus
 from services.runtime.genuine import HEADER_STREAM
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 from tests.unit.identity.desk import Hall
 
 
@@ -36,6 +38,10 @@ def saying(bus: Bus, verb: str) -> Callable[..., Awaitable[Any]]:
         return await bus.call(rpc("identity", *verb.split(".")), body, timeout_s=15)
 
     return say
+
+
+def state_said(message: Msg) -> Any:
+    return msgspec.json.decode(message.data)["value"]["state"]
 
 
 @VERBS
@@ -130,22 +136,13 @@ async def test_who_has_the_answers_sent_to_the_victims_inbox_gives_its_code_no_o
     for gate in ("apr-good", "apr-evil"):
         await hall.request(gate, task_id=gate)
     inboxes: list[str] = []
-
-    async def overhear(message: Any) -> None:
-        inboxes.append(message.reply)
-
-    await mallory.client.subscribe(rpc("identity", *verb.split(".")), cb=overhear)
-    await mallory.client.flush()
+    await listen(mallory.client, rpc("identity", *verb.split(".")), lambda message: inboxes.append(message.reply))
     victim = saying(hall.bus, verb)
     assert (await victim("aka", "apr-good"))["state"] == "await_code"
     await eventually(lambda: bool(inboxes))
     there = inboxes[0].rpartition(".")[0] + ".m"
     heard: list[Any] = []
-
-    async def hear(message: Any) -> None:
-        heard.append(msgspec.json.decode(message.data)["value"]["state"])
-
-    await mallory.client.subscribe(there, cb=hear)
+    await listen(mallory.client, there, lambda message: heard.append(state_said(message)))
     for text, gate, states in (("", spoilt_by, ["refused"]), ("aka", "apr-evil", ["refused", "await_code"])):
         body = msgspec.json.encode({"session": "vic", "text": text, "approval_id": gate})
         mallory.publish(rpc("identity", *verb.split(".")), body, reply=there)
@@ -164,22 +161,14 @@ class Impostor:
         self._inboxes: list[str] = []
 
     async def listen(self) -> None:
-        async def overhear(message: Any) -> None:
-            self._inboxes.append(message.reply)
-
-        await self._mallory.client.subscribe(self._subject, cb=overhear)
-        await self._mallory.client.flush()
+        await listen(self._mallory.client, self._subject, lambda message: self._inboxes.append(message.reply))
 
     async def begin(self, gate: str, session: str = "vic") -> None:
         """Say a name and a gate in somebody's session, in the name of their connection."""
         await eventually(lambda: bool(self._inboxes))
         there = self._inboxes[0].rpartition(".")[0] + ".m"
         heard: list[Any] = []
-
-        async def hear(message: Any) -> None:
-            heard.append(msgspec.json.decode(message.data)["value"]["state"])
-
-        subscription = await self._mallory.client.subscribe(there, cb=hear)
+        subscription = await listen(self._mallory.client, there, lambda message: heard.append(state_said(message)))
         body = msgspec.json.encode({"session": session, "text": "aka", "approval_id": gate})
         self._mallory.publish(self._subject, body, reply=there)
         await eventually(lambda: heard == ["await_code"])

@@ -13,10 +13,9 @@ from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.prices import Prices
 from services.llm_worker.providers.protocol import Delta
 from services.llm_worker.worker import CONSUMER
-from services.runtime import faults, nats_client, provision
+from services.runtime import faults
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 MODEL = "mock:price=0.05/call"
@@ -25,16 +24,12 @@ LIMITED = LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)
 
 
 @pytest.fixture
-async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
+async def crew(bus: Bus) -> AsyncIterator[Crew]:
     crew = Crew(bus, Config(limits=LIMITED))
     await crew.worker.start()
     crew.gate.open.set()
     yield crew
     faults.disarm()
-    await bus.close()
 
 
 def broken(*_: Any, **__: Any) -> NoReturn:

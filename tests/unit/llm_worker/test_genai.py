@@ -10,7 +10,6 @@ from services.llm_worker import genai
 from services.llm_worker.config import ModelConfig
 from services.llm_worker.models import GEMINI_URL, Resolved
 from services.llm_worker.providers.protocol import TokensUsed
-from services.runtime import telemetry
 from services.runtime.clock import FixedClock
 from services.runtime.metrics import Metrics
 
@@ -19,16 +18,6 @@ PARAMS = LlmParams(stream=True, temperature=0.2, top_p=0.9, seed=7, stop=["x"], 
 REQUEST = LlmRequest(LlmInput([{"role": "user", "content": "a secret"}]), "r", "n", "c", "m", PARAMS)
 OPENAI = Resolved("m", "gpt-x", ModelConfig(provider="openai", base_url="https://llm.example:8443/v1"))
 LABELS = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai", "gen_ai_request_model": "gpt-x"}
-
-
-@pytest.fixture
-async def spans():
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter = InMemorySpanExporter()
-    assert telemetry.start("llm-worker", "llm-worker-1", exporter=exporter)
-    yield exporter.get_finished_spans
-    await telemetry.stop()
 
 
 def begin(metrics: Metrics, clock: FixedClock, resolved: Resolved = OPENAI):

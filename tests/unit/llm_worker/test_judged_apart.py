@@ -12,10 +12,8 @@ from services.llm_worker.judging.judge import CROWD_MAX, SHOWN_CHARS_MAX
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.ledger.state import Spent
 from services.llm_worker.providers.mock import MockProvider
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 BOMB = {"$ref": "#/$defs/n", "$defs": {"n": {"oneOf": [
@@ -29,10 +27,7 @@ PRICED = "mock:price=0.01/call"
 
 
 @pytest.fixture
-async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
+async def crew(bus: Bus) -> AsyncIterator[Crew]:
     limits = LimitsConfig(usd_per_day=10.0, requests_per_minute=0, concurrent=4)
     models = {"narrow": ModelConfig(provider="mock", slots=1, price_in_usd_per_mtok=0, price_out_usd_per_mtok=0)}
     crew = Crew(bus, Config(limits=limits, models=models))
@@ -40,7 +35,6 @@ async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
     await crew.worker.start()
     yield crew
     await crew.judge.close()
-    await bus.close()
 
 
 async def bombs(crew: Crew, number: int, model: str = PRICED, **params: Any) -> list[str]:

@@ -15,26 +15,20 @@ from services.llm_worker.ledger.cashier import charge_of
 from services.llm_worker.ledger.decider import Reserve
 from services.llm_worker.ledger.limits import Limits, LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.event_store import Recorded
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 LIMITED = Config(limits=LimitsConfig(usd_per_day=100, requests_per_minute=0, concurrent=0))
 
 
 @pytest.fixture
-async def crew(nats_server: NatsServer):
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
+async def crew(bus: Bus):
     crew = Crew(bus, LIMITED)
     await crew.worker.start()
     yield crew
     crew.writing.cancel()
-    await bus.close()
 
 
 async def events(crew: Crew) -> list[LedgerEvent]:

@@ -16,9 +16,9 @@ from services.llm_worker.second_asking import NotAsked
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
 from tests.unit.llm_worker.crew import Crew
-from tests.unit.llm_worker.test_taken_over import OWN, Hire, bus, hire, outcome, payments
+from tests.unit.llm_worker.test_taken_over import OWN, Hire, hire, outcome, payments
 
-__all__ = ["bus", "hire"]
+__all__ = ["hire"]
 
 
 async def in_mid_call(crew: Crew, corr_id: str = "c", **body: Any) -> int:

@@ -9,10 +9,8 @@ from contracts.errors import Rejected
 from services.llm_worker.config import Config
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.retrying import TRIES, asked_again
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 LATE_S = float("inf")
@@ -75,10 +73,7 @@ def soon_s(within_s: float) -> float:
     return asyncio.get_running_loop().time() + within_s
 
 
-async def test_a_call_is_reserved_once_however_often_its_provider_is_asked(nats_server: NatsServer):
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
+async def test_a_call_is_reserved_once_however_often_its_provider_is_asked(bus: Bus):
     crew = Crew(bus, Config(limits=LimitsConfig(usd_per_day=1, requests_per_minute=1, concurrent=1)))
     await crew.worker.start()
     crew.gate.failing["mock"] = "provider_overloaded"
@@ -90,4 +85,3 @@ async def test_a_call_is_reserved_once_however_often_its_provider_is_asked(nats_
     await eventually(lambda: not crew.cashier.book.state.open)
     assert not crew.cashier.book.state.spent
     crew.writing.cancel()
-    await bus.close()

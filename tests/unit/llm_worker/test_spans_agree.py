@@ -10,10 +10,8 @@ from services.llm_worker.config import Config
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import Call, Delta, Finish, Piece, TokensUsed
-from services.runtime import nats_client, provision, telemetry
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 MODEL = "mock:price=0.05/call"
@@ -44,26 +42,12 @@ class Stranger:
 
 
 @pytest.fixture
-async def spans():
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter = InMemorySpanExporter()
-    assert telemetry.start("llm-worker", "llm-worker-1", exporter=exporter)
-    yield exporter.get_finished_spans
-    await telemetry.stop()
-
-
-@pytest.fixture
-async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
+async def crew(bus: Bus) -> AsyncIterator[Crew]:
     crew = Crew(bus, Config(limits=LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)))
     crew.providers.put("mock", Stranger())
     await crew.worker.start()
     yield crew
     crew.writing.cancel()
-    await bus.close()
 
 
 async def test_the_tokens_of_every_paid_call_stand_on_its_span(crew: Crew, spans):

@@ -12,10 +12,8 @@ from services.llm_worker.config import Config
 from services.llm_worker.judging.judge import FIELD, SHOWN_CHARS_MAX, SLOW, Judge
 from services.llm_worker.ledger.limits import LimitsConfig
 from services.llm_worker.providers.mock import MockProvider
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import Crew
 
 COLOUR = {
@@ -157,16 +155,12 @@ async def test_who_asked_and_gave_up_leaves_no_process_behind(judge):
 
 
 @pytest.fixture
-async def crew(nats_server: NatsServer) -> AsyncIterator[Crew]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
+async def crew(bus: Bus) -> AsyncIterator[Crew]:
     crew = Crew(bus, Config(limits=LimitsConfig(usd_per_day=1.0, requests_per_minute=0, concurrent=0)))
     crew.providers.put("mock", MockProvider())
     await crew.worker.start()
     yield crew
     await crew.judge.close()
-    await bus.close()
 
 
 async def told(crew: Crew, corr_id: str, text: str, **params: Any) -> dict[str, Any]:

@@ -17,13 +17,11 @@ from services.llm_worker.ledger.limits import Limits, LimitsConfig
 from services.llm_worker.ledger.opening import CODEC
 from services.llm_worker.ledger.orphans import SILENT_MAX, YOUNG_MS, Orphans
 from services.llm_worker.worker import Worker
-from services.runtime import nats_client, provision
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
 from services.runtime.metrics import Metrics
 from services.runtime.ports import Observer, Silent
 from tests.support.eventually import eventually
-from tests.support.nats_server import NatsServer
 from tests.unit.llm_worker.crew import LIFTED, Crew
 
 GPT = ModelConfig(provider="openai", price_in_usd_per_mtok=1, price_out_usd_per_mtok=2)
@@ -37,15 +35,6 @@ class Later(SystemClock):
 
     def now_ms(self) -> int:
         return super().now_ms() + YOUNG_MS + 1
-
-
-@pytest.fixture
-async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    await provision.apply(bus)
-    yield bus
-    await bus.close()
 
 
 @pytest.fixture

@@ -178,12 +178,12 @@ async def test_one_slow_model_leaves_room_for_the_others(bus):
     for number in range(40):
         await crew.ask(f"s{number}", model="slow")
     await crew.ask("q", model="quick")
-    await eventually(lambda: crew.answer("q"), timeout_s=3)
+    await eventually(lambda: crew.answer("q"))
     assert "q" in crew.gate.calls
     # What was stopped needs no room to say so.
     crew.worker.flights.cancel("stopped")
     await crew.ask("stopped", model="slow")
-    assert (await eventually(lambda: crew.answer("stopped"), timeout_s=3))["error"]["code"] == "cancelled"
+    assert (await eventually(lambda: crew.answer("stopped")))["error"]["code"] == "cancelled"
     crew.gate.open.set()
     await eventually(lambda: _settled(crew), timeout_s=30)
     assert sorted(crew.gate.calls) == sorted(["q", *(f"s{number}" for number in range(40))])

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime import nats_client
-from services.runtime.bus import Bus
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 from tests.unit.planner.desk import Desk
@@ -23,7 +22,5 @@ async def planner(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Serv
 
 @pytest.fixture
 async def desk(nats_server: NatsServer, planner: ServiceProcess) -> AsyncIterator[Desk]:
-    bus = Bus(await nats_client.connect(nats_server.url, name="test"))
-    await bus.start()
-    yield Desk(bus)
-    await bus.close()
+    async with linked(nats_server.url) as bus:
+        yield Desk(bus)

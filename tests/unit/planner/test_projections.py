@@ -36,15 +36,15 @@ async def test_what_was_stored_before_the_start_is_known_after_it_and_what_comes
     await projections.start(book, epic_list, spending)
     assert book.get("s").version == 1
     await put(bus, 2)
-    await eventually(lambda: book.get("s").version == 2, timeout_s=2)
+    await eventually(lambda: book.get("s").version == 2)
     headers = {HEADER_SUMMARY: '{"epic_id":"e","total":3}'}
     await bus.store(event_subject("executor", "run", "r1"), b"{}", stream=EVENTS_EXECUTOR, msg_id="r1", headers=headers)
-    await eventually(lambda: epic_list.progress("e").total == 3, timeout_s=2)
+    await eventually(lambda: epic_list.progress("e").total == 3)
     paid = LlmPaid("c", 1, "w", "2026-11-28", "m", "mock", 3, 4, 50, 1, epic_id="e")
     commit = LEDGER_CODEC.encode(Commit(at="", by="", cause="", corr="", events=[paid]))
     ledger, types = event_subject("llm-worker", "ledger", LEDGER_ID), {HEADER_TYPES: "llm.paid.v1"}
     await bus.store(ledger, commit, stream=EVENTS_LLM_WORKER, msg_id="p", headers=types)
-    await eventually(lambda: spending.of("e") == EpicSpent(7, 50), timeout_s=2)
+    await eventually(lambda: spending.of("e") == EpicSpent(7, 50))
     assert projections.not_ready() is None
     await projections.measure()
     assert lags(metrics) == {"planner-strategies": 0, "planner-epics": 0, "planner-progress": 0, "planner-spending": 0}

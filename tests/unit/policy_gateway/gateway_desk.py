@@ -26,12 +26,12 @@ from services.policy_gateway.hands import Hands
 from services.policy_gateway.service import SERVICE, assemble
 from services.policy_gateway.toolkit import Toolkit
 from services.policy_gateway.tools.tool import Ticket, Workspace
-from services.runtime import nats_client
 from services.runtime.app import App
 from services.runtime.bus import Bus
 from services.runtime.config import Config
 from services.runtime.lifecycle import Phase
 from tests.support.eventually import eventually
+from tests.support.linked import linked
 from tests.support.nats_server import NatsServer
 
 FAR_MS = 4_000_000_000_000
@@ -190,9 +190,5 @@ class Caller:
 
 @asynccontextmanager
 async def caller(server: NatsServer) -> AsyncIterator[Caller]:
-    bus = Bus(await nats_client.connect(server.url, name="test"))
-    await bus.start()
-    try:
+    async with linked(server.url) as bus:
         yield Caller(bus)
-    finally:
-        await bus.close()

@@ -15,6 +15,7 @@ from contracts.run import RunCreated, TaskCompleted, TasksAdded, TaskStarted
 from contracts.run_gates import TaskApproved
 from contracts.run_tools import ToolAnswered, ToolRequested
 from contracts.task import AgentNode, Node, TaskSpec, ToolNode
+from services.policy_gateway import service
 from tests.support.grants import KEY, PUBLIC, signed
 from tests.support.nats_server import NatsServer
 from tests.unit.policy_gateway.gateway_desk import CALL, FAR_MS, READ, Caller, Gateway, caller, gateway
@@ -168,8 +169,11 @@ async def test_a_node_that_is_exchanged_behind_its_release_is_not_released(one: 
 
 
 @pytest.mark.law("I6")
-async def test_a_release_that_nobody_can_verify_lets_nothing_happen(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_release_that_nobody_can_verify_lets_nothing_happen(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given no known key and no identity to ask, then a signed release is not believed yet."""
+    monkeypatch.setattr(service, "KEY_PATIENCE_S", 1.0)
     async with caller(nats_server) as me, gateway(nats_server, tmp_path / "home") as keyless:
         await begins(me, spec(NODE), asks(1, "fs", READ), release=approved(spec(NODE)))
         assert await code(me, "fs", READ) == "service_unavailable"

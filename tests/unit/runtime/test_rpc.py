@@ -19,6 +19,7 @@ from services.runtime.ids import CountingIds
 from services.runtime.metrics import Metrics
 from services.runtime.rpc import DEFERRED, Caller, Rpc
 from tests.support.eventually import eventually
+from tests.support.listening import listen
 
 GET = "htdag.v1.executor.run.get"
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -279,12 +280,8 @@ async def test_an_answer_goes_to_an_inbox_and_to_no_other_subject(client, serve,
     """Whoever may only ask would have us say it where we alone may write, for instance in our own log."""
     await serve(echo)
     heard: list[str] = []
-
-    async def hear(message: Any) -> None:
-        heard.append(message.subject)
-
-    await client.subscribe(elsewhere, cb=hear)
-    await client.subscribe("_INBOX_agent.a", cb=hear)
+    for subject in (elsewhere, "_INBOX_agent.a"):
+        await listen(client, subject, lambda message: heard.append(message.subject))
     for asked in ("$SRV.PING", "$SRV.INFO.executor", "$SRV.STATS"):
         await client.publish(asked, b"", reply=elsewhere)
         assert (await client.request(asked, timeout=5)).data

@@ -14,17 +14,6 @@ TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 
-@pytest.fixture
-async def spans():
-    """Finished spans of this test."""
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter = InMemorySpanExporter()
-    assert telemetry.start("executor", "executor-1", exporter=exporter)
-    yield exporter.get_finished_spans
-    await telemetry.stop()
-
-
 def outgoing() -> dict[str, str]:
     headers: dict[str, str] = {}
     telemetry.inject(headers)

@@ -235,7 +235,7 @@ async def test_stop_leaves_no_process_and_ends_calls_in_progress(one: LuaHost):
         with pytest.raises(Rejected) as refused:
             await task
         assert refused.value.code == "service_unavailable"
-    await eventually(lambda: not any(family(member) for member in members), timeout_s=0.2)
+    await eventually(lambda: not any(family(member) for member in members))
     assert one.pids == ()
     with pytest.raises(Rejected):
         await one.call("return 1", {})
