@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,9 @@ PORTS: Final = range(10_000, 32_000)
 """Below the ephemeral range: a client that reconnects to a dead ephemeral port can connect to itself."""
 MEMORY: Final = Path("/dev/shm")
 MEMORY_FREE_BYTES_MIN: Final = 4 << 30
+LEFT_AFTER_S: Final = 3_600.0
+"""No test takes nearly as long: a store in memory of that age is nobody's."""
+_PREFIX: Final = "htdag-nats-"
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -65,7 +69,11 @@ def _place(folder: Path) -> Path:
     lies in memory outlives the one and not the other.
     """
     if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_BYTES_MIN:
-        return Path(tempfile.mkdtemp(prefix="htdag-nats-", dir=MEMORY))
+        for left in MEMORY.glob(f"{_PREFIX}*"):  # by a test run that was killed
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+                    shutil.rmtree(left, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=MEMORY))
     return folder
 
 
