@@ -23,6 +23,7 @@ from services.llm_worker.flight import Flight, Flights, Waiter
 from services.llm_worker.journal import Journal, Key, settles
 from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
 from services.llm_worker.models import Resolved
+from services.llm_worker.outcomes import failed
 from services.llm_worker.providers.protocol import TokensUsed
 from services.llm_worker.recorder import Recorder
 from services.llm_worker.redelivery import LATER_S, REQUESTS, Redelivery
@@ -30,6 +31,7 @@ from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.second_asking import NotAsked
 from services.llm_worker.settling import Settling
+from services.llm_worker.unjudged import KeptAnswer
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
@@ -184,9 +186,10 @@ class Worker:
         return flight
 
     async def _begin(self, flights: list[Flight]) -> None:
-        """Answer from the journal what was paid, call for the rest."""
+        """Answer from the journal what is there, judge what was heard, call for the rest."""
         try:
             paid = await self._journal.find_many([flight.key for flight in flights])
+            heard = await self._caller.second.heard(flights)
         except Exception as error:  # mostly a Rejected: the broker is away
             self._log.warning("journal_unreadable", reason=str(error), requests=len(flights))
             for flight in flights:
@@ -194,20 +197,21 @@ class Worker:
             return
         for flight in flights:
             try:
-                self._begin_one(flight, paid.get(flight.key))
+                self._begin_one(flight, paid.get(flight.key), heard.get(flight.key))
             except Exception:  # one request that breaks us must not stop the others
                 self._broken(flight)
 
-    def _begin_one(self, flight: Flight, entry: Recorded | None) -> None:
+    def _begin_one(self, flight: Flight, entry: Recorded | None, heard: KeptAnswer | None) -> None:
         if self._is_paid(flight, entry):
             return
-        if flight.expired(self._clock.now_ms()):
+        flight.heard = heard
+        if heard is None and flight.expired(self._clock.now_ms()):
             self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
         elif self._bus.stopped_now(LLM_RESPONSES) and not flight.cancelled:
             # Its answer could not be kept: it is not paid for now.
             self._recorder.tell_full(flight, "the broker has no room to keep an answer; the call waits")
             self._redelivery.give_back(flight, NO_ROOM_S)
-        elif self._caller.full(flight) and not flight.cancelled:
+        elif heard is None and self._caller.full(flight) and not flight.cancelled:
             self._put_off(flight)
         else:
             self._start(flight)
@@ -301,7 +305,7 @@ class Worker:
         if isinstance(answer, LlmAnswer) and not answer.cached and flight.used is None:
             usage = answer.usage
             flight.used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, answer.cost_usd_micros)
-        return self._caller.failed(flight, error)
+        return failed(flight, error)
 
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""

@@ -71,6 +71,7 @@ async def hire(bus: Bus) -> AsyncIterator[Hire]:
     yield one
     for crew in crews:
         crew.writing.cancel()
+        await crew.judge.close()
 
 
 class StopsWhenTakenOver(Silent):
@@ -192,8 +193,8 @@ async def test_what_nobody_takes_up_is_paid_and_is_the_outcome_when_the_request_
     crew = hire()
     await died(crew, "c", await crew.ask("c", model="gpt"))
     orphans = Orphans(
-        bus=bus, cashier=crew.cashier, journal=crew.journal, flights=crew.worker.flights, clock=Later(),
-        metrics=Metrics(), log=structlog.get_logger(),
+        bus=bus, cashier=crew.cashier, journal=crew.journal, unjudged=crew.unjudged, flights=crew.worker.flights,
+        clock=Later(), metrics=Metrics(), log=structlog.get_logger(),
     )  # fmt: skip
     for _ in range(SILENT_MAX + 1):
         await orphans.look()
