@@ -1,4 +1,4 @@
-"""How a call ended, as everybody is told it: the answer, or the error with what it used all the same. Pure."""
+"""How a call ended, as everybody is told it: the answer, or the error with what it used all the same."""
 
 import msgspec
 
@@ -7,6 +7,7 @@ from contracts.llm import LlmAnswer, LlmError, Usage
 from services.llm_worker.billing import Bill
 from services.llm_worker.flight import Flight
 from services.llm_worker.listening import Heard
+from services.llm_worker.providers.protocol import TokensUsed
 from services.llm_worker.tool_calls import normalised
 from services.runtime.held_secrets import tree_without_held
 
@@ -46,3 +47,11 @@ def failed(flight: Flight, error: Rejected) -> LlmError:
         wire["usage_estimated"] = flight.used_guessed
         wire["cost_usd_micros"] = used.cost_usd_micros
     return flight.error(wire)
+
+
+def unkept(flight: Flight, answer: LlmAnswer | LlmError | None, error: Rejected) -> LlmError:
+    """What is journaled instead of an answer that cannot be: it is paid all the same."""
+    if isinstance(answer, LlmAnswer) and not answer.cached and flight.used is None:
+        usage = answer.usage
+        flight.used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, answer.cost_usd_micros)
+    return failed(flight, error)

@@ -20,11 +20,10 @@ from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
-from services.llm_worker.journal import Journal, Key, settles
-from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
+from services.llm_worker.journal import Journal, Key, settles, settles_itself
+from services.llm_worker.ledger.cashier import Cashier, Closing
 from services.llm_worker.models import Resolved
-from services.llm_worker.outcomes import failed
-from services.llm_worker.providers.protocol import TokensUsed
+from services.llm_worker.outcomes import unkept
 from services.llm_worker.recorder import Recorder
 from services.llm_worker.redelivery import LATER_S, REQUESTS, Redelivery
 from services.llm_worker.replies import reply
@@ -289,7 +288,7 @@ class Worker:
             return False
         self._log.exception("answer_broke", corr_id=flight.key.corr_id)
         outcomes = [] if answer is None else [answer]
-        for outcome in (*outcomes, self._unkept(flight, answer, Rejected("internal"))):
+        for outcome in (*outcomes, unkept(flight, answer, Rejected("internal"))):
             try:
                 await self._record(flight, outcome)
             except Exception:
@@ -299,13 +298,6 @@ class Worker:
             else:
                 return True
         return False
-
-    def _unkept(self, flight: Flight, answer: LlmAnswer | LlmError | None, error: Rejected) -> LlmError:
-        """What is journaled instead of an answer that cannot be: it is paid all the same."""
-        if isinstance(answer, LlmAnswer) and not answer.cached and flight.used is None:
-            usage = answer.usage
-            flight.used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, answer.cost_usd_micros)
-        return failed(flight, error)
 
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
@@ -354,7 +346,7 @@ class Worker:
         except Rejected as error:
             if error.code != "too_large":
                 raise
-            answer = self._unkept(flight, answer, error)
+            answer = unkept(flight, answer, error)
             stored = await self._recorder.keep(flight, answer, lambda: told(cut=True))
         flight.kept = True
         self._caller.counted(flight, answer)
@@ -387,6 +379,8 @@ class Worker:
     def _broken(self, flight: Flight) -> None:
         """Called where an exception ended a flight that we know no better end for."""
         self._log.exception("call_failed", corr_id=flight.key.corr_id)
+        if flight.asked and not flight.kept:
+            self._cashier.lost(flight)
         self.flights.remove(flight)
         for waiter in flight.waiters:
             self._redelivery.later(waiter.delivery)

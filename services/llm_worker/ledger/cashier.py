@@ -5,6 +5,7 @@ at once, and only what it cost is noted, with what others cost.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,10 +13,10 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.ledger import HEADER_BUDGET, Abandoned, Charge, LedgerEvent, LlmPaid
-from contracts.llm import HEADER_REQUEST, Disputed, LlmAnswer, LlmError, Usage
+from contracts.llm import Disputed, LlmAnswer, LlmError, Usage
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
-from services.llm_worker.journal import Key
+from services.llm_worker.journal import Key, settles_itself
 from services.llm_worker.ledger.abandoned import tokens_of, told_with, usd_of
 from services.llm_worker.ledger.book import CAUGHT_UP_S, Book
 from services.llm_worker.ledger.decider import AskAgain, Later, Release, Reserve, Reuse
@@ -33,6 +34,7 @@ from services.runtime.metrics import Metrics
 
 MARGIN_MS: Final = 10_000
 """So long after its timeout a call is certainly over."""
+LOST_REMEMBERED_MAX: Final = 10_000
 Closing = asyncio.Future[Sequence[LedgerEvent]]
 NOBODY: Final = Charge()
 _CHARGE: Final = msgspec.json.Decoder(Charge).decode
@@ -57,6 +59,7 @@ class Cashier:
         self._clock, self._metrics, self.worker_id = clock, metrics, worker_id
         self.limits = config.limits.limits
         self._asked: set[str] = set()
+        self._lost: OrderedDict[str, None] = OrderedDict()
 
     # -- before the call ---------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Cashier:
         return not self.may_be_answered(flight)
 
     def _is_reserved(self, flight: Flight) -> None:
+        self._lost.pop(flight.key.corr_id, None)
         granted = self.book.state.open.get(flight.key.corr_id)
         flight.abandoned = granted.abandoned if granted is not None else ()
         flight.reserved = True
@@ -142,6 +146,7 @@ class Cashier:
             charge.task_id,
             charge.epic_id,
             resolved.billed_by,
+            lost=key.corr_id in self._lost,
         )
 
     def limits_of(self, resolved: Resolved) -> Limits:
@@ -167,6 +172,13 @@ class Cashier:
             self._asked.discard(key.corr_id)
             return None
         return self._done(key, self.book.ask(self._release(flight, "given_back")))
+
+    def lost(self, flight: Flight) -> None:
+        """What was heard for a call could not be kept, however long we tried: whoever asks again pays for that, too."""
+        self._asked.discard(flight.key.corr_id)
+        self._lost[flight.key.corr_id] = None
+        if len(self._lost) > LOST_REMEMBERED_MAX:
+            self._lost.popitem(last=False)
 
     # -- after it ----------------------------------------------------------------------------------------------------
 
@@ -369,11 +381,6 @@ def _with_dispute(bill: Pay, disputed: Disputed | None) -> Pay:
     if disputed is None:
         return bill
     return bill._replace(disputed_tokens=disputed.tokens, disputed_usd_micros=disputed.usd_micros or 0)
-
-
-def settles_itself(entry: Recorded, request_seq: int) -> bool:
-    """Whether a journaled answer was given to this very request: another one of the same call was never charged."""
-    return entry.headers.get(HEADER_REQUEST) == str(request_seq)
 
 
 def charge_of(flight: Flight) -> Charge:
