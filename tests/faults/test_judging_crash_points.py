@@ -84,6 +84,13 @@ def config(url: str) -> dict[str, str]:
     }
 
 
+def unlimited(url: str) -> dict[str, str]:
+    """Nothing is held for a call, so nobody can tell from the ledger that it was begun."""
+    models = json.loads(config(url)["HTDAG_LLM_WORKER__MODELS"])
+    models["billed"]["honours_idempotency_key"] = True
+    return {"HTDAG_LLM_WORKER__MODELS": json.dumps(models)}
+
+
 async def ask(bus: Bus, **params: Any) -> dict[str, Any]:
     whole = {"messages": [{"role": "user", "content": "Say a colour"}]}
     body = {"run_id": "r", "node_id": "n", "corr_id": "c", "input": whole, "params": params}
@@ -99,11 +106,11 @@ async def events(bus: Bus) -> list[LedgerEvent]:
 
 
 async def through_a_death(
-    server: NatsServer, tmp_path: Any, bus: Bus, url: str, fault: str, **params: Any
+    server: NatsServer, tmp_path: Any, bus: Bus, configured: dict[str, str], fault: str, **params: Any
 ) -> dict[str, Any]:
     """The outcome of a call whose first worker is killed at `fault`; the ledger holds nothing any more."""
     first, second = (
-        ServiceProcess("llm-worker", server, tmp_path / f"home-{number}", **config(url)) for number in range(2)
+        ServiceProcess("llm-worker", server, tmp_path / f"home-{number}", **configured) for number in range(2)
     )
     first.start(fault=fault)
     await first.ready()
@@ -149,7 +156,7 @@ async def test_what_was_kept_is_judged_by_whoever_takes_over_and_paid_once(
 ) -> None:
     speaker, url = provider
     speaker.text = text
-    answer = await through_a_death(nats_server, tmp_path, bus, url, fault, response_schema=SCHEMA, stream=True)
+    answer = await through_a_death(nats_server, tmp_path, bus, config(url), fault, response_schema=SCHEMA, stream=True)
     if text == GOOD:
         assert (answer["output"], answer["model_used"]) == (GOOD, "billed")
     else:
@@ -175,9 +182,21 @@ async def test_what_nobody_kept_is_asked_again_and_both_askings_are_paid(
     speaker, url = provider
     if "tools" in params:
         speaker.calls = [{"index": 0, "id": "t1", "type": "function", "function": {"name": "fs", "arguments": "{}"}}]
-    answer = await through_a_death(nats_server, tmp_path, bus, url, fault, **params)
+    answer = await through_a_death(nats_server, tmp_path, bus, config(url), fault, **params)
     assert "error" not in answer
     await proven(bus, speaker, answer, kept=False)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("fault", ["llm_worker.after_kept", "llm_worker.after_ledger:1"])
+async def test_what_was_kept_is_judged_and_paid_once_without_limits_too(
+    nats_server: NatsServer, tmp_path: Any, bus: Bus, provider: tuple[Speaker, str], fault: str
+) -> None:
+    speaker, url = provider
+    answer = await through_a_death(nats_server, tmp_path, bus, unlimited(url), fault, response_schema=SCHEMA)
+    (paid,) = [event for event in await events(bus) if isinstance(event, LlmPaid)]
+    assert (answer["output"], answer["cost_usd_micros"], paid.cost_usd_micros) == (GOOD, OWN, OWN)
+    assert speaker.asked["c"] == 1
 
 
 @pytest.mark.timeout(120)
@@ -186,6 +205,6 @@ async def test_what_is_journaled_is_handed_over(
     nats_server: NatsServer, tmp_path: Any, bus: Bus, provider: tuple[Speaker, str], params: dict[str, Any]
 ) -> None:
     speaker, url = provider
-    answer = await through_a_death(nats_server, tmp_path, bus, url, "llm_worker.after_journal", **params)
+    answer = await through_a_death(nats_server, tmp_path, bus, config(url), "llm_worker.after_journal", **params)
     assert answer["output"] == GOOD
     await proven(bus, speaker, answer, kept=True)

@@ -35,6 +35,8 @@ from services.runtime.metrics import Metrics
 MARGIN_MS: Final = 10_000
 """So long after its timeout a call is certainly over."""
 LOST_REMEMBERED_MAX: Final = 10_000
+IN_THE_LOG_S: Final = 30.0
+"""A payment that another worker may have made is looked for that long: the answer must say the same."""
 Closing = asyncio.Future[Sequence[LedgerEvent]]
 NOBODY: Final = Charge()
 _CHARGE: Final = msgspec.json.Decoder(Charge).decode
@@ -328,7 +330,9 @@ class Cashier:
         """The payment of a call whose outcome is journaled after it, if it has one: both say the same."""
         if flight.settled is None:
             return None
-        await asyncio.wait([flight.settled], timeout=CAUGHT_UP_S)
+        if flight.heard is not None and _failed(flight.settled):
+            self.answered(flight, flight.heard.said.answer)  # the broker was away: whether it is paid stands in the log
+        await asyncio.wait([flight.settled], timeout=CAUGHT_UP_S if flight.heard is None else IN_THE_LOG_S)
         if not flight.settled.done() or _failed(flight.settled):
             return None
         return next((event for event in flight.settled.result() if isinstance(event, LlmPaid)), None)
