@@ -42,10 +42,14 @@ class SecondAsking:
         if entry is not None or not await self._cashier.ask_again(flight, until_s, anew=paid):
             raise NotAsked(entry)
 
-    async def heard(self, flights: Sequence[Flight]) -> dict[Key, KeptAnswer]:
-        """What other workers heard for these calls and did not see through. Raises Rejected when the broker is away."""
-        judged = [flight.key for flight in flights if flight.request.params.response_schema is not None]
-        return await self._unjudged.find_many(judged)
+    async def heard(self, flights: Sequence[Flight]) -> tuple[dict[Key, KeptAnswer], Sequence[Flight]]:
+        """What other workers heard for these calls and did not see through, and those of which nobody can tell now."""
+        judged = [flight for flight in flights if flight.request.params.response_schema is not None]
+        try:
+            return await self._unjudged.find_many([flight.key for flight in judged]), ()
+        except Rejected as error:  # the broker is away, or this stream is: calls that nobody judges go on
+            self._log.warning("unjudged_unreadable", code=error.code, requests=len(judged))
+            return {}, judged
 
     def watch(self, flights: Flights) -> None:
         """Stop what is being asked here when the ledger has heard of its end from elsewhere."""
@@ -79,8 +83,7 @@ class SecondAsking:
         return entry if entry is not None and settles(entry, flight.request_seq) else None
 
     async def _is_heard(self, flight: Flight) -> bool:
-        try:
-            return bool(await self.heard([flight]))
-        except Rejected as error:
-            self._log.warning("unjudged_unreadable", code=error.code, corr_id=flight.key.corr_id)
-            raise NotAsked(None) from None
+        heard, unknown = await self.heard([flight])
+        if unknown:
+            raise NotAsked(None)
+        return bool(heard)

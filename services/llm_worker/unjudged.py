@@ -66,11 +66,19 @@ class Unjudged:
             kept = {} if last is None else {last.subject: last}
         else:
             kept = await self._bus.last_of_many(LLM_UNJUDGED, list(wanted))
-        return {wanted[subject]: KeptAnswer(_DECODE(entry.data), entry) for subject, entry in kept.items()}
+        found = {wanted[subject]: self._read(entry) for subject, entry in kept.items()}
+        return {key: heard for key, heard in found.items() if heard is not None}
 
     async def find(self, key: Key) -> KeptAnswer | None:
         """The same for one call."""
         return (await self.find_many([key])).get(key)
+
+    def _read(self, entry: Recorded) -> KeptAnswer | None:
+        try:
+            return KeptAnswer(_DECODE(entry.data), entry)
+        except msgspec.MsgspecError:  # none of ours: one call that breaks us must not stop the others
+            self._log.exception("unjudged_unreadable", code="internal", seq=entry.seq)
+            return None
 
     async def whole(self, answer: LlmAnswer) -> LlmAnswer:
         """The answer with all of its output. Raises Rejected when that is kept no more."""

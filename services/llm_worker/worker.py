@@ -188,7 +188,7 @@ class Worker:
         """Answer from the journal what is there, judge what was heard, call for the rest."""
         try:
             paid = await self._journal.find_many([flight.key for flight in flights])
-            heard = await self._caller.second.heard(flights)
+            heard, unknown = await self._caller.second.heard(flights)
         except Exception as error:  # mostly a Rejected: the broker is away
             self._log.warning("journal_unreadable", reason=str(error), requests=len(flights))
             for flight in flights:
@@ -196,15 +196,16 @@ class Worker:
             return
         for flight in flights:
             try:
-                self._begin_one(flight, paid.get(flight.key), heard.get(flight.key))
+                if not self._is_paid(flight, paid.get(flight.key)):
+                    self._begin_one(flight, heard.get(flight.key), known=flight not in unknown)
             except Exception:  # one request that breaks us must not stop the others
                 self._broken(flight)
 
-    def _begin_one(self, flight: Flight, entry: Recorded | None, heard: KeptAnswer | None) -> None:
-        if self._is_paid(flight, entry):
-            return
+    def _begin_one(self, flight: Flight, heard: KeptAnswer | None, *, known: bool) -> None:
         flight.heard = heard
-        if heard is None and flight.expired(self._clock.now_ms()):
+        if not known:
+            self._redelivery.give_back(flight, LATER_S)
+        elif heard is None and flight.expired(self._clock.now_ms()):
             self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
         elif self._bus.stopped_now(LLM_RESPONSES) and not flight.cancelled:
             # Its answer could not be kept: it is not paid for now.

@@ -200,6 +200,20 @@ async def test_nothing_is_asked_while_nobody_can_tell_what_was_heard(hire: Hire,
     assert crew.gate.calls == ["plain"]
 
 
+async def test_what_cannot_be_read_is_asked_for_as_if_it_were_not_there(hire: Hire, bus: Bus):
+    crew = hire()
+    crew.gate.output = GOOD
+    seq = await left(crew, paid=False)
+    kept = await bus.at(LLM_UNJUDGED, 1)
+    assert kept is not None
+    await bus.store(kept.subject, b"[]", stream=LLM_UNJUDGED, msg_id="spoiled")
+    await crew.worker.start()
+    bill = await outcome(crew, "c")
+    (paid,) = await payments(bus)
+    assert (crew.gate.calls, paid.request_seq) == (["c"], seq)
+    assert bill["cost_usd_micros"] == paid.cost_usd_micros == OWN + WORST
+
+
 async def test_without_limits_it_is_kept_and_paid_once_too(hire: Hire, bus: Bus):
     crew = hire(limits=LIFTED, own={"honours_idempotency_key": True})
     crew.gate.output = GOOD
