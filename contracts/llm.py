@@ -157,6 +157,17 @@ class LlmAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     abandoned_usd_micros: int | None = 0
 
 
+class LlmUnjudged(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An answer as its provider gave it, before it is paid and judged: from then on nobody has to ask again.
+
+    `request_seq` is where the request stands that it was asked for, `estimated` whether its tokens are only a guess.
+    """
+
+    answer: LlmAnswer
+    request_seq: int
+    estimated: bool = False
+
+
 class LlmAnswerPlace(msgspec.Struct, frozen=True):
     """Where the journal has the answer of a question: the call that it was asked by."""
 

@@ -24,6 +24,7 @@ from contracts.subjects import (
     llm_served,
     llm_stop,
     llm_tokens,
+    llm_unjudged,
     llm_worker,
 )
 
@@ -104,6 +105,16 @@ LLM_CHANNELS: Final[tuple[ChannelSpec, ...]] = (
         consumers="llm-worker",
         meaning="the newest heartbeat of each worker, for workers that come later",
         example=_HEALTH_EXAMPLE,
+    ),
+    ChannelSpec(
+        name="llmUnjudged",
+        address=llm_unjudged("{digest}"),
+        messages=(llm.LlmUnjudged,),
+        stream=streams.LLM_UNJUDGED,
+        publishers="llm-worker",
+        consumers="llm-worker",
+        meaning="what a provider answered to a call with response_schema, before it is judged, by the ids of the call",
+        example=f'{{"answer":{_ANSWER_EXAMPLE},"request_seq":7}}',
     ),
     ChannelSpec(
         name="llmCache",

@@ -305,7 +305,8 @@ def _operator(private: Iterable[str]) -> User:
     """
     written_by_one = _unique(
         [f"{ROOT}.evt.>", f"{ROOT}.in.>", f"{ROOT}.snapshot.>", f"{ROOT}.timer.>", f"{ROOT}.beat.>"],
-        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>", f"$O.{ANSWER_BUCKET}.>"],
+        [f"{ROOT}.llm.resp.>", f"{ROOT}.llm.unjudged.>", f"{ROOT}.llm.tokens.>", f"{ROOT}.llm.cache.>"],
+        [f"$O.{ANSWER_BUCKET}.>"],
         [f"{ROOT}.conversation.>", *ALONE],
         [f"{LLM_WITHDRAWN}.>"],
     )

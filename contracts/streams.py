@@ -67,6 +67,7 @@ TIMERS: Final = "HTDAG_TIMERS"
 SNAPSHOTS: Final = "HTDAG_SNAPSHOTS"
 LLM_REQUESTS: Final = "HTDAG_LLM_REQ"
 LLM_RESPONSES: Final = "HTDAG_LLM_RESP"
+LLM_UNJUDGED: Final = "HTDAG_LLM_UNJUDGED"
 LLM_CACHE: Final = "HTDAG_LLM_CACHE"
 ANSWER_BUCKET: Final = "htdag-answers"
 """The object store of outputs that are too big for one message."""
@@ -222,6 +223,20 @@ STREAMS: Final[tuple[StreamSpec, ...]] = (
             duplicate_window=3600 * S,
             max_age=30 * DAY,
             republish={"src": f"{ROOT}.llm.resp.>", "dest": f"{LLM_RESPONSE_EDGE}.>"},
+        ),
+    ),
+    StreamSpec(
+        name=LLM_UNJUDGED,
+        owner="llm-worker",
+        # As long as the requests: whoever is given one of them again judges what its first worker heard.
+        meaning="what a provider answered, until it is judged by response_schema and journaled; for a day",
+        config=_file(
+            subjects=[f"{ROOT}.llm.unjudged.*"],
+            compression="s2",
+            discard="old",
+            max_msgs_per_subject=1,
+            max_age=DAY,
+            duplicate_window=3600 * S,
         ),
     ),
     StreamSpec(

@@ -134,6 +134,11 @@ def llm_response(run_id: str, node_id: str) -> str:
     return f"{ROOT}.llm.resp.{run_id}.{node_id}"
 
 
+def llm_unjudged(digest: str) -> str:
+    """Subject under which an answer is kept before it is judged, by the digest of the call's names."""
+    return f"{ROOT}.llm.unjudged.{digest}"
+
+
 def llm_cache(digest: str) -> str:
     """Subject under which it stands where the answer of a question is, by the digest of its content."""
     return f"{ROOT}.llm.cache.{digest}"

@@ -4,10 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
-from contracts.errors import Rejected, failure
-from contracts.llm import LlmAnswer, LlmError, Usage
+from contracts.errors import Rejected
+from contracts.llm import LlmAnswer, LlmError
 from services.llm_worker import genai
 from services.llm_worker.admission import Admission
 from services.llm_worker.billing import SLACK_TOKENS, Bill, Biller, all_of
@@ -21,6 +19,7 @@ from services.llm_worker.judging.judge import Judge
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.listening import Heard, TokenStream
 from services.llm_worker.load import Load
+from services.llm_worker.outcomes import answered, failed
 from services.llm_worker.patience import acquire, patience_s, reserved_until_s
 from services.llm_worker.prices import Prices, longest_answer
 from services.llm_worker.providers.bounds import OVERRAN, of_output
@@ -28,12 +27,11 @@ from services.llm_worker.providers.protocol import CALL_AGAIN, Call
 from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.retrying import asked_again
 from services.llm_worker.second_asking import NotAsked, SecondAsking
-from services.llm_worker.tool_calls import normalised
+from services.llm_worker.unjudged import Unjudged
 from services.llm_worker.verdicts import Verdicts
 from services.runtime import faults
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
-from services.runtime.held_secrets import tree_without_held
 from services.runtime.metrics import Metrics
 
 TOKENS_END_S: Final = 2.0
@@ -59,10 +57,11 @@ class Caller:
         cashier: Cashier,
         judge: Judge,
         second: SecondAsking,
+        unjudged: Unjudged,
     ) -> None:
         self.second = second
         self._bus, self._providers, self._cashier = bus, providers, cashier
-        self._verdicts = Verdicts(judge=judge, cashier=cashier, bus=bus, clock=clock, log=log)
+        self._verdicts = Verdicts(judge=judge, cashier=cashier, unjudged=unjudged, bus=bus, clock=clock, log=log)
         self._breakers, self._fallbacks, self._cache = breakers, fallbacks, cache
         self._config, self._clock, self._metrics, self._log = config, clock, metrics, log
         self._places = asyncio.Semaphore(config.in_flight_max)
@@ -79,11 +78,12 @@ class Caller:
         flight.phase = "calling"
         answer: LlmAnswer | LlmError
         try:
+            heard = await self._heard_before(flight, tokens)
             if flight.cancelled:
                 raise Rejected("cancelled")
-            answer = await self._recorded_or_asked(flight, tokens)
+            answer = await self._judged(flight, heard or await self._recorded_or_asked(flight, tokens))
         except Rejected as error:
-            answer = self.failed(flight, error)
+            answer = failed(flight, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or not (flight.cancelled or flight.answered):
@@ -91,7 +91,7 @@ class Caller:
             task.uncancel()
             if flight.answered is not None:
                 raise NotAsked(flight.answered) from None
-            answer = self.failed(flight, Rejected("cancelled"))
+            answer = failed(flight, Rejected("cancelled"))
         flight.phase = "answered"
         if tokens is not None:
             await self._end(tokens)
@@ -111,14 +111,29 @@ class Caller:
                     tokens.put(recorded.output)
                 self._metrics.inc("htdag_llm_cached_total", model=asked.shown)
                 return recorded
-        answer = await self._fallbacks.ask(
+        return await self._fallbacks.ask(
             flight, lambda: _has_spoken(flight, tokens), lambda: self._in_turn(flight, tokens)
         )
-        if request.params.response_schema is not None and not answer.tool_calls:
-            with self.admission.over(asked):
-                await self._verdicts.of_answer(flight, request.params.response_schema, answer)
-        if request.params.cache and flight.resolved is asked:
-            await self._cache.keep(request, asked)
+
+    async def _heard_before(self, flight: Flight, tokens: TokenStream | None) -> LlmAnswer | None:
+        if flight.heard is None:
+            return None
+        answer = await self._verdicts.heard_before(flight, flight.heard)
+        flight.resolved = self._fallbacks.that_answered(flight.resolved, answer.model_used)
+        if tokens is not None:  # whoever watches sees all of it, also where the first stream broke off
+            tokens.put(answer.output)
+        return answer
+
+    async def _judged(self, flight: Flight, answer: LlmAnswer) -> LlmAnswer:
+        """The answer, if it is what was asked for; what is recorded was judged when it was new."""
+        params = flight.request.params
+        if answer.cached:
+            return answer
+        if params.response_schema is not None and not answer.tool_calls:
+            with self.admission.over(flight.asked_of):
+                answer = await self._verdicts.of_answer(flight, params.response_schema, answer)
+        if params.cache and flight.resolved is flight.asked_of:
+            await self._cache.keep(flight.request, flight.resolved)
         return answer
 
     def full(self, flight: Flight) -> bool:
@@ -264,32 +279,13 @@ class Caller:
                 raise
             # Whatever happens from here on: it is paid.
             self._note(flight, bill)
+            faults.point("llm_worker.after_provider")
             self._tell_used(flight, told)
             try:
                 told.answered(heard.reason, heard.model)
             except Exception:
                 self._log.exception("call_not_told", corr_id=flight.key.corr_id)
-        return self._answer_of(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
-
-    def _answer_of(self, flight: Flight, heard: Heard, bill: Bill, latency_ms: float) -> LlmAnswer:
-        request, used = flight.request, bill.used
-        return LlmAnswer(
-            run_id=request.run_id,
-            node_id=request.node_id,
-            corr_id=request.corr_id,
-            model_id=request.model_id,
-            model_used=flight.resolved.shown,
-            output="".join(heard.parts),
-            tool_calls=normalised(heard.tool_calls),
-            usage=Usage(used.prompt_tokens, used.completion_tokens, used.prompt_tokens + used.completion_tokens),
-            # Where it counted nothing the numbers are a guess, so the price is not known.
-            cost_usd_micros=None if bill.guessed else bill.cost_usd_micros,
-            finish_reason=heard.reason,
-            latency_ms=latency_ms,
-            replay_of=request.replay_of,
-            disputed=bill.disputed,
-            attempt=request.attempt,
-        )
+        return answered(flight, heard, bill, round((self._clock.monotonic_s() - began_s) * 1000, 3))
 
     async def _used_in_vain(self, flight: Flight, heard: Heard, error: BaseException) -> None:
         """Note what a call used that did not come to its end; nothing when its provider had not begun to answer."""
@@ -335,20 +331,6 @@ class Caller:
             raise Rejected("internal", "the provider's adapter broke", kind=type(error).__name__) from error
         finally:
             await stream.aclose()
-
-    def failed(self, flight: Flight, error: Rejected) -> LlmError:
-        """The outcome of a call that failed, with what it used all the same."""
-        # A provider may say anything, also what it was given in confidence.
-        told = tree_without_held({"message": error.message or "", **error.detail})
-        wire = failure(error.code, told.pop("message"), **{"model": flight.request.model_id, **told})
-        used = flight.used
-        if used is not None:
-            # The provider was stopped, but what it had done by then is not free.
-            total = used.prompt_tokens + used.completion_tokens
-            wire["usage"] = msgspec.to_builtins(Usage(used.prompt_tokens, used.completion_tokens, total))
-            wire["usage_estimated"] = flight.used_guessed
-            wire["cost_usd_micros"] = used.cost_usd_micros
-        return flight.error(wire)
 
     def _on_token(self, flight: Flight) -> Callable[[bool], None]:
         model = flight.resolved.shown

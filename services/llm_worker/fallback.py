@@ -32,6 +32,10 @@ class Fallbacks:
                 self._log.warning("fallback_unknown", model=resolved.used, fallback=name, code=error.code)
         return found
 
+    def that_answered(self, resolved: Resolved, shown: str) -> Resolved:
+        """The model of the chain that an answer names; the first one where the chain knows it no more."""
+        return next((one for one in (resolved, *self.of(resolved)) if one.shown == shown), resolved)
+
     async def ask(self, flight: Flight, shown: Callable[[], bool], call: Callable[[], Awaitable[T]]) -> T:
         """The first answer along the chain. `flight.resolved` is the model that is being asked.
 

@@ -12,6 +12,7 @@ from contracts.subjects import command
 from services.llm_worker.journal import Key
 from services.llm_worker.models import Resolved
 from services.llm_worker.providers.protocol import TokensUsed
+from services.llm_worker.unjudged import KeptAnswer
 from services.runtime import telemetry
 from services.runtime.event_store import Recorded
 from services.runtime.pull import Delivery
@@ -48,7 +49,9 @@ class Flight:
         "abandoned",
         "answered",
         "asked",
+        "asked_of",
         "cancelled",
+        "heard",
         "kept",
         "key",
         "phase",
@@ -65,6 +68,8 @@ class Flight:
 
     def __init__(self, key: Key, request: LlmRequest, resolved: Resolved, first: Waiter) -> None:
         self.key, self.request, self.resolved = key, request, resolved
+        self.asked_of = resolved
+        """The model that was asked for; another one may answer instead, that is `resolved` then."""
         self.waiters = [first]
         self.cancelled = False
         self.asked = False
@@ -73,6 +78,8 @@ class Flight:
         """What may be billed of other askings, by workers that are or seem gone; None until the ledger was asked."""
         self.answered: Recorded | None = None
         """The outcome, where another worker has journaled one while this one was busy with the call."""
+        self.heard: KeptAnswer | None = None
+        """What another worker heard for the call and did not see through: it is judged, and nobody is asked."""
         self.reserved = False
         """Whether this worker has held it in the ledger: whoever took it over counts its asking as abandoned."""
         self.settled: asyncio.Future[Sequence[LedgerEvent]] | None = None
@@ -88,8 +95,15 @@ class Flight:
 
     @property
     def request_seq(self) -> int:
-        """Where the request that began this call is stored."""
-        return self.waiters[0].delivery.seq
+        """Where the request that this call was made for is stored."""
+        return self.waiters[0].delivery.seq if self.heard is None else self.heard.said.request_seq
+
+    def has(self, heard: KeptAnswer) -> None:
+        """Its provider has answered, whoever asked: the call is paid, and is to be seen through."""
+        answer, self.heard, self.asked = heard.said.answer, heard, True
+        usage = answer.usage
+        self.used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, answer.cost_usd_micros)
+        self.used_guessed = heard.said.estimated
 
     def error(self, wire: dict[str, Any]) -> LlmError:
         """The outcome of this call as a failure; `wire` is the error as it is told."""

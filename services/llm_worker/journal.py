@@ -62,7 +62,12 @@ def settles(entry: Recorded, request_seq: int) -> bool:
     """
     if entry.headers.get(HEADER_OUTCOME, OK) in FINAL:
         return True
-    return entry.headers.get(HEADER_REQUEST) == str(request_seq) or _was_paid(entry)
+    return settles_itself(entry, request_seq) or _was_paid(entry)
+
+
+def settles_itself(entry: Recorded, request_seq: int) -> bool:
+    """Whether a journaled answer was given to this very request: another one of the same call was never charged."""
+    return entry.headers.get(HEADER_REQUEST) == str(request_seq)
 
 
 def _was_paid(entry: Recorded) -> bool:

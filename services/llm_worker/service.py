@@ -145,7 +145,8 @@ def _caller(
         log=app.log,
         cashier=ledger.cashier,
         judge=judge,
-        second=SecondAsking(journal=journal, cashier=ledger.cashier, log=app.log),
+        second=SecondAsking(journal=journal, unjudged=ledger.unjudged, cashier=ledger.cashier, log=app.log),
+        unjudged=ledger.unjudged,
     )
 
 

@@ -20,16 +20,17 @@ from services.llm_worker.calling import Caller
 from services.llm_worker.claims import Claims
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.flight import Flight, Flights, Waiter
-from services.llm_worker.journal import Journal, Key, settles
-from services.llm_worker.ledger.cashier import Cashier, Closing, settles_itself
+from services.llm_worker.journal import Journal, Key, settles, settles_itself
+from services.llm_worker.ledger.cashier import Cashier, Closing
 from services.llm_worker.models import Resolved
-from services.llm_worker.providers.protocol import TokensUsed
+from services.llm_worker.outcomes import unkept
 from services.llm_worker.recorder import Recorder
 from services.llm_worker.redelivery import LATER_S, REQUESTS, Redelivery
 from services.llm_worker.replies import reply
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.second_asking import NotAsked
 from services.llm_worker.settling import Settling
+from services.llm_worker.unjudged import KeptAnswer
 from services.llm_worker.withdrawals import Withdrawals
 from services.runtime import faults
 from services.runtime.bus import Bus
@@ -186,9 +187,10 @@ class Worker:
         return flight
 
     async def _begin(self, flights: list[Flight]) -> None:
-        """Answer from the journal what was paid, call for the rest."""
+        """Answer from the journal what is there, judge what was heard, call for the rest."""
         try:
             paid = await self._journal.find_many([flight.key for flight in flights])
+            heard, unknown = await self._caller.second.heard(flights)
         except Exception as error:  # mostly a Rejected: the broker is away
             self._log.warning("journal_unreadable", reason=str(error), requests=len(flights))
             for flight in flights:
@@ -196,20 +198,22 @@ class Worker:
             return
         for flight in flights:
             try:
-                self._begin_one(flight, paid.get(flight.key))
+                if not self._is_paid(flight, paid.get(flight.key)):
+                    self._begin_one(flight, heard.get(flight.key), known=flight not in unknown)
             except Exception:  # one request that breaks us must not stop the others
                 self._broken(flight)
 
-    def _begin_one(self, flight: Flight, entry: Recorded | None) -> None:
-        if self._is_paid(flight, entry):
-            return
-        if flight.expired(self._clock.now_ms()):
+    def _begin_one(self, flight: Flight, heard: KeptAnswer | None, *, known: bool) -> None:
+        flight.heard = heard
+        if not known:
+            self._redelivery.give_back(flight, LATER_S)
+        elif heard is None and flight.expired(self._clock.now_ms()):
             self._start(flight, failure("timeout", "whoever asked has given up; the call was not begun"))
         elif self._bus.stopped_now(LLM_RESPONSES) and not flight.cancelled:
             # Its answer could not be kept: it is not paid for now.
             self._recorder.tell_full(flight, "the broker has no room to keep an answer; the call waits")
             self._redelivery.give_back(flight, NO_ROOM_S)
-        elif self._caller.full(flight) and not flight.cancelled:
+        elif heard is None and self._caller.full(flight) and not flight.cancelled:
             self._put_off(flight)
         else:
             self._start(flight)
@@ -287,7 +291,7 @@ class Worker:
             return False
         self._log.exception("answer_broke", corr_id=flight.key.corr_id)
         outcomes = [] if answer is None else [answer]
-        for outcome in (*outcomes, self._unkept(flight, answer, Rejected("internal"))):
+        for outcome in (*outcomes, unkept(flight, answer, Rejected("internal"))):
             try:
                 await self._record(flight, outcome)
             except Exception:
@@ -297,13 +301,6 @@ class Worker:
             else:
                 return True
         return False
-
-    def _unkept(self, flight: Flight, answer: LlmAnswer | LlmError | None, error: Rejected) -> LlmError:
-        """What is journaled instead of an answer that cannot be: it is paid all the same."""
-        if isinstance(answer, LlmAnswer) and not answer.cached and flight.used is None:
-            usage = answer.usage
-            flight.used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, answer.cost_usd_micros)
-        return self._caller.failed(flight, error)
 
     async def _called(self, flight: Flight) -> LlmAnswer | LlmError | None:
         """The outcome of the call; None when it turned out to be somebody else's, or paid already."""
@@ -353,7 +350,7 @@ class Worker:
         except Rejected as error:
             if error.code != "too_large":
                 raise
-            answer = self._unkept(flight, answer, error)
+            answer = unkept(flight, answer, error)
             stored = await self._recorder.keep(flight, answer, lambda: told(cut=True))
         flight.kept = True
         self._caller.counted(flight, answer)
@@ -386,6 +383,8 @@ class Worker:
     def _broken(self, flight: Flight) -> None:
         """Called where an exception ended a flight that we know no better end for."""
         self._log.exception("call_failed", corr_id=flight.key.corr_id)
+        if flight.asked and not flight.kept:
+            self._cashier.lost(flight)
         self.flights.remove(flight)
         for waiter in flight.waiters:
             self._redelivery.later(waiter.delivery)

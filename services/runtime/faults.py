@@ -17,6 +17,8 @@ POINTS: Final = (
     "llm_worker.before_ledger",
     "llm_worker.after_ledger",
     "llm_worker.before_provider",
+    "llm_worker.after_provider",
+    "llm_worker.after_kept",
     "llm_worker.after_answer",
     "llm_worker.after_journal",
     "llm_worker.after_reply",

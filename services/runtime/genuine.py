@@ -16,7 +16,15 @@ from typing import Final
 import msgspec
 
 from contracts.commit import HEADER_TYPES, Commit
-from contracts.streams import CONVERSATIONS, FACTS, LLM_WITHDRAWALS, SNAPSHOTS
+from contracts.streams import (
+    CONVERSATIONS,
+    FACTS,
+    LLM_CACHE,
+    LLM_RESPONSES,
+    LLM_UNJUDGED,
+    LLM_WITHDRAWALS,
+    SNAPSHOTS,
+)
 from services.runtime.event_store import Recorded
 
 HEADER_STREAM: Final = "Nats-Expected-Stream"
@@ -24,7 +32,7 @@ HANDED_OUT: Final = "Nats-Stream"
 """The mark: the broker adds this header to all that it hands out by a direct get, and to nothing else."""
 _NAME: Final = f"{HEADER_STREAM}:".encode()
 _MARK: Final = f"{HANDED_OUT}:".encode()
-GUARDED: Final = frozenset((*FACTS, SNAPSHOTS, CONVERSATIONS, LLM_WITHDRAWALS))
+GUARDED: Final = frozenset((*FACTS, SNAPSHOTS, CONVERSATIONS, LLM_RESPONSES, LLM_UNJUDGED, LLM_CACHE, LLM_WITHDRAWALS))
 """The streams whose messages are only believed when their owner stored them."""
 TOLD_MAX: Final = 10_000
 """So many smuggled messages a process remembers to have told of."""

@@ -20,8 +20,10 @@ from tests.support.nats_server import NatsServer
 from tests.support.service_process import ServiceProcess
 
 SERVICES = ("planner", "executor", "llm-worker")
-# tests/faults/test_gateway_killed.py walks those of the gateway.
-POINTS = [point for point in faults.POINTS if not point.startswith("policy_gateway.")]
+# tests/faults/test_gateway_killed.py walks those of the gateway, and test_judging_crash_points.py that of judging.
+POINTS = [
+    point for point in faults.POINTS if not point.startswith("policy_gateway.") and point != "llm_worker.after_kept"
+]
 OWNERS = {"actor": "executor", "llm_worker": "llm-worker", "planner": "planner"}
 TASKS = [
     TaskSpec(id="plain", node=NoopNode(result=1)),

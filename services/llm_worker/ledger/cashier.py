@@ -5,6 +5,7 @@ at once, and only what it cost is noted, with what others cost.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,67 +13,55 @@ import msgspec
 
 from contracts.errors import Rejected
 from contracts.ledger import HEADER_BUDGET, Abandoned, Charge, LedgerEvent, LlmPaid
-from contracts.llm import HEADER_REQUEST, Disputed, LlmAnswer, LlmError, Usage
+from contracts.llm import Disputed, LlmAnswer, LlmError, Usage
 from services.llm_worker.config import Config
 from services.llm_worker.flight import Flight
-from services.llm_worker.journal import Key
+from services.llm_worker.journal import Key, settles_itself
 from services.llm_worker.ledger.abandoned import tokens_of, told_with, usd_of
 from services.llm_worker.ledger.book import CAUGHT_UP_S, Book
 from services.llm_worker.ledger.decider import AskAgain, Later, Release, Reserve, Reuse
+from services.llm_worker.ledger.journaled import Failed, Journaled, journaled
 from services.llm_worker.ledger.limits import Limits
 from services.llm_worker.ledger.past import Past
 from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import Open
 from services.llm_worker.models import Resolved
 from services.llm_worker.prices import Prices
+from services.llm_worker.unjudged import Unjudged
 from services.runtime.clock import Clock
 from services.runtime.event_store import Recorded
 from services.runtime.metrics import Metrics
 
 MARGIN_MS: Final = 10_000
 """So long after its timeout a call is certainly over."""
+LOST_REMEMBERED_MAX: Final = 10_000
+IN_THE_LOG_S: Final = 30.0
+"""A payment that another worker may have made is looked for that long: the answer must say the same."""
 Closing = asyncio.Future[Sequence[LedgerEvent]]
 NOBODY: Final = Charge()
 _CHARGE: Final = msgspec.json.Decoder(Charge).decode
-
-
-class _Failed(msgspec.Struct, frozen=True):
-    """A journaled error; with usage where its provider had begun to answer."""
-
-    code: str = "internal"
-    usage: Usage | None = None
-    cost_usd_micros: int | None = None
-    abandoned_tokens: int = 0
-    abandoned_usd_micros: int | None = 0
-
-
-class _Journaled(msgspec.Struct, frozen=True):
-    """A journaled outcome, as far as the ledger needs it."""
-
-    model_id: str = ""
-    model_used: str = ""
-    usage: Usage | None = None
-    cost_usd_micros: int | None = None
-    error: _Failed | None = None
-    disputed: Disputed | None = None
-    cached: bool = False
-    abandoned_tokens: int = 0
-    abandoned_usd_micros: int | None = 0
-
-
-_JOURNALED: Final = msgspec.json.Decoder(_Journaled).decode
 
 
 class Cashier:
     """Reserves before calls and closes after them."""
 
     def __init__(
-        self, *, book: Book, past: Past, prices: Prices, config: Config, clock: Clock, metrics: Metrics, worker_id: str
+        self,
+        *,
+        book: Book,
+        past: Past,
+        unjudged: Unjudged,
+        prices: Prices,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        worker_id: str,
     ) -> None:
-        self.book, self._past, self._prices, self._config = book, past, prices, config
+        self.book, self._past, self._unjudged, self._prices, self._config = book, past, unjudged, prices, config
         self._clock, self._metrics, self.worker_id = clock, metrics, worker_id
         self.limits = config.limits.limits
         self._asked: set[str] = set()
+        self._lost: OrderedDict[str, None] = OrderedDict()
 
     # -- before the call ---------------------------------------------------------------------------------------------
 
@@ -133,6 +122,7 @@ class Cashier:
         return not self.may_be_answered(flight)
 
     def _is_reserved(self, flight: Flight) -> None:
+        self._lost.pop(flight.key.corr_id, None)
         granted = self.book.state.open.get(flight.key.corr_id)
         flight.abandoned = granted.abandoned if granted is not None else ()
         flight.reserved = True
@@ -158,6 +148,7 @@ class Cashier:
             charge.task_id,
             charge.epic_id,
             resolved.billed_by,
+            lost=key.corr_id in self._lost,
         )
 
     def limits_of(self, resolved: Resolved) -> Limits:
@@ -184,6 +175,13 @@ class Cashier:
             return None
         return self._done(key, self.book.ask(self._release(flight, "given_back")))
 
+    def lost(self, flight: Flight) -> None:
+        """What was heard for a call could not be kept, however long we tried: whoever asks again pays for that, too."""
+        self._asked.discard(flight.key.corr_id)
+        self._lost[flight.key.corr_id] = None
+        if len(self._lost) > LOST_REMEMBERED_MAX:
+            self._lost.popitem(last=False)
+
     # -- after it ----------------------------------------------------------------------------------------------------
 
     async def told(self, flight: Flight, answer: LlmAnswer | LlmError) -> LlmAnswer | LlmError:
@@ -204,6 +202,8 @@ class Cashier:
         `answer` is what this worker itself got, without what `told` adds.
         """
         key, held = flight.key, self._held(flight.key)
+        if flight.settled is not None and not _failed(flight.settled):
+            return flight.settled
         if isinstance(answer, LlmAnswer) and not answer.cached:
             bill = self._bill_of(flight, answer)
         elif flight.used is not None:
@@ -218,16 +218,20 @@ class Cashier:
             return self._done(key, self.book.ask(self._release(flight, code)))
         else:
             return None
-        return self._done(key, self.book.ask(bill)) if held else self.book.note(bill)
+        return self._settle(flight, bill)
 
     def answered(self, flight: Flight, answer: LlmAnswer) -> None:
         """A provider has answered, and what we do with that takes a while: what was held for the call is free now.
 
-        `close` says the same again, and is heard once.
+        The answer is kept before that. What another worker heard may be paid already.
         """
-        if self._held(flight.key):
-            flight.settled = self._done(flight.key, self.book.ask(self._bill_of(flight, answer)))
-            flight.settled.add_done_callback(_unheard)
+        flight.settled = self._settle(flight, self._bill_of(flight, answer))
+        flight.settled.add_done_callback(_unheard)
+
+    def _settle(self, flight: Flight, bill: Pay) -> Closing:
+        if flight.heard is not None:
+            return self._done(flight.key, asyncio.ensure_future(self._paid_or_pays(bill, flight.heard.entry)))
+        return self._done(flight.key, self.book.ask(bill)) if self._held(flight.key) else self.book.note(bill)
 
     def close_journaled(self, flight: Flight, entry: Recorded) -> Closing | None:
         """The same for a request that came again: whoever journaled its answer may have died before it wrote this."""
@@ -252,9 +256,9 @@ class Cashier:
         return self.book.ask(Release(corr_id, self.worker_id, "orphaned", holder=left.worker_id, unheard=True))
 
     def _close_recorded(self, key: Key, entry: Recorded, request_seq: int, flight: Flight | None) -> Closing | None:
-        said = _JOURNALED(entry.data)
+        said = journaled(entry.data)
         failed = said.error
-        outcome: _Journaled | _Failed = said if failed is None else failed
+        outcome: Journaled | Failed = said if failed is None else failed
         used, cost, besides = outcome.usage, outcome.cost_usd_micros, outcome.abandoned_usd_micros
         if used is not None and said.cached and outcome.abandoned_tokens:
             used = Usage(0, 0, 0)  # only what was abandoned before is paid
@@ -286,13 +290,20 @@ class Cashier:
         left = self.book.state.open.get(key.corr_id)
         unpaid = left is not None and left.request_seq == request_seq
         if self.book.state.may_have_forgotten(key.corr_id, request_seq) and not unpaid:
-            return self._done(key, asyncio.ensure_future(self._pay_if_new(bill, entry)))
+            return self._done(key, asyncio.ensure_future(self._pay_journaled(bill, key, entry)))
         return self._done(key, self.book.ask(bill))
 
-    async def _pay_if_new(self, bill: Pay, entry: Recorded) -> Sequence[LedgerEvent]:
-        if await self._past.paid(bill.corr_id, bill.request_seq, entry):
-            return ()
-        return await self.book.ask(bill)
+    async def _pay_journaled(self, bill: Pay, key: Key, entry: Recorded) -> Sequence[LedgerEvent]:
+        """An answer that was judged was paid before it was journaled, and after it was kept."""
+        heard = await self._unjudged.find(key)
+        since = entry if heard is None else heard.entry
+        paid = await self._past.payment(bill.corr_id, bill.request_seq, since)
+        return await self.book.ask(bill) if paid is None else ()
+
+    async def _paid_or_pays(self, bill: Pay, since: Recorded) -> Sequence[LedgerEvent]:
+        """The payment of a call that another worker kept the answer of: that one's, or ours."""
+        paid = await self._past.payment(bill.corr_id, bill.request_seq, since)
+        return await self.book.ask(bill) if paid is None else (paid,)
 
     def _release(self, flight: Flight, reason: str) -> Release:
         """The end of a call of ours that cost nothing. What a dead worker held for it is the orphans' to see to."""
@@ -319,8 +330,10 @@ class Cashier:
         """The payment of a call whose outcome is journaled after it, if it has one: both say the same."""
         if flight.settled is None:
             return None
-        await asyncio.wait([flight.settled], timeout=CAUGHT_UP_S)
-        if not flight.settled.done() or flight.settled.cancelled() or flight.settled.exception() is not None:
+        if flight.heard is not None and _failed(flight.settled):
+            self.answered(flight, flight.heard.said.answer)  # the broker was away: whether it is paid stands in the log
+        await asyncio.wait([flight.settled], timeout=CAUGHT_UP_S if flight.heard is None else IN_THE_LOG_S)
+        if not flight.settled.done() or _failed(flight.settled):
             return None
         return next((event for event in flight.settled.result() if isinstance(event, LlmPaid)), None)
 
@@ -357,6 +370,11 @@ class Cashier:
         )
 
 
+def _failed(closing: Closing) -> bool:
+    """Whether it is certain that it will not be written down."""
+    return closing.done() and (closing.cancelled() or closing.exception() is not None)
+
+
 def _unheard(noted: Closing) -> None:
     """Nobody waits for it: also not for its failure."""
     if not noted.cancelled():
@@ -367,11 +385,6 @@ def _with_dispute(bill: Pay, disputed: Disputed | None) -> Pay:
     if disputed is None:
         return bill
     return bill._replace(disputed_tokens=disputed.tokens, disputed_usd_micros=disputed.usd_micros or 0)
-
-
-def settles_itself(entry: Recorded, request_seq: int) -> bool:
-    """Whether a journaled answer was given to this very request: another one of the same call was never charged."""
-    return entry.headers.get(HEADER_REQUEST) == str(request_seq)
 
 
 def charge_of(flight: Flight) -> Charge:

@@ -48,7 +48,8 @@ class Reserve(NamedTuple):
     """Let a call begin that uses at most so much, and is over `lasts_ms` later. `usd_micros` None: price unknown.
 
     `billed_by` is who may bill it although nobody hears the answer; empty: nobody does. A call that is paid already is
-    reserved only `anew`: by whoever has seen that the journal has no answer to it.
+    reserved only `anew`: by whoever has seen that the journal has no answer to it. `lost`: the worker itself has asked
+    before, and could keep nothing of what it heard.
     """
 
     corr_id: str
@@ -68,6 +69,7 @@ class Reserve(NamedTuple):
     epic_id: str = ""
     billed_by: str = ""
     anew: bool = False
+    lost: bool = False
 
 
 class Release(NamedTuple):
@@ -131,7 +133,7 @@ def _reserve(wish: Reserve, ledger: Ledger, now_ms: int) -> Sequence[LedgerEvent
     if entry is None:
         paid = call_mark(wish.corr_id, wish.request_seq) in ledger.closed
         return () if paid and not wish.anew else (_granted(wish, ledger, now_ms),)
-    ours = entry.worker_id == wish.worker_id and entry.request_seq == wish.request_seq
+    ours = entry.worker_id == wish.worker_id and entry.request_seq == wish.request_seq and not wish.lost
     if ours and entry.model == wish.model:
         return ()  # said twice is said once
     # Nobody knows how far a dead worker had come: whoever may bill its asking has asked for all of it.

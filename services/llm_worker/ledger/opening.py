@@ -21,6 +21,7 @@ from services.llm_worker.ledger.views import LedgerVerbs
 from services.llm_worker.models import ModelTable
 from services.llm_worker.prices import Prices
 from services.llm_worker.resolving import Resolver
+from services.llm_worker.unjudged import Unjudged
 from services.runtime.app import App
 from services.runtime.jetstream import JetStreamEventStore
 from services.runtime.metrics import Metrics
@@ -74,6 +75,7 @@ class Opened(NamedTuple):
 
     book: Book
     cashier: Cashier
+    unjudged: Unjudged
     prices: Prices
     allow_unpriced: bool
 
@@ -101,6 +103,7 @@ class Opened(NamedTuple):
             bus=app.bus,
             cashier=self.cashier,
             journal=journal,
+            unjudged=self.unjudged,
             flights=flights,
             clock=app.clock,
             metrics=app.metrics,
@@ -141,13 +144,15 @@ async def open_ledger(app: App, config: Config, prices: Prices) -> Opened:
     await book.load()
     await app.bus.follow(EVENTS_LLM_WORKER, SUBJECT, book.hear, after=book.seq)
     _ = app.spawn(book.run(), "ledger")
+    unjudged = Unjudged(app.bus, clock, app.log)
     cashier = Cashier(
         book=book,
         past=Past(app.bus, CODEC),
+        unjudged=unjudged,
         prices=prices,
         config=config,
         clock=clock,
         metrics=metrics,
         worker_id=app.instance,
     )
-    return Opened(book, cashier, prices, config.limits.allow_unpriced)
+    return Opened(book, cashier, unjudged, prices, config.limits.allow_unpriced)

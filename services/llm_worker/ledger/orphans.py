@@ -1,7 +1,8 @@
 """Reservations whose worker died and whose request nobody takes up: paid when their answer is journaled, else released.
 
-Where their provider may bill what nobody heard they are paid, too: as reserved, and that is the outcome of the call. It
-is journaled before, so that whoever gets the request after all hands it over and does not ask a second time.
+Where their provider may bill what nobody heard they are paid, too: as reserved, or as the answer says that was kept and
+not judged. That is the outcome of the call. It is journaled before, so that whoever gets the request after all hands it
+over and does not ask a second time.
 
 Usually the broker delivers a dead worker's request to another one, which goes on with the same reservation. But that
 one may have no room for it as long as the reservation stands, and a request can be gone. So whoever has a call under
@@ -15,15 +16,18 @@ from typing import Any, Final
 import msgspec
 
 from contracts.errors import Rejected, failure
-from contracts.llm import LlmError
+from contracts.llm import LlmError, LlmUnjudged
 from services.llm_worker.claims import is_held
 from services.llm_worker.flight import Flights
 from services.llm_worker.journal import Journal, Key, settles
+from services.llm_worker.judging.judge import SHOWN_CHARS_MAX
 from services.llm_worker.ledger.abandoned import error_with
 from services.llm_worker.ledger.cashier import Cashier
 from services.llm_worker.ledger.state import Open
+from services.llm_worker.unjudged import Unjudged
 from services.runtime.bus import Bus
 from services.runtime.clock import Clock
+from services.runtime.held_secrets import tree_without_held
 from services.runtime.metrics import Metrics
 
 EVERY_S: Final = 1.0
@@ -45,12 +49,14 @@ class Orphans:
         bus: Bus,
         cashier: Cashier,
         journal: Journal,
+        unjudged: Unjudged,
         flights: Flights,
         clock: Clock,
         metrics: Metrics,
         log: Any,
     ) -> None:
-        self._bus, self._cashier, self._journal, self._flights = bus, cashier, journal, flights
+        self._bus, self._cashier, self._flights = bus, cashier, flights
+        self._journal, self._unjudged = journal, unjudged
         self._clock, self._metrics, self._log = clock, metrics, log
         self._silent: Counter[tuple[str, str]] = Counter()
         self._asked: dict[tuple[str, str], int] = {}
@@ -99,18 +105,42 @@ class Orphans:
     async def _see_to(self, corr_id: str, left: Open) -> None:
         key = Key(left.run_id, left.node_id, corr_id)
         entry = await self._journal.find(key)
-        if left.unheard and (entry is None or not settles(entry, left.request_seq)):
+        if entry is None or not settles(entry, left.request_seq):
             entry = None  # of another request of the same call
-            await self._keep_outcome(key, left)
+            heard = await self._unjudged.find(key)
+            if heard is not None and heard.said.request_seq == left.request_seq:
+                await self._keep_outcome(key, left, heard.said)
+                entry = await self._journal.find(key)
+            elif left.unheard:
+                await self._keep_outcome(key, left, None)
         events = await self._cashier.close_orphan(corr_id, left, entry)
         for event in events:
             outcome = type(event).__name__.removeprefix("Llm").lower()
             self._metrics.inc("htdag_llm_orphans_total", outcome=outcome)
             self._log.warning("orphan_closed", corr_id=corr_id, worker=left.worker_id, outcome=outcome)
 
-    async def _keep_outcome(self, key: Key, left: Open) -> None:
-        wire = failure(
-            LOST, "its worker died in the middle of the call, which is paid as it was reserved", model=left.model
-        )
-        data = _ENCODE(LlmError(*key, left.model, error_with(wire, left.unheard)))
+    async def _keep_outcome(self, key: Key, left: Open, heard: LlmUnjudged | None) -> None:
+        if heard is None:
+            wire = failure(
+                LOST, "its worker died in the middle of the call, which is paid as reserved", model=left.model
+            )
+            wire = error_with(wire, left.unheard)
+        else:
+            wire = failure(LOST, "its worker died before its answer was judged", model=left.model, **_shown(heard))
+            besides = left.lost if left.looks else left.abandoned
+            wire = error_with(wire, besides) if besides else wire
+        data = _ENCODE(LlmError(*key, left.model, wire))
         await self._journal.store(key, data, outcome=LOST, model_used="", request_seq=left.request_seq)
+
+
+def _shown(heard: LlmUnjudged) -> dict[str, Any]:
+    """What an error says of an answer that is paid."""
+    answer = heard.answer
+    said: dict[str, Any] = {
+        "output": answer.output[:SHOWN_CHARS_MAX],
+        "usage": msgspec.to_builtins(answer.usage),
+        "usage_estimated": heard.estimated,
+        "cost_usd_micros": answer.cost_usd_micros,
+    }
+    told: dict[str, Any] = tree_without_held(said)
+    return told

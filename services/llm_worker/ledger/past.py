@@ -19,14 +19,14 @@ class Past:
     def __init__(self, bus: Bus, codec: CommitCodec[LedgerEvent]) -> None:
         self._bus, self._codec = bus, codec
 
-    async def paid(self, corr_id: str, request_seq: int, answer: Recorded) -> bool:
-        """Whether a call was paid whose journaled answer this is. Raises Rejected when the broker is away."""
-        at = answer.headers.get(STORED_AT, "")
+    async def payment(self, corr_id: str, request_seq: int, since: Recorded) -> LlmPaid | None:
+        """The payment of a call that is not older than `since`. Raises Rejected when the broker is away."""
+        at = since.headers.get(STORED_AT, "")
         first = await self._bus.first_since(EVENTS_LLM_WORKER, SUBJECT, at) if at else 1
         if not first:
-            return False
+            return None
         async for record in self._bus.history(EVENTS_LLM_WORKER, SUBJECT, first - 1):
             for event in self._codec.decode(record.data, skip_unknown=True).events:
                 if isinstance(event, LlmPaid) and (event.corr_id, event.request_seq) == (corr_id, request_seq):
-                    return True
-        return False
+                    return event
+        return None

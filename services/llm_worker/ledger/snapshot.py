@@ -16,7 +16,6 @@ class _Kept(msgspec.Struct, frozen=True):
     live: dict[str, int]
     grants: dict[str, list[int]]
     closed: list[int]
-    newest_day: str
 
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
@@ -33,7 +32,6 @@ def dump(ledger: Ledger) -> bytes:
             ledger.live,
             ledger.grants,
             list(ledger.closed),
-            ledger.newest_day,
         )
     )
 
@@ -43,6 +41,6 @@ def restore(data: bytes) -> Ledger:
     kept = _DECODE(data)
     ledger = Ledger()
     ledger.open, ledger.spent, ledger.held = kept.open, kept.spent, kept.held
-    ledger.live, ledger.grants, ledger.newest_day = kept.live, kept.grants, kept.newest_day
+    ledger.live, ledger.grants = kept.live, kept.grants
     ledger.closed = dict.fromkeys(kept.closed)
     return ledger

@@ -77,7 +77,7 @@ class Open(NamedTuple):
 class Ledger:
     """The state of the aggregate."""
 
-    __slots__ = ("closed", "grants", "held", "live", "newest_day", "open", "spent", "undo")
+    __slots__ = ("closed", "grants", "held", "live", "open", "spent", "undo")
 
     def __init__(self) -> None:
         self.open: dict[str, Open] = {}
@@ -86,7 +86,6 @@ class Ledger:
         self.live: dict[str, int] = {}
         self.grants: dict[str, list[int]] = {}
         self.closed: dict[int, None] = {}
-        self.newest_day = ""
         self.undo: list[Callable[[], Any]] | None = None
 
     def put(self, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -204,7 +203,6 @@ def _reserved(ledger: Ledger, event: LlmReserved) -> None:
     ledger.put(ledger.open, event.corr_id, entry)
     _hold(ledger, entry, 1)
     ledger.grant(event.model, event.at_ms)
-    ledger.newest_day = max(ledger.newest_day, day)
 
 
 def _taken_over(ledger: Ledger, event: LlmTakenOver, before: Open) -> None:
@@ -281,7 +279,6 @@ def _paid(ledger: Ledger, event: LlmPaid) -> None:
             calls, used, micros = calls + 1, used + own_tokens, micros + own_micros
         ledger.put(ledger.spent, account, Spent(calls, used, micros, unknown + (counts and cost is None)))
     ledger.put(ledger.closed, call_mark(event.corr_id, event.request_seq), None)
-    ledger.newest_day = max(ledger.newest_day, event.day)
 
 
 def without(ledger: Ledger, corr_id: str, kept: Mapping[str, Held]) -> Ledger:

@@ -34,6 +34,7 @@ from services.llm_worker.providers.table import ProviderTable
 from services.llm_worker.redelivery import REQUESTS
 from services.llm_worker.resolving import Resolver
 from services.llm_worker.second_asking import SecondAsking
+from services.llm_worker.unjudged import Unjudged
 from services.llm_worker.worker import CONSUMER, Worker
 from services.runtime.bus import Bus
 from services.runtime.clock import SystemClock
@@ -90,9 +91,11 @@ class Crew:
             store=JetStreamEventStore(bus, EVENTS_LLM_WORKER), decider=LEDGER, codec=CODEC, clock=clock, log=log,
             observer=observer,
         )  # fmt: skip
+        self.unjudged = Unjudged(bus, clock, log)
         self.cashier = Cashier(
             book=self.book,
             past=Past(bus, CODEC),
+            unjudged=self.unjudged,
             prices=prices,
             config=config,
             clock=clock,
@@ -117,7 +120,8 @@ class Crew:
             log=log,
             cashier=self.cashier,
             judge=self.judge,
-            second=SecondAsking(journal=self.journal, cashier=self.cashier, log=log),
+            second=SecondAsking(journal=self.journal, unjudged=self.unjudged, cashier=self.cashier, log=log),
+            unjudged=self.unjudged,
         )
         self.resolver = Resolver(models)
         self.worker = Worker(

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import pytest
 
 from contracts.errors import Rejected
-from services.llm_worker import calling, genai, worker
+from services.llm_worker import genai, outcomes, worker
 from services.llm_worker.billing import Biller
 from services.llm_worker.config import Config
 from services.llm_worker.ledger.limits import LimitsConfig
@@ -46,7 +46,7 @@ PLACES = {
     "telling the span": lambda _: (genai.Inference, "answered", broken),
     "telling the span its tokens": lambda _: (genai.Inference, "used", broken),
     "ending the span": lambda _: (genai.Inference, "ended", broken),
-    "tool calls": lambda _: (calling, "normalised", broken),
+    "tool calls": lambda _: (outcomes, "normalised", broken),
     "counting": lambda crew: (crew.caller, "_count", broken),
     "metrics": lambda crew: (crew.metrics, "observe", broken),
     "the breaker": lambda crew: (crew.breakers, "succeeded", broken_later),

@@ -37,8 +37,8 @@ async def test_long_calls_of_the_living_do_not_hide_what_a_dead_worker_left(bus:
 
     await bus.subscribe(LLM_CLAIM, hear)
     orphans = Orphans(
-        bus=bus, cashier=crew.cashier, journal=crew.journal, flights=crew.worker.flights, clock=Later(),
-        metrics=Metrics(), log=structlog.get_logger(),
+        bus=bus, cashier=crew.cashier, journal=crew.journal, unjudged=crew.unjudged, flights=crew.worker.flights,
+        clock=Later(), metrics=Metrics(), log=structlog.get_logger(),
     )  # fmt: skip
     for _ in range(LOOKS_MAX):
         await orphans.look()

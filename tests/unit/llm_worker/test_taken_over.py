@@ -9,7 +9,8 @@ from msgspec import structs
 
 from contracts.ledger import LlmPaid, LlmTakenOver
 from contracts.llm import HEADER_DEADLINE
-from contracts.streams import EVENTS_LLM_WORKER
+from contracts.streams import EVENTS_LLM_WORKER, LLM_RESPONSES
+from services.llm_worker import recorder
 from services.llm_worker.config import Config, ModelConfig
 from services.llm_worker.ledger.book import SUBJECT
 from services.llm_worker.ledger.decider import Reserve
@@ -60,6 +61,7 @@ async def hire(bus: Bus) -> AsyncIterator[Hire]:
     yield one
     for crew in crews:
         crew.writing.cancel()
+        await crew.judge.close()
 
 
 class StopsWhenTakenOver(Silent):
@@ -181,8 +183,8 @@ async def test_what_nobody_takes_up_is_paid_and_is_the_outcome_when_the_request_
     crew = hire()
     await died(crew, "c", await crew.ask("c", model="gpt"))
     orphans = Orphans(
-        bus=bus, cashier=crew.cashier, journal=crew.journal, flights=crew.worker.flights, clock=Later(),
-        metrics=Metrics(), log=structlog.get_logger(),
+        bus=bus, cashier=crew.cashier, journal=crew.journal, unjudged=crew.unjudged, flights=crew.worker.flights,
+        clock=Later(), metrics=Metrics(), log=structlog.get_logger(),
     )  # fmt: skip
     for _ in range(SILENT_MAX + 1):
         await orphans.look()
@@ -229,3 +231,26 @@ async def test_who_stops_in_the_moment_it_took_over_ends_nothing_that_another_on
     answer = await outcome(crew, "c")
     (paid,) = await payments(bus)
     assert answer["cost_usd_micros"] == paid.cost_usd_micros == OWN + WORST
+
+
+async def test_what_was_heard_and_could_not_be_kept_for_long_is_paid_beside_what_is_asked_then(
+    hire: Hire, bus: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(recorder, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(recorder, "AGAIN_S", 0.01)
+    crew = hire()
+    await crew.worker.start()
+    await crew.ask("before", model="gpt")
+    await outcome(crew, "before")
+    stream = (await bus.api(f"STREAM.INFO.{LLM_RESPONSES}"))["config"]
+    await bus.api(f"STREAM.UPDATE.{LLM_RESPONSES}", {**stream, "max_msgs": 1})  # not a word more
+    await crew.ask("c", model="gpt")
+    await eventually(lambda: "c" in crew.gate.calls and crew.worker.flights.of("c") is None)
+    (worst,) = (left.usd_micros or 0 for left in crew.book.state.open.values())
+    await bus.api(f"STREAM.UPDATE.{LLM_RESPONSES}", stream)
+    answer = await outcome(crew, "c")
+    (_, paid) = await payments(bus)
+    assert crew.gate.calls == ["before", "c", "c"]
+    assert answer["cost_usd_micros"] == paid.cost_usd_micros == OWN + worst
+    assert answer["abandoned_usd_micros"] == worst
+    assert not crew.book.state.held
