@@ -21,9 +21,9 @@ from services.runtime.bus import Bus, Message
 from services.runtime.metrics import Metrics
 from tests.support.eventually import eventually
 from tests.unit.llm_worker.crew import LIFTED, Crew
-from tests.unit.llm_worker.test_taken_over import OWN, WORST, Hire, Later, bus, died, hire, outcome, payments
+from tests.unit.llm_worker.test_taken_over import OWN, WORST, Hire, Later, died, hire, outcome, payments
 
-__all__ = ["bus", "hire"]
+__all__ = ["hire"]
 
 SHAPE = {"response_schema": {"type": "object"}}
 GOOD = '{"a":1}'
