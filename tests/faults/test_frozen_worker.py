@@ -25,7 +25,7 @@ from tests.faults.test_chaos_money import module
 from tests.support.eventually import eventually
 
 CALLS = 6
-BILLED = 6
+BILLED = "billed"
 
 
 async def ledger_of(chaos: ModuleType, bus: Bus) -> list[LedgerEvent]:
@@ -55,7 +55,8 @@ async def frozen_and_thawed(chaos: ModuleType, bus: Bus, workers: list[Any]) -> 
     """Which calls were taken over from a worker that was only frozen, and all answers."""
     end = time.monotonic() + 50
     names = [f"c{number}" for number in range(CALLS)]
-    asked = [asyncio.create_task(chaos.ask_until_answered(bus, name, BILLED, end)) for name in names]
+    kind = [model for model, _ in chaos.KINDS].index(BILLED)
+    asked = [asyncio.create_task(chaos.ask_until_answered(bus, name, kind, end)) for name in names]
 
     async def reserved() -> list[LlmReserved]:
         found = [event for event in await ledger_of(chaos, bus) if isinstance(event, LlmReserved)]

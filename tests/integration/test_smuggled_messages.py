@@ -19,10 +19,25 @@ from contracts.streams import (
     EVENTS_IDENTITY,
     EVENTS_PLANNER,
     EVENTS_POLICY_GATEWAY,
+    LLM_CACHE,
+    LLM_REQUESTS,
+    LLM_RESPONSES,
+    LLM_UNJUDGED,
+    LLM_WITHDRAWALS,
     SNAPSHOTS,
     TOOL_CALLS,
 )
-from contracts.subjects import SERVICES, command, events, snapshot
+from contracts.subjects import (
+    SERVICES,
+    command,
+    events,
+    llm_cache,
+    llm_request,
+    llm_response,
+    llm_unjudged,
+    llm_withdrawn,
+    snapshot,
+)
 from services.console.connection import Console
 from services.console.doctor.forgeries import forgeries
 from services.policy_gateway.audit.log import AUDIT_SUBJECT
@@ -327,3 +342,31 @@ async def test_a_smuggled_snapshot_is_no_state_of_anything(guarded: Guarded, ope
         return found is not None and found[:2] == (b"the state", 1)
 
     assert await eventually(believed)
+
+
+@pytest.mark.parametrize(
+    ("stream", "subject"),
+    [
+        (LLM_RESPONSES, llm_response("r1", "n1")),
+        (LLM_UNJUDGED, llm_unjudged("0" * 32)),
+        (LLM_CACHE, llm_cache("0" * 64)),
+        (LLM_WITHDRAWALS, llm_withdrawn("c1")),
+    ],
+)
+async def test_an_answer_that_no_worker_stored_is_no_answer(
+    guarded: Guarded, operator: Bus, stream: str, subject: str
+) -> None:
+    """Whoever may ask for an answer could have one of their own making sent into the journal."""
+    own = await guarded.bus("llm-worker")
+    operator.publish(llm_request("mock"), b"a lie")
+    await operator.flush()
+    assert await eventually(lambda: operator.subjects(LLM_REQUESTS, llm_request("mock")))
+    operator.publish(f"$JS.API.DIRECT.GET.{LLM_REQUESTS}", b'{"seq":1}', reply=subject)
+    await operator.flush()
+    assert await eventually(lambda: operator.subjects(stream, subject))
+    assert await own.last(stream, subject) is None
+    assert await own.last_of_many(stream, [subject]) == {}
+    stored = await own.store(subject, b"the answer", stream=stream, msg_id="c1")
+    found = await own.last(stream, subject)
+    assert found is not None
+    assert (found.seq, found.data) == (stored.seq, b"the answer")
