@@ -14,6 +14,7 @@ from contracts.llm import OutputRef, Usage, shown
 from contracts.run_calls import LlmAnswered as LlmAnswered  # noqa: PLC0414  it is one of the events of a run
 from contracts.run_calls import LlmAwaited as LlmAwaited  # noqa: PLC0414  it is one of the events of a run
 from contracts.run_calls import LlmRequested as LlmRequested  # noqa: PLC0414  it is one of the events of a run
+from contracts.run_calls import LlmSettled as LlmSettled  # noqa: PLC0414  it is one of the events of a run
 from contracts.run_gates import TaskApprovalRequested, TaskApproved
 from contracts.run_tools import TakeToolResult, ToolAnswered, ToolRequested
 from contracts.taint import Reading
@@ -288,6 +289,7 @@ RunEvent = (
     | LlmRequested
     | LlmAwaited
     | LlmAnswered
+    | LlmSettled
     | ToolRequested
     | ToolAnswered
     | TaskJudged

@@ -44,6 +44,25 @@ class LlmAnswered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
         return not self.cached and (self.error is None or self.usage is not None)
 
 
+class LlmSettled(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.settled.v1"):
+    """A call is over that its task did not wait for any more: stopped, timed out, or answered too late.
+
+    Nothing of the task changes by it but what it cost: nothing without `usage`; unknown cost is None, never zero.
+    It may come when the run has ended.
+    """
+
+    task_id: str
+    corr_id: str
+    model_used: str = ""
+    usage: Usage | None = None
+    cost_usd_micros: int | None = None
+
+    @property
+    def paid(self) -> bool:
+        """Whether the call counts in sums."""
+        return self.usage is not None
+
+
 class LlmAwaited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="llm.awaited.v1"):
     """The answer is late, but a worker lives: the call may wait for a slot there, so it gets a later deadline, once."""
 

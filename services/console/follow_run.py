@@ -33,6 +33,8 @@ OVERTIME_S: Final = 60.0
 FIRST_LOOK_S: Final = 2.0
 TOKENS_END_S: Final = 2.0
 """How long the tokens of a run that has ended are waited for: all of them are stored before its last answer is."""
+BILLS_END_S: Final = 2.0
+"""How long after the end of a run the calls that it let go are waited for: they are stopped, and say what they cost."""
 EARLY_TOKENS_MAX: Final = 20_000
 """Tokens that may wait for the event that names their task; the oldest go first, they are for watching only."""
 _CODEC: Final[CommitCodec[RunEvent]] = CommitCodec(RunEvent)
@@ -241,6 +243,7 @@ class RunFollower:
                 await self._pause()
             if tokens is not None:
                 await self._last_tokens(tokens)
+            await self._last_bills()
         finally:
             for follower in (log, tokens):
                 if follower is not None:
@@ -275,6 +278,15 @@ class RunFollower:
                     await self._pause()
         except (TimeoutError, Rejected):
             pass  # they are for watching; the answers are in the log
+
+    async def _last_bills(self) -> None:
+        """What is shown at the end is what the run cost, as far as it is known by then."""
+        try:
+            async with asyncio.timeout(BILLS_END_S):
+                while self.board.unsettled:
+                    await self._pause()
+        except TimeoutError:
+            pass  # their workers are gone, or slow: `htdag runs show` tells it later
 
     async def _pause(self) -> None:
         """Until something moved, but no longer than a frame."""

@@ -65,6 +65,8 @@ class Board:
     ended_at_ms: int = 0
     events: int = 0
     llm_calls: int = 0
+    unsettled: set[str] = field(default_factory=set)
+    """Calls that are not over; they may go on a moment longer than the run."""
     tool_calls: int = 0
     tokens: int = 0
     cost_usd_micros: int = 0
@@ -212,6 +214,7 @@ def _reset(board: Board, event: events.TaskReset, now_ms: int) -> None:
 
 def _requested(board: Board, event: events.LlmRequested, _: int) -> None:
     board.llm_calls += 1
+    board.unsettled.add(event.request.corr_id)
     board.nodes[event.request.node_id or event.task_id] = event.task_id
     task = board.tasks.get(event.task_id)
     if task is not None:
@@ -219,11 +222,16 @@ def _requested(board: Board, event: events.LlmRequested, _: int) -> None:
 
 
 def _answered(board: Board, event: events.LlmAnswered, _: int) -> None:
+    board.unsettled.discard(event.corr_id)
+    _spend(board, event)
+
+
+def _spend(board: Board, event: events.LlmAnswered | events.LlmSettled) -> None:
     used = event.usage.total_tokens if event.paid and event.usage else 0
     paid = (event.cost_usd_micros or 0) if event.paid else 0
     unknown = event.paid and event.cost_usd_micros is None
     if not event.paid:
-        board.llm_calls -= 1  # it was refused, or recorded, or failed unheard: no model made anything of it
+        board.llm_calls -= 1  # it was refused, stopped, recorded, or failed unheard: no model made anything of it
     board.tokens += used
     board.cost_usd_micros += paid
     board.cost_unknown |= unknown
@@ -235,6 +243,11 @@ def _answered(board: Board, event: events.LlmAnswered, _: int) -> None:
     task.cost_unknown |= unknown
     if event.model_used and event.model_used not in task.models:
         task.models.append(event.model_used)
+
+
+def _settled(board: Board, event: events.LlmSettled, _: int) -> None:
+    board.unsettled.discard(event.corr_id)
+    _spend(board, event)
 
 
 def _tool_requested(board: Board, event: run_tools.ToolRequested, _: int) -> None:
@@ -281,6 +294,7 @@ _TAKERS: Final[Mapping[type, Callable[[Board, Any, int], None]]] = {
     events.TaskReset: _reset,
     events.LlmRequested: _requested,
     events.LlmAnswered: _answered,
+    events.LlmSettled: _settled,
     run_tools.ToolRequested: _tool_requested,
     run_tools.ToolAnswered: _tool_answered,
     events.TaskReworked: _reworked,

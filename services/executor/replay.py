@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from contracts.run import LlmAnswered, RunEvent, TaskCompleted, TaskStarted
+from contracts.run import LlmAnswered, LlmSettled, RunEnded, RunEvent, TaskCompleted, TaskStarted
 from contracts.run_proofs import ReplayReport, RunAudit
 from contracts.run_tools import ToolAnswered
 from services.executor.run.decider import RUN
@@ -21,6 +21,7 @@ class Replay:
         self.order_ok = True
         self.paid: list[str] = []
         self.tools: list[tuple[str, int, int]] = []
+        self._reached = ""
         self._completed: set[str] = set()
         self._completed_again: set[str] = set()
 
@@ -38,12 +39,14 @@ class Replay:
                 if task_id in completed:
                     self._completed_again.add(task_id)
                 completed.add(task_id)
-            elif kind is LlmAnswered:
+            elif kind in (LlmAnswered, LlmSettled):
                 if event.paid:  # type: ignore[union-attr]
                     self.paid.append(event.corr_id)  # type: ignore[union-attr]
             elif kind is ToolAnswered:
                 self.tools.append((event.task_id, event.attempt, event.call))  # type: ignore[union-attr]
             TAKERS[kind](run, event)
+            if kind is RunEnded:
+                self._reached = digest(run)
         self.events += len(events)
         self.commits += 1
 
@@ -54,8 +57,9 @@ class Replay:
 
     def report(self, live_digest: str | None, seconds: float) -> ReplayReport:
         """What was found. A run that goes on has no recorded digest yet and is compared with the live state."""
-        reached = digest(self.run)
         recorded = self.run.recorded_digest
+        # What was recorded at the end of a run holds nothing of the calls that were let go and ended later.
+        reached = self._reached if recorded else digest(self.run)
         return ReplayReport(
             run_id=self.run.run_id,
             events=self.events,

@@ -228,9 +228,9 @@ class _Observer:
             self._appended[kind](count)
             if kind in self._outcomes:
                 self._outcomes[kind](count)
-        last = events[-1]
-        if isinstance(last, RunEnded):
-            self._metrics.inc("htdag_runs_total", outcome=last.status)
+        if RunEnded in counts:
+            ended = next(event for event in events if isinstance(event, RunEnded))
+            self._metrics.inc("htdag_runs_total", outcome=ended.status)
 
     def conflict(self) -> None:
         """Somebody else wrote first."""

@@ -131,28 +131,42 @@ async def agree(bus: Bus, micros: int, calls: int) -> None:
     assert (limits["spent_usd_micros"], limits["reserved_usd_micros"], limits["calls"]) == (micros, 0, calls)
 
 
-async def test_a_call_that_is_stopped_with_its_run_is_spent_by_the_epic_as_the_ledger_says(bus):
+async def test_calls_that_are_stopped_are_spent_by_task_run_and_epic_as_the_ledger_says(bus):
+    """One with its task, whose time is over, one with its run; whatever is stopped may have cost something."""
     await call(bus, "planner.epic.create", title="Stopped", epic_id="stopped")
     heard: list[Any] = []
     await bus.subscribe("llm.tokens.cut.*", heard.append)
     slow = {"model": "mock:price=0.01/call,stream_delay=50ms,tokens=400", "prompt": "x", "params": {"stream": True}}
-    tasks = [{"id": "t", "node": {"type": "llm", **slow}}]
+    tasks: list[dict[str, Any]] = [{"id": name, "node": {"type": "llm", **slow}} for name in ("late", "t")]
+    tasks[0] |= {"timeout_ms": 2_000, "max_attempts": 1}
     await call(bus, "executor.run.start", run_id="cut", epic_id="stopped", tasks=tasks)
-    await eventually(lambda: len(heard) > 2, timeout_s=20)
+    await eventually(lambda: {message.subject for message in heard} == {"llm.tokens.cut.late", "llm.tokens.cut.t"})
+
+    async def timed_out() -> bool:
+        tasks = (await call(bus, "executor.run.get", run_id="cut"))["tasks"]
+        return any(task["status"] == "failed" and task.get("cost_usd_micros") == 10_000 for task in tasks)
+
+    await eventually(timed_out)
     await call(bus, "executor.run.cancel", run_id="cut")
 
     async def paid() -> Any:
         ledger = await call(bus, "llm-worker.llm.ledger", run_id="cut")
-        return ledger if ledger["calls"] and not ledger["reserved"] else None
+        return ledger if ledger["calls"] == 2 and not ledger["reserved"] else None
 
     ledger = await eventually(paid, timeout_s=20)
-    assert ledger["cost_usd_micros"] == 10_000
+    assert ledger["cost_usd_micros"] == 20_000
 
     async def told() -> bool:
         epic = await call(bus, "planner.epic.get", epic_id="stopped")
-        return (epic.get("spent_usd_micros"), epic.get("spent_tokens")) == (10_000, ledger["tokens"])
+        run = await call(bus, "executor.run.get", run_id="cut")
+        assert (run["cost_usd_micros"], run["tokens"]) == (20_000, ledger["tokens"])
+        return (epic.get("spent_usd_micros"), epic.get("spent_tokens")) == (20_000, ledger["tokens"])
 
     await eventually(told)
+    run = await call(bus, "executor.run.get", run_id="cut")
+    assert {task["id"]: task["cost_usd_micros"] for task in run["tasks"]} == {"late": 10_000, "t": 10_000}
+    assert (await call(bus, "executor.run.audit", run_id="cut"))["llm_calls_paid"] == 2
+    assert (await call(bus, "executor.run.replay", run_id="cut"))["equal"]
 
 
 async def test_a_task_whose_epic_has_nothing_left_fails_without_a_call(bus):

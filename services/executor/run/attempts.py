@@ -12,6 +12,7 @@ from contracts.errors import Rejected, failure
 from contracts.run import (
     AgentsSpawned,
     LlmAnswered,
+    LlmSettled,
     Orchestrated,
     RunEvent,
     TakeAnswer,
@@ -135,7 +136,7 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
     """Judge an LLM answer. After a failed call nothing new is asked, but calls under way are still taken in."""
     call = run.calls.get(command.corr_id)
     if call is None:
-        return ()
+        return _settled(command, run)
     task = call.task
     work = task.work
     if work is None:
@@ -188,6 +189,16 @@ def take_answer(command: TakeAnswer, run: Run, now_ms: int) -> Sequence[RunEvent
         error = failure("program_failed", "what the tester ran last did not end well", failed=failed)
         return (answered, ended_badly(run, task, error, now_ms))
     return (answered, TaskCompleted(task.spec.id, attempt, result_of(work, answers, "")))
+
+
+def _settled(command: TakeAnswer, run: Run) -> Sequence[RunEvent]:
+    """The end of a call that was let go: nobody wants its answer, but it may have been paid."""
+    task = run.let_go.get(command.corr_id)
+    if task is None:
+        return ()
+    paid = not command.cached and command.usage is not None
+    usage, cost = (command.usage, command.cost_usd_micros) if paid else (None, None)
+    return (LlmSettled(task.spec.id, command.corr_id, command.model_used, usage, cost),)
 
 
 def result_of(work: Work, answers: Sequence[LlmAnswered | None], reasoning: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contracts.run import (
     LlmAnswered,
     LlmAwaited,
     LlmRequested,
+    LlmSettled,
     Orchestrated,
     RunCancelRequested,
     RunCreated,
@@ -235,12 +236,13 @@ def _child_ended(run: Run, parent: TaskRecord, *, bad: bool) -> None:
 
 
 def _forget_work(run: Run, task: TaskRecord) -> None:
-    """The attempt is over: calls that are still open are abandoned, their answers will find nobody."""
+    """The attempt is over: calls that are still open are let go, and their answers only cost what they cost."""
     work = task.work
     if work is not None and work.calls:
         task.abandoned = [call.request for call in work.calls.values()]
         for request in task.abandoned:
             run.calls.pop(request.corr_id, None)
+            run.let_go[request.corr_id] = task
     task.work = None
 
 
@@ -351,6 +353,7 @@ TAKERS: Final[Mapping[type, Callable[[Run, Any], None]]] = {
     LlmRequested: evolve_calls.llm_requested,
     LlmAwaited: evolve_calls.llm_awaited,
     LlmAnswered: evolve_calls.llm_answered,
+    LlmSettled: evolve_calls.llm_settled,
     ToolRequested: evolve_calls.tool_requested,
     ToolAnswered: evolve_calls.tool_answered,
     TaskJudged: _judged,

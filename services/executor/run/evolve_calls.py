@@ -3,10 +3,10 @@
 from heapq import heappush
 from typing import Any
 
-from contracts.run import LlmAnswered, LlmAwaited, LlmRequested
+from contracts.run import LlmAnswered, LlmAwaited, LlmRequested, LlmSettled
 from contracts.run_tools import ToolAnswered, ToolRequested
 from services.executor.run import taint
-from services.executor.run.state import TOOL_BODY, Call, Run, Talk, Work, step_index
+from services.executor.run.state import TOOL_BODY, Call, Run, Talk, TaskRecord, Work, step_index
 from services.executor.run.tool_verdicts import ran_badly
 
 
@@ -51,6 +51,25 @@ def llm_answered(run: Run, event: LlmAnswered) -> None:
         return
     task = call.task
     run.answered_count += 1
+    _spend(run, task, event)
+    work = task.work
+    if work is not None:
+        del work.calls[call.index]
+        work.answers[call.index] = event
+        work.last_step = event.step
+        if event.tool_calls:
+            work.talks[call.index] = Talk(call.request, event)
+            work.tool_rounds += 1
+
+
+def llm_settled(run: Run, event: LlmSettled) -> None:
+    """A call that was let go is over: it counts for its task, whatever has become of that."""
+    task = run.let_go.pop(event.corr_id, None)
+    if task is not None:
+        _spend(run, task, event)
+
+
+def _spend(run: Run, task: TaskRecord, event: LlmAnswered | LlmSettled) -> None:
     if event.paid:
         tokens = event.usage.total_tokens if event.usage is not None else 0
         task.tokens += tokens
@@ -62,14 +81,6 @@ def llm_answered(run: Run, event: LlmAnswered) -> None:
             run.cost_usd_micros += event.cost_usd_micros
     if event.model_used and event.model_used not in task.models:
         task.models = [*task.models, event.model_used]
-    work = task.work
-    if work is not None:
-        del work.calls[call.index]
-        work.answers[call.index] = event
-        work.last_step = event.step
-        if event.tool_calls:
-            work.talks[call.index] = Talk(call.request, event)
-            work.tool_rounds += 1
 
 
 def tool_requested(run: Run, event: ToolRequested) -> None:

@@ -27,7 +27,7 @@ from services.executor.run.state import (
     may_start,
 )
 
-FORMAT: Final = "run-8"
+FORMAT: Final = "run-9"
 """Changes with the shape of the image or of the state, or with the meaning of either: older snapshots are ignored."""
 
 STATES: Final[tuple[TaskState, ...]] = (
@@ -130,6 +130,7 @@ class RunImage(msgspec.Struct, frozen=True, gc=False):
     results: dict[int, Any]
     more: dict[int, TaskImage]
     calls: list[CallImage]
+    let_go: list[tuple[str, int]]
     waits: list[tuple[int, int, str | None]]
     retries: list[int]
     ready_groups: list[int]
@@ -193,13 +194,12 @@ def image_of(run: Run) -> RunImage:
             CallImage(call.task.order, call.step, call.index, call.request, call.deadline_at_ms, call.extended)
             for call in run.calls.values()
         ],
+        let_go=[(corr_id, task.order) for corr_id, task in run.let_go.items()],
         waits=sorted(
             (ticket, task.order, corr_id)
             for _, ticket, task, _, corr_id in filter(lambda entry: deadline_holds(run, entry), run.deadlines)
         ),
-        retries=sorted(
-            {order for due, order, task in run.retries if task.status == "pending" and task.due_at_ms == due}
-        ),
+        retries=sorted({n for due, n, task in run.retries if task.status == "pending" and task.due_at_ms == due}),
         ready_groups=_numbers_of(run.ready_groups),
         closing=_numbers_of(run.closing),
         fallen=_numbers_of(run.fallen),
@@ -392,6 +392,7 @@ def _take_calls(run: Run, image: RunImage, records: list[TaskRecord]) -> None:
         run.calls[asked.request.corr_id] = call
         if task.work is not None:
             task.work.calls[asked.index] = call
+    run.let_go = {corr_id: records[number] for corr_id, number in image.let_go}
     for ticket, number, corr_id in image.waits:
         task = records[number]
         at_ms = task.deadline_at_ms if corr_id is None else run.calls[corr_id].deadline_at_ms

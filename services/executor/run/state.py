@@ -151,7 +151,10 @@ class TaskRecord(msgspec.Struct, eq=False):
 
 
 class Run:
-    """One run. `open_count` counts tasks that are not final; `running` those in progress that are no groups."""
+    """One run. `open_count` counts tasks that are not final; `running` those in progress that are no groups.
+
+    `let_go` are calls, by `corr_id`, that nobody waits for any more and that are not over: what they cost will count.
+    """
 
     __slots__ = (
         "answered_count",
@@ -171,6 +174,7 @@ class Run:
         "failed_count",
         "fallen",
         "goal",
+        "let_go",
         "open",
         "open_count",
         "options",
@@ -206,6 +210,7 @@ class Run:
         self.error: dict[str, Any] | None = None
         self.tasks: dict[str, TaskRecord] = {}
         self.calls: dict[str, Call] = {}
+        self.let_go: dict[str, TaskRecord] = {}
         self.open_count = self.running = self.completed_count = self.failed_count = self.cancelled_count = 0
         self.answered_count = self.tokens = self.cost_usd_micros = 0
         self.cost_unknown = False

@@ -74,6 +74,7 @@ def test_one_line_per_event(event, line):
 def test_events_for_machines_are_not_printed():
     board = started(TaskSpec("a"))
     assert describe(board, events.LlmAwaited("a", "c", AT)) is None
+    assert describe(board, events.LlmSettled("a", "c")) is None
 
 
 def test_the_tree_shows_children_indented_and_what_a_task_waits_for():

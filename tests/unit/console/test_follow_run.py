@@ -1,11 +1,12 @@
 """Following a run: what it said is shown, however events and tokens race."""
 
+import asyncio
 import json
 
 from contracts import run as events
 from contracts.codec import CommitCodec
 from contracts.commit import Commit
-from contracts.llm import LlmInput, LlmRequest, LlmToken
+from contracts.llm import LlmInput, LlmRequest, LlmToken, Usage
 from contracts.run import RunEvent
 from contracts.streams import EVENTS_EXECUTOR, LLM_TOKENS
 from contracts.subjects import events as event_subject
@@ -18,6 +19,7 @@ from services.runtime import provision
 from services.runtime.bus import Bus
 from services.runtime.event_store import Recorded
 from services.runtime.nats_client import connect
+from tests.support.eventually import eventually
 from tests.support.nats_server import NatsServer
 
 AT = "2026-09-21T10:00:00Z"
@@ -38,10 +40,12 @@ class Said:
     def __init__(self) -> None:
         self.chunks: list[tuple[str, str]] = []
         self.after_the_end = 0
+        self.ended = False
         self._over = False
 
     def event(self, board: Board, at: str, event: RunEvent) -> None:
         self._over = isinstance(event, events.RunEnded)
+        self.ended |= self._over
 
     def chunk(self, task_id: str, token: LlmToken) -> None:
         self.chunks.append((task_id, token.chunk))
@@ -73,13 +77,30 @@ def test_tokens_that_overtake_their_events_are_shown_once_the_task_is_known():
     assert show.chunks == WHOLE
 
 
+async def test_what_a_call_that_was_let_go_cost_is_waited_for_at_the_end(nats_server: NatsServer):
+    bus = Bus(await connect(nats_server.url, name="test"))
+    await bus.start()
+    await provision.apply(bus)
+    subject = event_subject("executor", "run", "r1")
+    await bus.store(subject, commit(*BEGUN, ENDED), stream=EVENTS_EXECUTOR, msg_id="m1")
+    following = asyncio.create_task(follow_run(Console(bus, 5), "r1", show := Said()))
+    await eventually(lambda: show.ended)
+    assert not following.done()
+    settled = events.LlmSettled("spec", "c", "mock", Usage(3, 4, 7), 50)
+    await bus.store(subject, commit(settled), stream=EVENTS_EXECUTOR, msg_id="m2")
+    board = await following
+    assert (board.cost_usd_micros, board.unsettled) == (50, set())
+    await bus.close()
+
+
 async def test_a_run_that_is_over_is_told_in_order(nats_server: NatsServer):
     bus = Bus(await connect(nats_server.url, name="test"))
     await bus.start()
     await provision.apply(bus)
     subject = event_subject("executor", "run", "r1")
     await bus.store(subject, commit(*BEGUN), stream=EVENTS_EXECUTOR, msg_id="m1")
-    await bus.store(subject, commit(ENDED), stream=EVENTS_EXECUTOR, msg_id="m2")
+    answered = events.LlmAnswered("spec", 1, "llm-1", "c", "Hello")
+    await bus.store(subject, commit(answered, ENDED), stream=EVENTS_EXECUTOR, msg_id="m2")
     for token in TOKENS:
         await bus.store(llm_tokens("r1", "n1"), token_bytes(token), stream=LLM_TOKENS, msg_id=f"t{token.seq}")
     show = Said()

@@ -76,6 +76,18 @@ def test_calls_that_were_refused_or_recorded_are_no_calls_of_a_model():
     assert (board.llm_calls, board.tokens, board.cost_unknown) == (1, 7, True)
 
 
+def test_a_call_that_was_let_go_counts_when_it_is_over():
+    asked = request("spec", "spec")
+    failed = events.TaskFailed("spec", 1, {"code": "timeout", "message": "late"})
+    board = board_of(CREATED, ADDED, asked, failed)
+    assert board.unsettled == {asked.request.corr_id}
+    board = board_of(CREATED, ADDED, asked, failed, events.LlmSettled("spec", "c", "smollm2", Usage(3, 4, 7), 50))
+    assert (board.llm_calls, board.tokens, board.cost_usd_micros) == (1, 7, 50)
+    assert (board.tasks["spec"].cost_usd_micros, board.tasks["spec"].models) == (50, ["smollm2"])
+    board = board_of(CREATED, ADDED, asked, failed, events.LlmSettled("spec", asked.request.corr_id))
+    assert (board.llm_calls, board.tokens, board.unsettled) == (0, 0, set())
+
+
 def test_chunks_reach_the_task_of_their_node():
     board = board_of(CREATED, ADDED, events.TaskStarted("spec", 1, AT), request("spec", "spec--a1-llm-1"))
     assert take_chunk(board, "spec--a1-llm-1", "Hel") == "spec"
