@@ -38,6 +38,16 @@ class Later(SystemClock):
         return super().now_ms() + YOUNG_MS + 1
 
 
+async def given_up(crew: Crew, bus: Bus) -> None:
+    """Long enough nobody has taken up what dead workers left."""
+    orphans = Orphans(
+        bus=bus, cashier=crew.cashier, journal=crew.journal, unjudged=crew.unjudged, flights=crew.worker.flights,
+        clock=Later(), metrics=Metrics(), log=structlog.get_logger(),
+    )  # fmt: skip
+    for _ in range(SILENT_MAX + 1):
+        await orphans.look()
+
+
 @pytest.fixture
 async def hire(bus: Bus) -> AsyncIterator[Hire]:
     crews: list[Crew] = []
@@ -182,12 +192,7 @@ async def test_an_answer_of_the_cache_is_free_but_not_what_was_asked_before(hire
 async def test_what_nobody_takes_up_is_paid_and_is_the_outcome_when_the_request_comes_after_all(hire: Hire, bus: Bus):
     crew = hire()
     await died(crew, "c", await crew.ask("c", model="gpt"))
-    orphans = Orphans(
-        bus=bus, cashier=crew.cashier, journal=crew.journal, unjudged=crew.unjudged, flights=crew.worker.flights,
-        clock=Later(), metrics=Metrics(), log=structlog.get_logger(),
-    )  # fmt: skip
-    for _ in range(SILENT_MAX + 1):
-        await orphans.look()
+    await given_up(crew, bus)
     (paid,) = await payments(bus)
     assert (paid.cost_usd_micros, paid.tokens, paid.estimated) == (WORST, 900, True)
     await crew.worker.start()

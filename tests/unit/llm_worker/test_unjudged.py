@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import structlog
 
 from contracts.errors import Rejected
 from contracts.llm import HEADER_DEADLINE, LlmAnswer, Usage
@@ -13,15 +12,13 @@ from contracts.streams import LLM_UNJUDGED
 from contracts.subjects import LLM_TOKENS_EDGE
 from services.llm_worker.journal import Key
 from services.llm_worker.ledger.cashier import charge_of
-from services.llm_worker.ledger.orphans import SILENT_MAX, Orphans
 from services.llm_worker.ledger.payment import Pay
 from services.llm_worker.ledger.state import call_mark
 from services.llm_worker.second_asking import NotAsked
 from services.runtime.bus import Bus, Message
-from services.runtime.metrics import Metrics
 from tests.support.eventually import eventually
 from tests.unit.llm_worker.crew import LIFTED, Crew
-from tests.unit.llm_worker.test_taken_over import OWN, WORST, Hire, Later, died, hire, outcome, payments
+from tests.unit.llm_worker.test_taken_over import OWN, WORST, Hire, died, given_up, hire, outcome, payments
 
 __all__ = ["hire"]
 
@@ -128,12 +125,7 @@ async def test_whoever_watches_sees_all_of_it(hire: Hire, bus: Bus):
 async def test_what_nobody_takes_up_is_paid_as_it_was_heard(hire: Hire, bus: Bus):
     crew = hire()
     await left(crew, paid=False)
-    orphans = Orphans(
-        bus=bus, cashier=crew.cashier, journal=crew.journal, unjudged=crew.unjudged, flights=crew.worker.flights,
-        clock=Later(), metrics=Metrics(), log=structlog.get_logger(),
-    )  # fmt: skip
-    for _ in range(SILENT_MAX + 1):
-        await orphans.look()
+    await given_up(crew, bus)
     await crew.worker.start()
     error = await sole(crew, bus)
     assert (error["code"], error["output"]) == ("provider_error", GOOD)
